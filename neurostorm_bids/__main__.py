@@ -1,0 +1,6 @@
+"""``python -m neurostorm_bids`` is ``neurostorm``."""
+
+from neurostorm_bids.command.neurostorm import main
+
+if __name__ == "__main__":
+    main(prog_name="neurostorm")

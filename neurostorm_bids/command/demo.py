@@ -1,0 +1,48 @@
+"""``neurostorm-demo``: make a small data set, run the participant level on it, say what came out."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
+@click.option("--only-data", is_flag=True, help="Make the data set and do not run on it.")
+def main(folder: Path, only_data: bool):
+    """Make a demo data set in FOLDER (default: demo) and run neurostorm on it with the embedded demo model.
+
+    The data are a phantom, laid out as fMRIPrep 25.2 lays out its derivatives. The model has seeded weights and was
+    never trained: it shows what the outputs look like and nothing else.
+    """
+    from neurostorm_bids.demo.dataset import write_dataset
+    from neurostorm_bids.settings import Settings
+    from neurostorm_bids.workflow import participant
+
+    folder = folder.resolve()
+    data, results = folder / "fmriprep", folder / "neurostorm"
+    if not (data / "dataset_description.json").exists():
+        write_dataset(data, say=click.echo)
+    if only_data:
+        click.echo(f"Data set: {data}")
+        return
+    click.echo(f"\n$ neurostorm {data} {results} participant --model demo\n")
+    status = participant(Settings(data, results, model=("demo",)))
+    click.echo("\nWhat is in them:")
+    for path in sorted(results.rglob("*.tsv")):
+        click.echo(f"  {path.relative_to(results)}\n      {_content(path)}")
+    click.echo(
+        "Each has a .json beside it: columns, model, grid, every step. The model is untrained, for demonstration."
+    )
+    sys.exit(status)
+
+
+def _content(path: Path) -> str:
+    from neurostorm_bids.write.tables import channels_of, read_table
+
+    table = read_table(path)
+    if path.name.endswith("_predictions.tsv"):
+        row = table.iloc[0]
+        return f"prediction: {row['target']} = {row['value']} ({row['windows']} windows)"
+    rows = "one row per window" if "window" in table else "one row per run, then their mean"
+    return f"embeddings: {rows}; {len(table)} rows, {channels_of(table).shape[1]} channels"

@@ -1,0 +1,96 @@
+"""``neurostorm-model``: list, inspect, fetch and convert models."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from neurostorm_bids.errors import NeurostormError
+
+
+class OneLineErrors(click.Group):
+    """A group whose commands tell our errors in one line."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except NeurostormError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+def main():
+    """Models for neurostorm: what there is, what a file holds, fetching and converting."""
+
+
+@main.command("list")
+def list_models():
+    """List the models that have a name."""
+    from neurostorm_bids.encode.demo_weights import UNTRAINED
+    from neurostorm_bids.encode.registry import DEMO, home, registry
+
+    rows = [(DEMO, "embedded", UNTRAINED)]
+    for model in registry().values():
+        here = model.path.is_file() or model.safetensors_path.is_file()
+        rows.append((model.name, "here" if here else "not fetched", model.about))
+    for name, state, about in rows:
+        click.echo(f"{name:<16} {state:<12} {about}")
+    click.echo(f"Weights are kept in {home()} (set NEUROSTORM_HOME to change that).")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def inspect(file: Path):
+    """Show what a checkpoint FILE holds; nothing in it is executed."""
+    from neurostorm_bids.encode.checkpoint import read_checkpoint, sha256_of
+    from neurostorm_bids.encode.load import build_network, task_of
+
+    checkpoint = read_checkpoint(file)
+    click.echo(f"file            {file}")
+    click.echo(f"sha256          {sha256_of(file)}")
+    click.echo(
+        f"tensors         {len(checkpoint.tensors)}, {sum(t.numel() for t in checkpoint.tensors.values()):,} numbers"
+    )
+    for name, value in sorted(checkpoint.hyper_parameters.items()):
+        click.echo(f"  {name} = {value!r}")
+    if checkpoint.dropped:
+        click.echo(f"left out        {', '.join(checkpoint.dropped)} (not plain values)")
+    network, config = build_network(checkpoint)
+    task = task_of(checkpoint.hyper_parameters, config)
+    click.echo(f"encoder         {sum(p.numel() for p in network.model.parameters()):,} parameters")
+    click.echo(f"clip            {' x '.join(map(str, config.img_size))} (x, y, z, frames)")
+    click.echo(f"embedding       {config.n_channels} channels")
+    click.echo(f"head            {f'{config.head}: {task.kind} ({task.target})' if task else config.head or 'none'}")
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--to", type=click.Path(file_okay=False, path_type=Path), help="Folder to fetch to, laid out like NEUROSTORM_HOME."
+)
+def fetch(name: str, to: "Path | None"):
+    """Fetch the weights of the model NAME from the hub."""
+    from neurostorm_bids.encode.registry import fetch as fetch_weights
+    from neurostorm_bids.encode.registry import published
+
+    path = fetch_weights(published(name), to)
+    click.echo(f"{path}")
+
+
+@main.command()
+@click.argument("source", metavar="FILE.ckpt", type=click.Path(path_type=Path))
+@click.argument("target", metavar="FILE.safetensors", type=click.Path(path_type=Path))
+def convert(source: Path, target: Path):
+    """Write a checkpoint as safetensors, with its hyper-parameters in the metadata."""
+    from neurostorm_bids.encode.checkpoint import read_checkpoint, write_safetensors
+    from neurostorm_bids.encode.load import build_network
+    from neurostorm_bids.write.atomic import replacing
+
+    if target.suffix != ".safetensors":
+        raise NeurostormError(f"{target}: give a name that ends in .safetensors")
+    checkpoint = read_checkpoint(source)
+    build_network(checkpoint)  # a file that is no NeuroSTORM is refused here, not at its first use
+    with replacing(target) as temporary:
+        write_safetensors(checkpoint, temporary)
+    click.echo(f"{target}: {len(checkpoint.tensors)} tensors, {len(checkpoint.hyper_parameters)} hyper-parameters")

@@ -1,0 +1,253 @@
+"""``neurostorm``: the BIDS App."""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import click
+
+from neurostorm_bids import __version__
+from neurostorm_bids.command.click_extras import BidsCommand, Several
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.settings import Settings
+from neurostorm_bids.toml import parse_toml
+
+GROUPS = {
+    "Which runs": [
+        "participant_label",
+        "session_label",
+        "task_id",
+        "run_label",
+        "bids_filter_file",
+        "derivatives",
+        "bids_database_dir",
+    ],
+    "Model": ["model", "label_mean", "label_std", "window_stride"],
+    "Into the model's grid": ["grid", "target_tr", "repetition_time", "dummy_scans"],
+    "Resources": ["device", "batch_size", "nprocs", "omp_nthreads", "mem_mb", "work_dir", "clean_workdir"],
+    "How to run": ["force", "stop_on_first_crash", "random_seed", "config_file", "verbose", "version", "help"],
+}
+A_FOLDER = click.Path(file_okay=False, path_type=Path)
+A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def without_prefix(prefix: str):
+    """A callback that takes ``sub-01`` and ``01`` alike."""
+
+    def callback(_ctx, _param, values):
+        return tuple(str(value).removeprefix(prefix) for value in values)
+
+    return callback
+
+
+def name_and_path(_ctx, _param, values):
+    """Read NAME=PATH."""
+    pairs = []
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path):
+            raise click.BadParameter(f"'{value}' is not NAME=PATH, such as fmriprep=/data/fmriprep")
+        pairs.append((name, Path(path).expanduser().resolve()))
+    return tuple(pairs)
+
+
+def auto_or_count(_ctx, _param, value):
+    """Read "auto" or a whole number."""
+    if str(value) == "auto":
+        return None
+    if not str(value).isdigit():
+        raise click.BadParameter(f"'{value}' is neither auto nor a whole number")
+    return int(value)
+
+
+def target(_ctx, _param, value):
+    """Read seconds or "native"."""
+    from neurostorm_bids.place.time import parse_target
+
+    try:
+        return parse_target(value)
+    except NeurostormError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def read_config(ctx, _param, path):
+    """Take defaults from a TOML file; what is given on the command line goes before."""
+    if path is None:
+        return
+    try:
+        content = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path} is not readable TOML ({error})") from None
+    values = {key.replace("-", "_"): value for key, value in content.items()}
+    known = {name for names in GROUPS.values() for name in names} - {"config_file", "version", "help"}
+    if unknown := sorted(values.keys() - known):
+        raise click.BadParameter(f"{path}: unknown key {unknown[0]}; keys are the options' names, such as task-id")
+    several = {param.name for param in ctx.command.params if isinstance(param, Several)}
+    if isinstance(values.get("derivatives"), dict):
+        values["derivatives"] = [f"{name}={folder}" for name, folder in values["derivatives"].items()]
+    for name in several & values.keys():
+        values[name] = values[name] if isinstance(values[name], list) else [values[name]]
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+@click.command(
+    cls=BidsCommand,
+    groups=GROUPS,
+    context_settings={
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+    },
+)
+@click.argument("bids_dir", type=A_FOLDER)
+@click.argument("out_dir", type=A_FOLDER)
+@click.argument("analysis_level", type=click.Choice(["participant", "group"]))
+@click.option(
+    "--participant-label",
+    cls=Several,
+    metavar="LABEL...",
+    callback=without_prefix("sub-"),
+    help="Subjects, with or without sub-.",
+)
+@click.option(
+    "--session-label",
+    "--session-id",
+    "session_label",
+    cls=Several,
+    metavar="LABEL...",
+    callback=without_prefix("ses-"),
+    help="Sessions, with or without ses-.",
+)
+@click.option(
+    "-t",
+    "--task-id",
+    cls=Several,
+    metavar="LABEL...",
+    callback=without_prefix("task-"),
+    help="Tasks, with or without task-.",
+)
+@click.option(
+    "--run-label", cls=Several, metavar="LABEL...", callback=without_prefix("run-"), help="Runs, with or without run-."
+)
+@click.option(
+    "--bids-filter-file",
+    type=A_FILE,
+    help='JSON file with pybids entities for {"bold": {...}}; null: absent, "*": any.',
+)
+@click.option(
+    "--bids-database-dir", type=A_FOLDER, help="Keep pybids' index of the data set in this folder and use it again."
+)
+@click.option(
+    "-d",
+    "--derivatives",
+    cls=Several,
+    metavar="NAME=PATH",
+    callback=name_and_path,
+    help="Where fMRIPrep's output is, if not in BIDS_DIR: fmriprep=PATH.",
+)
+@click.option(
+    "--model",
+    cls=Several,
+    metavar="NAME|FILE...",
+    default=("base",),
+    show_default=True,
+    help="A name of 'neurostorm-model list', or a .ckpt or .safetensors file.",
+)
+@click.option(
+    "--label-mean", type=float, help="Mean of the labels in training, for a regression model that does not hold it."
+)
+@click.option("--label-std", type=float, help="Standard deviation of the labels in training.")
+@click.option(
+    "--window-stride",
+    type=click.IntRange(min=1),
+    help="Frames from one window to the next.  [default: the model's length]",
+)
+@click.option(
+    "--grid",
+    type=click.Choice(["auto", "fsl", "as-fmriprep"]),
+    default="auto",
+    show_default=True,
+    help="Grid to place runs in; auto: the one the model was trained in; as-fmriprep: fMRIPrep's MNI152NLin2009cAsym, as published.",
+)
+@click.option(
+    "--target-tr",
+    metavar="SECONDS|native",
+    default="0.8",
+    show_default=True,
+    callback=target,
+    help="Repetition time to resample to; native: leave it.",
+)
+@click.option(
+    "--repetition-time",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Repetition time, where sidecar and header lack it or are wrong.",
+)
+@click.option(
+    "--dummy-scans",
+    metavar="auto|N",
+    default="auto",
+    show_default=True,
+    callback=auto_or_count,
+    help="Volumes to drop at the start; auto: those fMRIPrep flagged.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if there is one.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Windows to encode at a time.  [default: chosen]")
+@click.option(
+    "--nprocs",
+    "--nthreads",
+    "--n-cpus",
+    "nprocs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Runs to process at a time.",
+)
+@click.option(
+    "--omp-nthreads", type=click.IntRange(min=1), help="Threads of one process.  [default: processors / nprocs]"
+)
+@click.option("--mem-mb", type=click.IntRange(min=1), metavar="MB", help="Memory to stay within.")
+@click.option("-w", "--work-dir", type=A_FOLDER, help="Folder for large intermediate data.")
+@click.option("--clean-workdir", is_flag=True, help="Remove what earlier calls left in the work folder.")
+@click.option("--force", is_flag=True, help="Do finished runs again.")
+@click.option("--stop-on-first-crash", is_flag=True, help="Stop at the first run that fails.")
+@click.option(
+    "--random-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
+)
+@click.option(
+    "--config-file",
+    type=A_FILE,
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    help="TOML file with these options as keys.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more.")
+@click.version_option(__version__, prog_name="neurostorm")
+def main(**options):
+    """NeuroSTORM embeddings and predictions for what fMRIPrep wrote.
+
+    BIDS_DIR is fMRIPrep's output folder, or the raw BIDS data set that has it in derivatives/. OUT_DIR gets the
+    results, as BIDS derivatives. BIDS_DIR is never written to.
+    """
+    options["bids_dir"] = options["bids_dir"].expanduser().resolve()
+    options["out_dir"] = options["out_dir"].expanduser().resolve()
+    options["work_dir"] = options["work_dir"].expanduser().resolve() if options["work_dir"] else None
+    assert options.keys() == {field.name for field in fields(Settings)}
+    settings = Settings(**options)
+    if settings.analysis_level == "group":
+        raise click.ClickException("the group level is not there yet; participant writes what it will read")
+    from neurostorm_bids.workflow import participant
+
+    try:
+        status = participant(settings)
+    except NeurostormError as error:
+        click.echo(f"error: {error}", err=True)
+        status = 1
+    sys.exit(status)

@@ -1,0 +1,288 @@
+"""From a name or a file to a model that is ready to run."""
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from neurostorm_bids.encode.checkpoint import Checkpoint, read_checkpoint, sha256_of
+from neurostorm_bids.encode.demo_weights import DEMO_CONFIG, DEMO_TASK, UNTRAINED, demo_weights
+from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
+from neurostorm_bids.encode.registry import DEMO, find_weights, published
+from neurostorm_bids.encode.task import Task
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.place.grid import Grid, get_grid
+
+# What only pretraining needs (mask tokens, the decoder), and a norm in older heads that their forward never used.
+NOT_USED = re.compile(
+    r"model\.((window_|atlas_)?mask_token$|first_patch_expanding\.|layers_up\.|norm_up\.|decoder_pred\.)"
+    r"|output_head\.head\.norm\."
+)
+SEVERAL = ("img_size", "patch_size", "depths", "first_window_size", "window_size")
+SINGLE = ("in_chans", "embed_dim", "c_multiplier")
+LARGEST = 4096  # no size in a configuration is larger; keeps a damaged file from filling memory
+
+
+@dataclass(frozen=True)
+class Model:
+    """A NeuroSTORM model with its weights.
+
+    Attributes
+    ----------
+    name : str
+        Registry name, or the file's name without suffix.
+    label : str
+        `name` in letters and digits, for the BIDS entity ``desc-``.
+    hyper_parameters : dict
+        As stored in the checkpoint; plain values.
+    grid : Grid
+        The grid the model was trained in.
+    task : Task or None
+        What the head predicts; `None` without a head, or if the checkpoint does not say what its head is.
+    sha256 : str
+        Of the weights file; for the demo model, of its tensors.
+    source : str
+        Where the weights came from.
+    warning : str or None
+        Goes into every output, such as "untrained, for demonstration".
+    """
+
+    name: str
+    label: str
+    network: NeuroSTORM
+    hyper_parameters: dict
+    grid: Grid
+    task: Optional[Task]
+    sha256: str
+    source: str
+    device: torch.device
+    warning: Optional[str] = None
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in one clip."""
+        return self.network.config.n_frames
+
+    @torch.inference_mode()
+    def features(self, clips: Tensor) -> Tensor:
+        """Output tokens of clips, (B, 1, X, Y, Z, T) -> (B, C, x, y, z, T)."""
+        return self.network.features(self._checked(clips))
+
+    @torch.inference_mode()
+    def embed(self, clips: Tensor) -> Tensor:
+        """Embeddings of clips, (B, 1, X, Y, Z, T) -> (B, C): the mean over all output tokens."""
+        return self.network.embed(self._checked(clips))
+
+    @torch.inference_mode()
+    def predict(self, clips: Tensor) -> Tensor:
+        """Raw outputs of the head (logits, or a standardised value), (B, 1, X, Y, Z, T) -> (B, outputs)."""
+        return self.predict_from(self.embed(clips))
+
+    @torch.inference_mode()
+    def predict_from(self, embeddings: Tensor) -> Tensor:
+        """Raw outputs of the head from embeddings, (B, C) -> (B, outputs)."""
+        if self.network.output_head is None:
+            raise NeurostormError(f"model '{self.name}' has no head: it gives embeddings, not predictions")
+        return self.network.output_head(embeddings.to(self.device))
+
+    def _checked(self, clips) -> Tensor:
+        clips = torch.as_tensor(clips, dtype=torch.float32)
+        config = self.network.config
+        if clips.ndim != 6 or clips.shape[1] != config.in_chans or clips.shape[5] != config.n_frames:
+            raise NeurostormError(
+                f"clips have shape {tuple(clips.shape)}; model '{self.name}' takes "
+                f"(batch, {config.in_chans}, X, Y, Z, {config.n_frames})"
+            )
+        return clips.to(self.device)
+
+
+def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
+    """Load a NeuroSTORM model.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A name that ``neurostorm-model list`` shows, or a ``.ckpt`` or ``.safetensors`` file.
+    device : {"auto", "cpu", "cuda"}
+        "auto" takes a GPU if there is one.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    NeurostormError
+        If the model is unknown, its weights are not on this machine, the file is damaged or unsafe, or its weights
+        do not fit its hyper-parameters.
+    """
+    where = _device(device)
+    if str(name_or_path).lower() == DEMO:
+        return _demo(where)
+    if _is_file_name(name_or_path):
+        path, known = Path(name_or_path).expanduser(), None
+    else:
+        known = published(str(name_or_path))
+        path = find_weights(known)
+    checkpoint = read_checkpoint(path)
+    network, config = build_network(checkpoint)
+    task = known.task if known and known.task else task_of(checkpoint.hyper_parameters, config)
+    name = known.name if known else path.stem
+    return Model(
+        name=name,
+        label=_label(name),
+        network=network.to(where),
+        hyper_parameters=checkpoint.hyper_parameters,
+        grid=get_grid(known.grid if known else checkpoint.hyper_parameters.get("grid")),
+        task=task,
+        sha256=sha256_of(path),
+        source=f"{known.repository}@{known.revision}:{known.file}" if known else str(path),
+        device=where,
+    )
+
+
+def build_network(checkpoint: Checkpoint) -> "tuple[NeuroSTORM, NeuroSTORMConfig]":
+    """Build the network that a checkpoint describes and fill it with its weights, strictly.
+
+    Raises
+    ------
+    NeurostormError
+        If names or shapes differ from what the hyper-parameters call for.
+    """
+    tensors = {name: t.float() for name, t in checkpoint.tensors.items() if not NOT_USED.match(name)}
+    if checkpoint.hyper_parameters.get("pretraining"):  # a contrastive projection head is not a prediction
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("output_head.")}
+    try:
+        config = config_of(checkpoint.hyper_parameters, tensors)
+    except (TypeError, ValueError) as error:
+        raise NeurostormError(f"{checkpoint.path}: its hyper-parameters make no NeuroSTORM ({error})") from None
+    with torch.device("meta"):  # shapes only: the weights come from the file
+        network = NeuroSTORM(config)
+    expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    got = {name: tuple(t.shape) for name, t in tensors.items()}
+    if expected != got:
+        raise NeurostormError(f"{checkpoint.path}: {_difference(expected, got)}")
+    network.load_state_dict(tensors, strict=True, assign=True)
+    network.requires_grad_(False)
+    return network.eval(), config
+
+
+def config_of(hyper_parameters: dict, tensors: dict) -> NeuroSTORMConfig:
+    """Read the network's configuration from a checkpoint's hyper-parameters and the shapes of its weights."""
+    fields = {}
+    for name in SEVERAL:
+        if hyper_parameters.get(name) is not None:
+            fields[name] = tuple(_size(name, n) for n in hyper_parameters[name])
+    for name in SINGLE:
+        if hyper_parameters.get(name) is not None:
+            fields[name] = _size(name, hyper_parameters[name])
+    if hyper_parameters.get("last_layer_full_MSA") is not None:
+        fields["last_layer_full_MSA"] = _truth(hyper_parameters["last_layer_full_MSA"])
+    prompts = {t.shape[1] for name, t in tensors.items() if name.endswith(".prompt") and t.ndim == 3}
+    if len(prompts) > 1:
+        raise ValueError(f"prompts of several lengths: {sorted(prompts)}")
+    fields["prompt_len"] = prompts.pop() if prompts else 0
+    head = tensors.get("output_head.head.head.weight")
+    if head is not None:
+        fields["head"] = "v2" if "output_head.head.hidden.weight" in tensors else "v1"
+        fields["n_outputs"] = head.shape[0]
+    config = NeuroSTORMConfig(**fields)
+    for name in ("img_size", "patch_size", "first_window_size", "window_size"):
+        if len(getattr(config, name)) != 4:
+            raise ValueError(f"{name} has {len(getattr(config, name))} numbers, not 4")
+    if any(n % p for n, p in zip(config.img_size, config.patch_size, strict=True)):
+        raise ValueError(f"img_size {config.img_size} is not a multiple of patch_size {config.patch_size}")
+    if sum(config.depths) > 256 or math.prod(config.img_size) > 2**31:
+        raise ValueError("depths or img_size is beyond reason")
+    return config
+
+
+def task_of(hyper_parameters: dict, config: NeuroSTORMConfig) -> Optional[Task]:
+    """What a checkpoint's head predicts, as far as the checkpoint says."""
+    if config.head is None:
+        return None
+    kinds = {"classification": "binary" if config.n_outputs == 1 else "multiclass", "regression": "regression"}
+    kind = kinds.get(str(hyper_parameters.get("downstream_task_type")))
+    if kind is None:
+        return None
+    scaling = {key: hyper_parameters.get(key) for key in ("label_mean", "label_std")}
+    return Task(
+        kind,
+        target=str(hyper_parameters.get("task_name") or "target"),
+        classes=_class_names(hyper_parameters.get("classes"), 2 if kind == "binary" else config.n_outputs),
+        unit=hyper_parameters.get("unit"),
+        **{key: float(value) if isinstance(value, (int, float)) else None for key, value in scaling.items()},
+    )
+
+
+def _class_names(names, expected: int) -> tuple:
+    return tuple(map(str, names)) if isinstance(names, list) and len(names) == expected else ()
+
+
+def with_label_scaling(model: Model, mean: Optional[float], std: Optional[float]) -> Model:
+    """The model with the user's label scaling in place of the registry's or the checkpoint's."""
+    if model.task is None or (mean is None and std is None):
+        return model
+    return replace(model, task=model.task.with_scaling(mean, std))
+
+
+def _demo(device: torch.device) -> Model:
+    weights = demo_weights()
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].numpy().tobytes())
+    network = NeuroSTORM(DEMO_CONFIG)
+    network.load_state_dict(weights)
+    network.requires_grad_(False).eval()
+    return Model(
+        DEMO, DEMO, network.to(device), {}, get_grid(None), DEMO_TASK, digest.hexdigest(),
+        "embedded in neurostorm_bids", device, warning=UNTRAINED,
+    )  # fmt: skip
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise NeurostormError("--device cuda: PyTorch sees no GPU here; use --device cpu, or run where there is one")
+    return torch.device(device)
+
+
+def _is_file_name(name_or_path: "str | Path") -> bool:
+    text = str(name_or_path)
+    return isinstance(name_or_path, Path) or "/" in text or text.endswith((".ckpt", ".safetensors", ".pt", ".pth"))
+
+
+def _label(name: str) -> str:
+    words = re.split(r"[^A-Za-z0-9]+", name)
+    return words[0] + "".join(word[:1].upper() + word[1:] for word in words[1:]) or "model"
+
+
+def _size(name: str, value) -> int:
+    if isinstance(value, bool) or int(value) != value or not 1 <= value <= LARGEST:
+        raise ValueError(f"{name} is {value!r}")
+    return int(value)
+
+
+def _truth(value) -> bool:
+    return value.strip().lower() in ("1", "true", "yes") if isinstance(value, str) else bool(value)
+
+
+def _difference(expected: dict, got: dict) -> str:
+    missing = sorted(expected.keys() - got.keys())
+    unexpected = sorted(got.keys() - expected.keys())
+    changed = sorted(name for name in expected.keys() & got.keys() if expected[name] != got[name])
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} weights are missing ({missing[0]}, ...)")
+    if unexpected:
+        parts.append(f"{len(unexpected)} are not NeuroSTORM's ({unexpected[0]}, ...)")
+    if changed:
+        name = changed[0]
+        parts.append(f"{len(changed)} have another shape ({name}: {got[name]}, the model needs {expected[name]})")
+    return "the weights do not fit the hyper-parameters: " + "; ".join(parts)

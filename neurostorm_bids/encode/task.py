@@ -1,0 +1,101 @@
+"""What a model's head predicts, and how its raw outputs become a value a reader understands."""
+
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import numpy as np
+
+from neurostorm_bids.errors import NeurostormError
+
+KINDS = ("binary", "multiclass", "regression")
+
+
+@dataclass(frozen=True)
+class Task:
+    """The meaning of a head's outputs.
+
+    Attributes
+    ----------
+    kind : {"binary", "multiclass", "regression"}
+        One logit; one logit a class; one value.
+    target : str
+        What is predicted, such as age.
+    classes : tuple of str
+        Names in the order of the outputs; for a binary head the classes of a logit below and above 0.
+    unit : str or None
+        Unit of a regression's value once the label scaling is undone.
+    label_mean, label_std : float or None
+        Mean and standard deviation, in ``unit``, that the labels were standardised with.
+    """
+
+    kind: str
+    target: str = "target"
+    classes: tuple = ()
+    unit: Optional[str] = None
+    label_mean: Optional[float] = None
+    label_std: Optional[float] = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", tuple(self.classes))
+
+    def with_scaling(self, mean: Optional[float], std: Optional[float]) -> "Task":
+        """This task with the user's label scaling, which goes before any other."""
+        if mean is None and std is None:
+            return self
+        if self.kind != "regression":
+            raise NeurostormError("--label-mean and --label-std are for regression models; this one classifies")
+        if mean is None or std is None or not std > 0:
+            raise NeurostormError("--label-mean and --label-std go together, and the standard deviation is above 0")
+        return replace(self, label_mean=mean, label_std=std)
+
+    @property
+    def is_scaled_back(self) -> bool:
+        """Whether a regression's value can be given in the unit of the labels."""
+        return self.label_mean is not None and self.label_std is not None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One run's prediction."""
+
+    target: str
+    value: "float | str"  # a class's name, or a number in `unit`
+    unit: str
+    probabilities: dict  # class name -> probability; empty for a regression
+    spread: float  # standard deviation over windows, of the value or of the predicted class's probability
+
+
+def interpret(task: Task, outputs: np.ndarray) -> Prediction:
+    """Turn the raw outputs of a run's windows into a prediction.
+
+    Outputs are averaged over windows before the sigmoid or softmax, as in the published evaluation.
+
+    Parameters
+    ----------
+    task : Task
+    outputs : (windows, outputs) array
+        Logits, or a standardised value.
+    """
+    outputs = np.asarray(outputs, dtype=np.float64)
+    if task.kind == "regression":
+        mean, std = (task.label_mean, task.label_std) if task.is_scaled_back else (0.0, 1.0)
+        unit = (task.unit or "unit of the labels") if task.is_scaled_back else "standardised (label scaling unknown)"
+        values = outputs[:, 0] * std + mean
+        return Prediction(task.target, float(values.mean()), unit, {}, float(values.std()))
+    # A binary head's one logit is the second class's against 0 for the first.
+    logits = np.concatenate([np.zeros_like(outputs), outputs], axis=1) if task.kind == "binary" else outputs
+    names = task.classes or tuple(f"class{i}" for i in range(logits.shape[1]))
+    of_run = _softmax(logits.mean(axis=0))
+    winner = int(of_run.argmax())
+    return Prediction(
+        task.target,
+        names[winner],
+        "class",
+        {name: float(p) for name, p in zip(names, of_run, strict=True)},
+        float(_softmax(logits)[:, winner].std()),
+    )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)

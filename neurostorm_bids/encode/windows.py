@@ -1,0 +1,96 @@
+"""Cut a placed run into windows of the model's length and encode them."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Optional
+
+import numpy as np
+import torch
+
+from neurostorm_bids.encode.load import Model
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.place.placed import PlacedRun
+
+
+def window_starts(n_frames: int, length: int, stride: int) -> np.ndarray:
+    """First frames of all windows that fit; frames left at the end are not used.
+
+    Raises
+    ------
+    NeurostormError
+        If not even one window fits.
+    """
+    if n_frames < length:
+        raise NeurostormError(
+            f"{n_frames} frames after resampling are fewer than one window of {length}; the run is too short for this model"
+        )
+    return np.arange(0, n_frames - length + 1, stride)
+
+
+def clip_bytes(model: Model) -> int:
+    """Memory that encoding one window takes: measured, 50 arrays of the first stage's tokens and channels, float32."""
+    config = model.network.config
+    return 50 * 4 * math.prod(config.grid(0)) * config.n_frames * config.embed_dim
+
+
+def encode(
+    model: Model,
+    run: PlacedRun,
+    starts: np.ndarray,
+    batch_size: int,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> "tuple[np.ndarray, Optional[np.ndarray]]":
+    """Encode the windows of a run.
+
+    Parameters
+    ----------
+    model : Model
+    run : PlacedRun
+    starts : (windows,) int array
+    batch_size : int
+        Windows at a time.
+    progress : callable, optional
+        Called with (windows done, windows in all).
+
+    Returns
+    -------
+    embeddings : (windows, channels) float32 array
+    outputs : (windows, outputs) float32 array, or None
+        Raw outputs of the head; `None` for a model without one.
+    """
+    embeddings, outputs = [], []
+    for batch in _batches(run, starts, model.n_frames, batch_size):
+        embedded = model.embed(batch)
+        embeddings.append(embedded.cpu().numpy())
+        if model.task is not None:
+            outputs.append(model.predict_from(embedded).cpu().numpy())
+        if progress:
+            progress(sum(map(len, embeddings)), len(starts))
+    return np.concatenate(embeddings), np.concatenate(outputs) if outputs else None
+
+
+def _batches(run: PlacedRun, starts: np.ndarray, length: int, batch_size: int) -> Iterator[torch.Tensor]:
+    """(B, 1, X, Y, Z, T) batches."""
+    for first in range(0, len(starts), batch_size):
+        windows = [run.window(start, start + length) for start in starts[first : first + batch_size]]
+        yield torch.from_numpy(np.stack(windows)[:, None])
+
+
+def displacement_of(run: PlacedRun, displacement: "np.ndarray | None", starts: np.ndarray, length: int) -> np.ndarray:
+    """Mean and largest framewise displacement of each window, (windows, 2), mm; NaN where it is unknown.
+
+    Parameters
+    ----------
+    displacement : (source frames,) array or None
+        Framewise displacement of the kept source frames, mm; `None` if there are no confounds.
+    """
+    per_window = np.full((len(starts), 2), np.nan)
+    if displacement is None:
+        return per_window
+    resampled = run.time_map(np.asarray(displacement, dtype=np.float64))
+    for row, start in zip(per_window, starts, strict=True):
+        known = resampled[start : start + length]
+        known = known[~np.isnan(known)]
+        if len(known):
+            row[:] = known.mean(), known.max()
+    return per_window

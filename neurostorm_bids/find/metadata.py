@@ -1,0 +1,86 @@
+"""What fMRIPrep tells about a run: its sidecar and its confounds."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from neurostorm_bids.errors import NeurostormError
+
+
+def read_sidecar(path: Path) -> dict:
+    """Read a JSON sidecar; empty if there is none.
+
+    Raises
+    ------
+    NeurostormError
+        If it is there but cannot be read.
+    """
+    if not path.exists():
+        if path.is_symlink():
+            raise NeurostormError(f"not fetched: {path} is a link to a file that is not here; run 'datalad get {path}'")
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise NeurostormError(f"{path} is not readable JSON ({error}); fetch or mend it") from None
+    if not isinstance(content, dict):
+        raise NeurostormError(f"{path} is not a JSON object; fetch or mend it")
+    return content
+
+
+def number_in(sidecar: dict, key: str, path: Path) -> Optional[float]:
+    """A number of a sidecar; `None` if it is absent."""
+    value = sidecar.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+        raise NeurostormError(f"{path}: {key} is {value!r}, not a number; mend it, or give --repetition-time")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Confounds:
+    """What we use of fMRIPrep's confounds.
+
+    Attributes
+    ----------
+    framewise_displacement : (volumes,) array
+        mm; NaN where undefined.
+    non_steady_state : int
+        Volumes at the start that fMRIPrep flagged as not in steady state.
+    """
+
+    framewise_displacement: np.ndarray
+    non_steady_state: int
+
+
+def read_confounds(path: Optional[Path], n_volumes: int) -> Optional[Confounds]:
+    """Read fMRIPrep's table of confounds; `None` if there is no table.
+
+    Raises
+    ------
+    NeurostormError
+        If it cannot be read, or has another number of rows than the run has volumes.
+    """
+    import pandas as pd
+
+    if path is None:
+        return None
+    try:
+        table = pd.read_csv(path, sep="\t", na_values=["n/a"])
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise NeurostormError(f"{path} cannot be read as a table ({error}); fetch it again") from None
+    if len(table) != n_volumes:
+        raise NeurostormError(
+            f"{path} has {len(table)} rows, the run {n_volumes} volumes; the confounds of another run?"
+        )
+    displacement = np.full(n_volumes, np.nan)
+    if "framewise_displacement" in table:
+        displacement = pd.to_numeric(table["framewise_displacement"], errors="coerce").to_numpy(float)
+    flagged = [name for name in table.columns if name.startswith("non_steady_state_outlier")]
+    # one column a volume, which is 1 at that volume; the last of them ends the dummy scans
+    last = [int(np.flatnonzero(table[name].to_numpy() == 1)[-1]) for name in flagged if (table[name] == 1).any()]
+    return Confounds(displacement, max(last) + 1 if last else 0)

@@ -1,0 +1,60 @@
+"""All settings of one call, in one place."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for; the fields are the options of ``neurostorm``, described by ``neurostorm --help``.
+
+    Labels have no prefix (``01``, not ``sub-01``); empty tuples mean all.
+    """
+
+    bids_dir: Path
+    out_dir: Path
+    analysis_level: str = "participant"
+
+    participant_label: tuple = ()
+    session_label: tuple = ()
+    task_id: tuple = ()
+    run_label: tuple = ()
+    bids_filter_file: Optional[Path] = None
+    bids_database_dir: Optional[Path] = None
+    derivatives: tuple = ()  # of (name, path)
+
+    model: tuple = ("base",)
+    label_mean: Optional[float] = None
+    label_std: Optional[float] = None
+    window_stride: Optional[int] = None  # frames; None: the model's length
+
+    grid: str = "auto"
+    target_tr: Optional[float] = 0.8  # s; None: the run's own
+    repetition_time: Optional[float] = None  # s; None: sidecar, then header
+    dummy_scans: Optional[int] = None  # None: from the confounds
+
+    device: str = "auto"
+    batch_size: Optional[int] = None  # windows; None: chosen for device and memory
+    nprocs: int = 1
+    omp_nthreads: Optional[int] = None  # None: OMP_NUM_THREADS, or the processors divided by nprocs
+    mem_mb: Optional[int] = None  # MB; None: no limit
+    work_dir: Optional[Path] = None
+    clean_workdir: bool = False
+
+    stop_on_first_crash: bool = False
+    force: bool = False
+    random_seed: int = 0
+    verbose: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Threads that one process may use."""
+        asked = self.omp_nthreads or os.environ.get("OMP_NUM_THREADS", "")
+        return int(asked) if str(asked).isdigit() and int(asked) else max(1, processors() // self.nprocs)
+
+
+def processors() -> int:
+    """Processors that this process may use, as the scheduler set them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

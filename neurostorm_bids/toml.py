@@ -1,0 +1,10 @@
+"""Read TOML on every Python we support."""
+
+import sys
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+parse_toml = tomllib.loads

@@ -1,0 +1,314 @@
+"""The participant level: find the runs, place each in the model's grid, encode it, write what came out."""
+
+import logging
+import math
+import os
+import random
+import resource
+import shutil
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Optional
+
+import numpy as np
+import torch
+
+from neurostorm_bids.encode.load import Model, load_model, with_label_scaling
+from neurostorm_bids.encode.task import interpret
+from neurostorm_bids.encode.windows import clip_bytes, displacement_of, encode, window_starts
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import Dataset, find_dataset
+from neurostorm_bids.find.metadata import Confounds, number_in, read_confounds, read_sidecar
+from neurostorm_bids.find.runs import BoldFile, Run, Selection, find_runs, read_filter_file
+from neurostorm_bids.place.grid import AS_FMRIPREP, FSL, Grid, get_grid
+from neurostorm_bids.place.image import Bold
+from neurostorm_bids.place.placed import PlacedRun
+from neurostorm_bids.place.time import choose_repetition_time
+from neurostorm_bids.place.to_grid import place
+from neurostorm_bids.progress import Progress, start_logging
+from neurostorm_bids.report.summary import Outcome, summary_table
+from neurostorm_bids.settings import Settings
+from neurostorm_bids.write.description import write_description
+from neurostorm_bids.write.results import collect_subject, is_finished, write_run
+
+LOG = logging.getLogger("neurostorm")
+STANDARD_SPACES = (FSL.template, AS_FMRIPREP.template)
+
+
+def participant(settings: Settings) -> int:
+    """Run the participant level; returns the exit status, 0 only if all that was asked for succeeded.
+
+    Raises
+    ------
+    NeurostormError
+        If nothing can be begun: no such folder, no such model, no run.
+    """
+    prepare_process(settings)
+    models = load_models(settings)
+    dataset = find_dataset(settings.bids_dir, dict(settings.derivatives))
+    check_folders(settings, dataset)
+    LOG.info("reading %s (written by %s)", dataset.path, dataset.generator)
+    runs, problems = find_runs(dataset, selection_of(settings), settings.bids_database_dir)
+    for problem in problems:
+        LOG.error(problem)
+    for model in models:
+        LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")
+    write_description(settings.out_dir, dataset, warnings_of(models))
+    outcomes = []
+    for outcome in process(runs, dataset, settings):
+        for problem in outcome.problems:
+            LOG.error("%s: %s", outcome.run, problem)
+        outcomes.append(outcome)
+        if outcome.status == "failed" and settings.stop_on_first_crash:
+            LOG.error(
+                "stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes)
+            )
+            break
+    for subject in sorted({run.subject for run in runs}):
+        for model in models:
+            for note in collect_subject(settings.out_dir, subject, grid_of(model, settings), model, settings):
+                LOG.warning(note)
+    print(summary_table(outcomes))
+    print(f"Results are in {settings.out_dir}")
+    return 1 if problems or len(outcomes) < len(runs) or any(o.status == "failed" for o in outcomes) else 0
+
+
+def process(runs: "list[Run]", dataset: Dataset, settings: Settings):
+    """Process every run, one after the other or ``nprocs`` at a time; yields their outcomes as they come."""
+    places = {run: f"{i}/{len(runs)}" for i, run in enumerate(runs, start=1)}
+    if settings.nprocs == 1 or len(runs) == 1:
+        for run in runs:
+            yield process_run(run, places[run], dataset, settings)
+        return
+    left = list(runs)
+    # A worker that the kernel kills (memory) takes its whole pool down: the runs that were not done by then are
+    # tried once more, each in a pool of its own, so that only the one at fault fails.
+    yield from _in_pool(left, settings.nprocs, places, dataset, settings)
+    for run in left:
+        alone = [run]
+        yield from _in_pool(alone, 1, places, dataset, settings)
+        if alone:
+            why = "its process was killed, probably for want of memory; give it more, or use a smaller --nprocs"
+            yield Outcome(run.name, "failed", problems=(why,))
+
+
+def _in_pool(left: "list[Run]", n: int, places: dict, dataset: Dataset, settings: Settings):
+    """Process runs in a pool of processes; those that are done are taken out of ``left``."""
+    with ProcessPoolExecutor(
+        n, mp_context=get_context("spawn"), initializer=prepare_process, initargs=(settings,)
+    ) as pool:
+        futures = {pool.submit(process_run, run, places[run], dataset, settings): run for run in left}
+        try:
+            for future in as_completed(futures):
+                outcome = future.result()
+                left.remove(futures[future])
+                yield outcome
+        except BrokenProcessPool:
+            return
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> Outcome:
+    """One run through all models; a problem ends this run and no other."""
+    started = time.monotonic()
+    progress = Progress(run.name, where)
+    n_windows, problems = 0, []
+    try:
+        by_grid = {}
+        for model in load_models(settings):
+            by_grid.setdefault(grid_of(model, settings), []).append(model)
+        for grid, models in by_grid.items():
+            source = run.in_space(preferred_spaces(grid))
+            todo = [
+                model for model in models
+                if settings.force or not is_finished(settings.out_dir, run, source, grid, model, settings)
+            ]  # fmt: skip
+            if not todo:
+                continue
+            placed, displacement = place_run(run, source, grid, settings, progress)
+            for model in todo:
+                try:
+                    n_windows += encode_and_write(run, source, placed, displacement, model, dataset, settings, progress)
+                except NeurostormError as error:
+                    problems.append(f"model {model.name}: {error}")
+    except NeurostormError as error:
+        problems.append(str(error))
+    except MemoryError:
+        problems.append("there is not enough memory for this run; use a smaller --batch-size or a machine with more")
+    except Exception as error:  # a bug of ours must not stop the other runs
+        LOG.debug("%s", run.name, exc_info=True)
+        problems.append(f"unexpected {type(error).__name__}: {error} (a bug; run with -v for its origin)")
+    finally:
+        progress.close()
+    status = "failed" if problems else "done" if n_windows else "skipped"
+    return Outcome(run.name, status, n_windows, time.monotonic() - started, tuple(problems))
+
+
+def place_run(
+    run: Run, source: BoldFile, grid: Grid, settings: Settings, progress: Progress
+) -> "tuple[PlacedRun, Optional[np.ndarray]]":
+    """Place a run in the grid; returns it with the framewise displacement of its kept volumes, mm."""
+    bold = Bold(source.path)
+    sidecar = read_sidecar(source.sidecar)
+    seconds, said_by, warnings = choose_repetition_time(
+        bold.name,
+        asked=settings.repetition_time,
+        sidecar=number_in(sidecar, "RepetitionTime", source.sidecar) if settings.repetition_time is None else None,
+        header=bold.header_repetition_time,
+    )
+    confounds = read_confounds(run.confounds, bold.n_frames)
+    if confounds is None:
+        warnings.append("no confounds table: framewise displacement is n/a" + (
+            ", and volumes before steady state are not known (none dropped)" if settings.dummy_scans is None else ""
+        ))  # fmt: skip
+    if source.space != grid.template:
+        warnings.append(
+            f"{source} is placed in the {grid.template} grid by world coordinates alone, without the warp between the "
+            "templates: anatomy is off by a few mm"
+        )
+    n_dummies = dummy_scans(settings, confounds)
+    placed = place(
+        bold,
+        source.mask,
+        grid,
+        seconds,
+        said_by,
+        settings.target_tr,
+        n_dummies,
+        progress.step(f"placing {bold.n_frames} volumes of {source} in grid {grid.name}", "volume"),
+        warnings,
+        work_dir=settings.work_dir,
+    )
+    placed.steps["InputSpace"] = source.space
+    for note in placed.notes:
+        LOG.warning("%s: %s", run.name, note)
+    return placed, None if confounds is None else confounds.framewise_displacement[n_dummies:]
+
+
+def encode_and_write(
+    run: Run,
+    source: BoldFile,
+    placed: PlacedRun,
+    displacement: Optional[np.ndarray],
+    model: Model,
+    dataset: Dataset,
+    settings: Settings,
+    progress: Progress,
+) -> int:
+    """Encode a placed run with one model and write its tables; returns the number of windows."""
+    starts = window_starts(len(placed.time_map), model.n_frames, settings.window_stride or model.n_frames)
+    embeddings, outputs = encode(
+        model,
+        placed,
+        starts,
+        batch_size(model, settings),
+        progress.step(f"encoding {len(starts)} windows with model {model.name}", "window"),
+    )
+    if not np.isfinite(embeddings).all():
+        raise NeurostormError("the embeddings are not finite; the weights are damaged or do not fit this model")
+    prediction = interpret(model.task, outputs) if outputs is not None else None
+    motion = displacement_of(placed, displacement, starts, model.n_frames)
+    write_run(settings.out_dir, run, source, dataset, placed, model, settings, starts, embeddings, motion, prediction)
+    return len(starts)
+
+
+def load_models(settings: Settings) -> "list[Model]":
+    """Load the models asked for, once a process."""
+    models = [
+        with_label_scaling(_load_model(name, settings.device), settings.label_mean, settings.label_std)
+        for name in settings.model
+    ]
+    labels = [model.label for model in models]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise NeurostormError(f"two models would both be written as desc-{label}; rename one of the files")
+    return models
+
+
+_load_model = lru_cache(maxsize=None)(load_model)
+
+
+def prepare_process(settings: Settings) -> None:
+    """Threads, seeds and messages of this process."""
+    start_logging(settings.verbose)
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
+    torch.set_num_threads(settings.threads)
+    random.seed(settings.random_seed)
+    np.random.seed(settings.random_seed % 2**32)
+    torch.manual_seed(settings.random_seed)
+
+
+def selection_of(settings: Settings) -> Selection:
+    """Which runs the settings ask for."""
+    filters = read_filter_file(settings.bids_filter_file) if settings.bids_filter_file else None
+    return Selection(settings.participant_label, settings.session_label, settings.task_id, settings.run_label, filters)
+
+
+def check_folders(settings: Settings, dataset: Dataset) -> None:
+    """Make the output and work folders; the input is never written to."""
+    for option, folder in (("OUT_DIR", settings.out_dir), ("--work-dir", settings.work_dir)):
+        if folder is None:
+            continue
+        if folder in (settings.bids_dir, dataset.path) or dataset.path in folder.parents:
+            raise NeurostormError(
+                f"{option} {folder} is inside the input, which is never written to; give another folder"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise NeurostormError(f"{option} {folder} cannot be written to: {error.strerror}") from None
+    if settings.clean_workdir and settings.work_dir:
+        for leftover in settings.work_dir.glob("neurostorm-*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def grid_of(model: Model, settings: Settings) -> Grid:
+    """The grid that a model is fed in."""
+    return model.grid if settings.grid == "auto" else get_grid(settings.grid)
+
+
+def preferred_spaces(grid: Grid) -> tuple:
+    """Spaces that can be placed in a grid, its own template first."""
+    return (grid.template, *(space for space in STANDARD_SPACES if space != grid.template))
+
+
+def dummy_scans(settings: Settings, confounds: Optional[Confounds]) -> int:
+    """Volumes to leave out at the start."""
+    if settings.dummy_scans is not None:
+        return settings.dummy_scans
+    return confounds.non_steady_state if confounds is not None else 0
+
+
+def batch_size(model: Model, settings: Settings) -> int:
+    """Windows to encode at a time: more do not help a CPU, and each takes memory.
+
+    Raises
+    ------
+    NeurostormError
+        If ``mem_mb`` has no room for one.
+    """
+    wanted = settings.batch_size or (8 if model.device.type == "cuda" else 1)
+    if settings.mem_mb is None or model.device.type == "cuda":
+        return wanted
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
+    left = settings.mem_mb / settings.nprocs - used
+    each = clip_bytes(model) / 2**20
+    if left < each:
+        needed = math.ceil((used + each) * settings.nprocs)
+        raise NeurostormError(
+            f"--mem-mb {settings.mem_mb} is too little: this run needs about {needed} MB with --nprocs {settings.nprocs}; "
+            "give more, or --work-dir to keep long runs on disk"
+        )
+    return min(wanted, int(left / each))
+
+
+def warnings_of(models: "list[Model]") -> "list[str]":
+    """Warnings on the models' weights, such as that they are untrained."""
+    return [f"model {model.name}: {model.warning}" for model in models if model.warning]

@@ -1,0 +1,166 @@
+"""Write what a run and a subject came to, and tell whether it is there already."""
+
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from neurostorm_bids import __version__
+from neurostorm_bids.encode.load import Model
+from neurostorm_bids.encode.task import Prediction
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.runs import BoldFile, Run
+from neurostorm_bids.place.grid import Grid
+from neurostorm_bids.place.placed import PlacedRun
+from neurostorm_bids.settings import Settings
+from neurostorm_bids.write.description import lock
+from neurostorm_bids.write.names import RunOutputs, sidecar_of, subject_embeddings
+from neurostorm_bids.write.sidecars import (
+    fingerprint,
+    model_entry,
+    read_json,
+    settings_hash,
+    software_versions,
+    write_sidecar,
+)
+from neurostorm_bids.write.tables import (
+    embeddings_table,
+    predictions_table,
+    read_table,
+    stamped,
+    subject_table,
+    write_table,
+)
+
+
+def hash_of(grid: Grid, model: Model, settings: Settings) -> str:
+    """Digest of all settings that the numbers depend on."""
+    return settings_hash(
+        {
+            "version": __version__,
+            "grid": grid.describe(),
+            "weights": model.sha256,
+            "task": repr(model.task),
+            "target_tr": settings.target_tr,
+            "repetition_time": settings.repetition_time,
+            "dummy_scans": settings.dummy_scans,
+            "window_stride": settings.window_stride,
+        }
+    )
+
+
+def is_finished(out_dir: Path, run: Run, source: BoldFile, grid: Grid, model: Model, settings: Settings) -> bool:
+    """Whether a run was written with these settings from these files.
+
+    The sidecar of the embeddings is written last, so that it vouches for the other files.
+    """
+    outputs = RunOutputs(run, grid.template, model.label)
+    sidecar = read_json(out_dir / sidecar_of(outputs.embeddings))
+    tables = [outputs.embeddings] + ([outputs.predictions] if model.task else [])
+    try:
+        inputs = fingerprint(input_files(run, source))
+    except OSError:  # something is missing: the run itself will say what
+        return False
+    return (
+        sidecar.get("SettingsHash") == hash_of(grid, model, settings)
+        and sidecar.get("InputFiles") == inputs
+        and all((out_dir / table).is_file() for table in tables)
+    )
+
+
+def input_files(run: Run, source: BoldFile) -> "list[Path]":
+    """Every file that a run's results are made from."""
+    optional = [path for path in (source.sidecar, run.confounds) if path is not None and path.is_file()]
+    return [source.path, source.mask, *optional]
+
+
+def write_run(
+    out_dir: Path,
+    run: Run,
+    source: BoldFile,
+    dataset: Dataset,
+    placed: PlacedRun,
+    model: Model,
+    settings: Settings,
+    starts: np.ndarray,
+    embeddings: np.ndarray,
+    motion: np.ndarray,
+    prediction: Optional[Prediction],
+) -> None:
+    """Write one run's tables and sidecars for one model."""
+    outputs = RunOutputs(run, placed.grid.template, model.label)
+    stride = settings.window_stride or model.n_frames
+    provenance = {
+        "Description": f"NeuroSTORM embeddings, one row per window of {model.n_frames} frames",
+        "Model": model_entry(model),
+        "Grid": placed.grid.describe(),
+        "Preprocessing": placed.steps,
+        "Windows": {
+            "Frames": model.n_frames,
+            "Stride": stride,
+            "Count": len(starts),
+            "FramesNotUsed": int(len(placed.time_map) - starts[-1] - model.n_frames),
+        },
+        "Notes": placed.notes,
+        "Sources": [dataset.uri(path) for path in input_files(run, source)],
+        "SoftwareVersions": software_versions(),
+        "RandomSeed": settings.random_seed,
+    }
+    if prediction is not None:
+        table, columns = stamped(*predictions_table(prediction, len(starts)), model.warning)
+        task = {"Kind": model.task.kind, "LabelMean": model.task.label_mean, "LabelStd": model.task.label_std}
+        write_table(out_dir / outputs.predictions, table)
+        write_sidecar(
+            out_dir / sidecar_of(outputs.predictions),
+            {**provenance, "Description": "NeuroSTORM prediction of the run", "Task": task, **columns},
+        )
+    duration = model.n_frames * placed.repetition_time
+    table, columns = stamped(*embeddings_table(embeddings, placed.frame_times[starts], duration, motion), model.warning)
+    write_table(out_dir / outputs.embeddings, table)
+    finished = {
+        "SettingsHash": hash_of(placed.grid, model, settings),
+        "InputFiles": fingerprint(input_files(run, source)),
+    }
+    write_sidecar(out_dir / sidecar_of(outputs.embeddings), {**provenance, **finished, **columns})
+
+
+def collect_subject(out_dir: Path, subject: str, grid: Grid, model: Model, settings: Settings) -> "list[str]":
+    """Write a subject's table from all its runs that were written with these settings, by this call or earlier ones.
+
+    Returns
+    -------
+    notes : list of str
+        Runs that were left out because they were written with other settings.
+    """
+    pattern = f"_space-{grid.template}_desc-{model.label}_embeddings.tsv"
+    folder = out_dir / f"sub-{subject}"
+    wanted = hash_of(grid, model, settings)
+    notes, runs, sources = [], {}, []
+    with lock(out_dir):
+        for path in sorted([*folder.glob(f"func/*{pattern}"), *folder.glob(f"ses-*/func/*{pattern}")]):
+            name = path.name.removesuffix(pattern)
+            if read_json(sidecar_of(path)).get("SettingsHash") != wanted:
+                notes.append(f"{name}: written with other settings, so it is not in the table of sub-{subject}")
+                continue
+            try:
+                runs[name] = read_table(path)
+            except NeurostormError as error:
+                notes.append(str(error))
+                continue
+            sources.append(f"bids::{path.relative_to(out_dir).as_posix()}")
+        if not runs:
+            return notes
+        table, columns = stamped(*subject_table(runs), model.warning)
+        path = out_dir / subject_embeddings(subject, grid.template, model.label)
+        write_table(path, table)
+        content = {
+            "Description": "NeuroSTORM embeddings, one row per run and their mean weighted by windows",
+            "Model": model_entry(model),
+            "Grid": grid.describe(),
+            "Sources": sources,
+            "SoftwareVersions": software_versions(),
+            "SettingsHash": wanted,
+        }
+        write_sidecar(sidecar_of(path), {**content, **columns})
+    return notes

@@ -1,0 +1,249 @@
+"""Every bad input gets one line that names the file and the remedy; other runs finish; the exit status is 1."""
+
+import gzip
+import os
+import pickle
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import AFFINE, SHAPE, ellipsoid, save, signal
+from test_encoder import lightning, random_network
+from test_participant import NARROW
+
+NAME = "sub-01_task-rest"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A quick model."""
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
+    return lightning(tmp_path_factory.mktemp("model") / "narrow.ckpt", network.state_dict(), **NARROW)
+
+
+def beside(bold, old, new):
+    """Another file of the same run."""
+    return bold.with_name(bold.name.replace(old, new))
+
+
+def mask_of(bold):
+    return beside(bold, "desc-preproc_bold", "desc-brain_mask")
+
+
+def sidecar_of(bold):
+    return beside(bold, ".nii.gz", ".json")
+
+
+def confounds_of(bold):
+    return bold.with_name(f"{NAME}_desc-confounds_timeseries.tsv")
+
+
+def truncate(path, share=0.5):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def dangling(path):
+    path.unlink()
+    path.symlink_to("../../../.git/annex/objects/xx/yy/MD5E-s1--abc.nii.gz")
+
+
+def with_nan(bold):
+    data = signal()
+    data[16, 19, 16, 3] = np.nan
+    save(bold, data, repetition_time=2.0)
+
+
+def header_byte(path, offset, value):
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[offset : offset + len(value)] = value
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+def no_repetition_time(bold):
+    sidecar_of(bold).write_text("{}")
+    save(bold, signal(), repetition_time=0.0)
+
+
+def elsewhere(bold):
+    affine = AFFINE.copy()
+    affine[:3, 3] += 1000
+    save(bold, signal(), affine, 2.0)
+    save(mask_of(bold), ellipsoid(), affine)
+
+
+BAD_RUNS = {
+    "mask missing": (lambda b: mask_of(b).unlink(), "file not found: .*desc-brain_mask.nii.gz"),
+    "mask of another shape": (lambda b: save(mask_of(b), ellipsoid((20, 20, 20))), "desc-brain_mask.nii.gz has 20x20x20 voxels"),
+    "mask empty": (lambda b: save(mask_of(b), np.zeros(SHAPE, np.uint8)), "desc-brain_mask.nii.gz is empty"),
+    "mask of four axes": (lambda b: save(mask_of(b), np.ones((*SHAPE, 2), np.uint8)), "a brain mask is one volume"),
+    "mask not fetched": (lambda b: dangling(mask_of(b)), "not fetched: .*mask.nii.gz.*datalad get"),
+    "one volume": (lambda b: save(b, signal()[..., 0]), "is one volume .*, not a run"),
+    "five axes": (lambda b: save(b, signal().reshape(*SHAPE, 3, 4)), "a BOLD run has x, y, z and time"),
+    "not fetched": (dangling, "not fetched: .*bold.nii.gz.*datalad get"),
+    "of 0 bytes": (lambda b: b.write_bytes(b""), r"bold.nii.gz is empty \(0 bytes\)"),
+    "cut short": (truncate, "bold.nii.gz is damaged or cut short"),
+    "cut in the header": (lambda b: b.write_bytes(gzip.compress(gzip.decompress(b.read_bytes())[:100])), "cannot be read as NIfTI"),
+    "not gzip": (lambda b: b.write_bytes(b"hello" * 100), "cannot be read as NIfTI"),
+    "a flipped bit": (lambda b: b.write_bytes(b.read_bytes()[:-300] + bytes(100) + b.read_bytes()[-200:]), "damaged or cut short|cannot be read"),
+    "of a wrong checksum": (lambda b: b.write_bytes(b.read_bytes()[:-8] + bytes(8)), "bold.nii.gz is damaged"),
+    "NaN": (with_nan, "brain voxels hold NaN or infinity"),
+    "no repetition time": (no_repetition_time, "--repetition-time"),
+    "repetition time of 2000 s": (lambda b: sidecar_of(b).write_text('{"RepetitionTime": 2000}'), "2000 s .*not plausible"),
+    "repetition time as text": (lambda b: sidecar_of(b).write_text('{"RepetitionTime": "2 s"}'), "RepetitionTime is '2 s', not a number"),
+    "sidecar not JSON": (lambda b: sidecar_of(b).write_text("{"), "preproc_bold.json is not readable JSON"),
+    "sidecar a list": (lambda b: sidecar_of(b).write_text("[]"), "preproc_bold.json is not a JSON object"),
+    "ten frames": (lambda b: save(b, signal(n_volumes=2), repetition_time=2.0) and confounds_of(b).unlink(), "5 frames .* fewer than one window of 6"),
+    "confounds of another run": (lambda b: confounds_of(b).write_text("framewise_displacement\n1\n"), "has 1 rows, the run 12 volumes"),
+    "confounds empty": (lambda b: confounds_of(b).write_text(""), "confounds_timeseries.tsv cannot be read"),
+    "constant": (lambda b: save(b, np.full((*SHAPE, 12), 7.0, np.float32), repetition_time=2.0), "signal is the same everywhere"),
+    "out of the template": (elsewhere, "none of its brain lies in the grid 'fsl'"),
+    "affine that cannot be inverted": (lambda b: header_byte(b, 280, bytes(16)), "its affine cannot be inverted"),
+    "another image format": (lambda b: nib.save(nib.MGHImage(signal(), AFFINE), str(b).replace(".nii.gz", ".mgz")) or os.rename(str(b).replace(".nii.gz", ".mgz"), b), "cannot be read as NIfTI|not NIfTI"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_RUNS)
+def test_a_bad_run_is_told_and_the_others_finish(tree, tmp_path, neurostorm, model, kind):
+    spoil, message = BAD_RUNS[kind]
+    bad = tree.run(NAME)
+    tree.run("sub-02_task-rest")
+    spoil(bad)
+    status, printed, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)
+    complaints = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert status == 1
+    assert len(complaints) == 1
+    assert complaints[0].startswith(f"error: {NAME}: ")
+    assert re.search(message, complaints[0]), complaints[0]
+    assert "Traceback" not in said
+    assert "bug" not in said
+    assert [line.split()[-1] for line in printed.splitlines()[1:3]] == ["FAILED", "done"]
+    assert list((tmp_path / "out").glob("sub-02/func/*embeddings.tsv"))
+    assert not (tmp_path / "out" / "sub-01").exists()
+
+
+def test_only_spaces_that_cannot_be_placed(tree, tmp_path, neurostorm, model):
+    tree.run(NAME, space="space-T1w")
+    tree.run("sub-02_task-rest")
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)
+    assert status == 1
+    assert "only there in space-T1w; needed is MNI152NLin6Asym or MNI152NLin2009cAsym" in said
+
+
+def test_stop_on_first_crash(tree, tmp_path, neurostorm, model):
+    mask_of(tree.run(NAME)).unlink()
+    tree.run("sub-02_task-rest")
+    status, printed, said = neurostorm(
+        tree.path, tmp_path / "out", "participant", "--model", model, "--stop-on-first-crash"
+    )
+    assert status == 1
+    assert "sub-02" not in printed
+    assert "1 runs not done" in said
+
+
+def test_unknown_label_and_the_others_finish(tree, tmp_path, neurostorm, model):
+    tree.run(NAME)
+    status, printed, said = neurostorm(
+        tree.path, tmp_path / "out", "participant", "--model", model, "--participant-label", "01", "99"
+    )
+    assert status == 1
+    assert "error: sub-99 was asked for but not found; there are: 01" in said
+    assert "done" in printed
+
+
+def malicious(path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {path.parent / 'trace'}",)
+
+    path.write_bytes(pickle.dumps(Evil()))
+
+
+def no_numbers(path):
+    torch.save({"weights": 1}, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (malicious, "not a PyTorch checkpoint"),
+        (no_numbers, "no state_dict"),
+        (lambda path: path.write_text("x"), "not a PyTorch checkpoint"),
+        (lambda path: None, "model file not found"),
+    ],
+)
+def test_bad_model_file(tree, tmp_path, neurostorm, make, message):
+    tree.run(NAME)
+    make(tmp_path / "evil.ckpt")
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", tmp_path / "evil.ckpt")
+    assert status == 1
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "trace").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "nonesuch"], "unknown model 'nonesuch'"),
+        (["--model", "base"], "neurostorm-model fetch base"),
+        (["--model", "demo", "--label-mean", "3"], "--label-mean and --label-std are for regression"),
+        (["--model", "demo", "--work-dir", "{tree}/work"], "--work-dir .* is inside the input"),
+        (["--model", "demo", "-d", "fmriprep=/nowhere"], "--derivatives fmriprep=/nowhere: there is no such folder"),
+        (["--model", "demo", "--task-id", "nback"], "no .*desc-preproc_bold.nii.gz for sub-01 .task nback."),
+        (["--model", "demo", "--device", "cuda"], "PyTorch sees no GPU"),
+    ],
+)
+def test_settings_that_cannot_work(tree, tmp_path, neurostorm, monkeypatch, options, message):
+    if "cuda" in options and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.setenv("NEUROSTORM_HOME", str(tmp_path / "home"))
+    tree.run(NAME)
+    options = [option.replace("{tree}", str(tree.path)) for option in options]
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", *options)
+    assert status == 1
+    assert re.search(message, said), said
+    assert said.startswith(("error: ", "reading ", "model "))
+
+
+def test_output_into_the_input_is_refused(tree, neurostorm):
+    tree.run(NAME)
+    before = {path for path in tree.path.rglob("*")}
+    for out in (tree.path, tree.path / "out"):
+        status, _, said = neurostorm(tree.path, out, "participant", "--model", "demo")
+        assert status == 1
+        assert "inside the input, which is never written to" in said
+    assert {path for path in tree.path.rglob("*")} == before
+
+
+def test_output_that_cannot_be_written(tree, tmp_path, neurostorm):
+    tree.run(NAME)
+    (tmp_path / "out").write_text("a file")
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", "demo")
+    assert status != 0
+    assert "out" in said
+
+
+def test_damaged_weights_give_no_numbers(tree, tmp_path, neurostorm):
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
+    weights = network.state_dict()
+    weights["model.patch_embed.fc.bias"].fill_(float("nan"))
+    path = lightning(tmp_path / "nan.ckpt", weights, **NARROW)
+    tree.run(NAME)
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", path)
+    assert status == 1
+    assert "embeddings are not finite" in said
+
+
+def test_two_models_of_one_label(tree, tmp_path, neurostorm, model):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "narrow.ckpt").write_bytes(model.read_bytes())
+    tree.run(NAME)
+    status, _, said = neurostorm(
+        tree.path, tmp_path / "o", "participant", "--model", model, tmp_path / "b" / "narrow.ckpt"
+    )
+    assert status == 1
+    assert "both be written as desc-narrow" in said

@@ -1,0 +1,137 @@
+"""The command line is the one that users of BIDS Apps know."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from neurostorm_bids import __version__, workflow
+from neurostorm_bids.command.neurostorm import GROUPS, main
+from neurostorm_bids.settings import Settings
+
+
+@pytest.fixture
+def settings_of(monkeypatch):
+    """Parse a command line; returns the settings that the workflow is given."""
+
+    def parse(*args):
+        got = []
+        monkeypatch.setattr(workflow, "participant", lambda settings: got.append(settings) or 0)
+        result = CliRunner().invoke(main, [str(arg) for arg in args])
+        assert result.exit_code == 0, result.output
+        return got[0]
+
+    return parse
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["in", "out", "participant", "--participant-label", "01", "sub-02", "03"],
+        ["--participant-label", "01", "sub-02", "03", "in", "out", "participant"],
+        [
+            "--participant_label",
+            "sub-01",
+            "--participant-label",
+            "02",
+            "03",
+            "--nprocs",
+            "1",
+            "in",
+            "out",
+            "participant",
+        ],
+        ["in", "--participant-label", "01", "02", "03", "out", "participant"],
+        ["in", "out", "--participant-label=01", "--participant-label", "02", "03", "--", "participant"],
+    ],
+)
+def test_several_labels_wherever_they_stand(settings_of, args):
+    settings = settings_of(*args)
+    assert settings.participant_label == ("01", "02", "03")
+    assert (settings.bids_dir, settings.out_dir) == (Path("in").resolve(), Path("out").resolve())
+
+
+def test_prefixes_and_aliases(settings_of):
+    settings = settings_of(
+        "in", "out", "participant", "--session-id", "ses-a", "b", "-t", "task-rest", "nback", "--run_label", "run-01",
+        "--n-cpus", "3", "-w", "work", "-vv", "-d", "fmriprep=/x", "--dummy-scans", "4", "--target-tr", "native",
+    )  # fmt: skip
+    assert (settings.session_label, settings.task_id, settings.run_label) == (("a", "b"), ("rest", "nback"), ("01",))
+    assert (settings.nprocs, settings.verbose, settings.work_dir) == (3, 2, Path("work").resolve())
+    assert (settings.derivatives, settings.dummy_scans, settings.target_tr) == ((("fmriprep", Path("/x")),), 4, None)
+
+
+def test_defaults_are_those_of_the_settings(settings_of):
+    parsed = settings_of("in", "out", "participant")
+    assert parsed == Settings(Path("in").resolve(), Path("out").resolve())
+
+
+def test_every_setting_is_in_the_help_and_has_a_group():
+    listed = {name for names in GROUPS.values() for name in names}
+    assert {field.name for field in fields(Settings)} - {"bids_dir", "out_dir", "analysis_level"} <= listed
+    help_text = CliRunner().invoke(main, ["--help"]).output
+    assert all(title in help_text for title in GROUPS)
+    assert "--session-label, --session-id" in help_text
+
+
+def test_config_file_gives_defaults(settings_of, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text(
+        'participant-label = ["sub-01", "02"]\ntask_id = "rest"\nnprocs = 2\ntarget-tr = "native"\n'
+        'model = "demo"\nforce = true\n[derivatives]\nfmriprep = "/x"\n'
+    )
+    settings = settings_of("in", "out", "participant", "--config-file", config, "--nprocs", "4")
+    assert (settings.participant_label, settings.task_id, settings.model) == (("01", "02"), ("rest",), ("demo",))
+    assert (settings.nprocs, settings.target_tr, settings.force) == (4, None, True)
+    assert settings.derivatives == (("fmriprep", Path("/x")),)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["in", "out", "analyse"], "'analyse' is not one of 'participant', 'group'"),
+        (["in", "out"], "Missing argument"),
+        (["in", "out", "participant", "--target-tr", "fast"], "--target-tr is seconds"),
+        (["in", "out", "participant", "--dummy-scans", "-1"], "neither auto nor a whole number"),
+        (["in", "out", "participant", "-d", "x"], "'x' is not NAME=PATH"),
+        (["in", "out", "participant", "--nprocs", "0"], "0 is not in the range"),
+        (["in", "out", "participant", "--bids-filter-file", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_usage_errors_exit_with_2(args, message):
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+@pytest.mark.parametrize(("text", "message"), [("a = ", "not readable TOML"), ("colour = 1", "unknown key colour")])
+def test_bad_config_file(tmp_path, text, message):
+    (tmp_path / "c.toml").write_text(text)
+    result = CliRunner().invoke(main, ["in", "out", "participant", "--config-file", str(tmp_path / "c.toml")])
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_group_level_says_that_it_is_not_there():
+    result = CliRunner().invoke(main, ["in", "out", "group"])
+    assert result.exit_code == 1
+    assert "group level is not there yet" in result.output
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from click.testing import CliRunner; from neurostorm_bids.command.neurostorm import main\n"
+        "CliRunner().invoke(main, ['--help']); CliRunner().invoke(main, ['--version'])\n"
+        "print([m for m in ('torch', 'numpy', 'nibabel', 'pandas', 'bids') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_version_is_the_package_s():
+    from importlib.metadata import version
+
+    assert __version__ == version("neurostorm-bids")
+    assert __version__ in CliRunner().invoke(main, ["--version"]).output

@@ -1,0 +1,259 @@
+"""The right files are found in what every fMRIPrep version writes, and nothing else is looked into."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from bids.layout import BIDSLayout
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import find_dataset
+from neurostorm_bids.find.metadata import read_confounds
+from neurostorm_bids.find.runs import Selection, find_runs, read_filter_file
+
+C, F = "MNI152NLin2009cAsym", "MNI152NLin6Asym"
+DERIVATIVE = {"Name": "x", "BIDSVersion": "1.4.0", "DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}
+
+
+def dataset(folder: Path, names, description=DERIVATIVE) -> Path:
+    """Write a tree of empty files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if description is not None:
+        (folder / "dataset_description.json").write_text(json.dumps(description))
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def bold(subject="01", session=None, middle="task-rest", space=f"space-{F}_res-2", suffix="desc-preproc_bold.nii.gz"):
+    """Path of one file of a tree."""
+    parts = [f"sub-{subject}", f"ses-{session}" if session else "", middle, space, suffix]
+    return f"sub-{subject}/{f'ses-{session}/' if session else ''}func/{'_'.join(p for p in parts if p)}"
+
+
+def names(folder, **wanted):
+    """Names of the runs found."""
+    runs, _ = find_runs(find_dataset(folder), Selection(**wanted))
+    return [run.name for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("files", "run", "chosen"),
+    [
+        # 20.2: no boldref, run-1 unpadded, native voxel size
+        ([bold(middle="task-mg_run-1", space=f"space-{C}")], "sub-01_task-mg_run-1", f"space-{C}"),
+        # 21.0: several spaces, res-2
+        ([bold(space=""), bold(space="space-T1w"), bold(space=f"space-{C}_res-2")], "sub-01_task-rest", f"space-{C}_res-2"),
+        # 24.1: both templates, res-02
+        ([bold(space=f"space-{C}"), bold(space=f"space-{F}_res-02")], "sub-01_task-rest", f"space-{F}_res-02"),
+        # several resolutions of one template
+        ([bold(space=f"space-{F}_res-1"), bold(space=f"space-{F}_res-2"), bold(space=f"space-{F}")], "sub-01_task-rest", f"space-{F}_res-2"),
+        # 25.2 multi-echo: single echoes in BOLD space beside the combination
+        (
+            [bold(middle=f"task-rest_echo-{i}", space="") for i in (1, 2, 3)] + [bold(space=f"space-{C}")],
+            "sub-01_task-rest",
+            f"space-{C}",
+        ),
+        # sessions and acquisition entities, uncompressed
+        (
+            [bold(session="pre", middle="task-rest_acq-mb_dir-AP_run-02", suffix="desc-preproc_bold.nii")],
+            "sub-01_ses-pre_task-rest_acq-mb_dir-AP_run-02",
+            f"space-{F}_res-2",
+        ),
+        # other programs' files in the same folder
+        (
+            [bold(), bold(suffix="desc-smoothAROMAnonaggr_bold.nii.gz"), bold(suffix="boldref.nii.gz"), bold(space="hemi-L_space-fsaverage5", suffix="bold.func.gii")],
+            "sub-01_task-rest",
+            f"space-{F}_res-2",
+        ),
+    ],
+)  # fmt: skip
+def test_namings_of_fmriprep_versions(tmp_path, files, run, chosen):
+    folder = dataset(tmp_path / "d", files)
+    (found,), problems = find_runs(find_dataset(folder), Selection())
+    assert problems == []
+    assert (found.name, str(found.in_space((F, C)))) == (run, chosen)
+
+
+def test_one_echo_alone_is_a_run_and_several_are_not(tmp_path):
+    folder = dataset(
+        tmp_path / "d", [bold(middle="task-a_echo-1"), bold(middle="task-b_echo-1"), bold(middle="task-b_echo-2")]
+    )
+    (run,), (problem,) = find_runs(find_dataset(folder), Selection())
+    assert run.name == "sub-01_task-a_echo-1"
+    assert problem.startswith("sub-01_task-b: only single echoes")
+
+
+def test_a_run_without_a_standard_space_says_what_there_is(tmp_path):
+    folder = dataset(tmp_path / "d", [bold(space=""), bold(space="space-T1w"), bold(space="space-MNIInfant_cohort-2")])
+    (run,), _ = find_runs(find_dataset(folder), Selection())
+    with pytest.raises(NeurostormError, match=r"space-T1w.*--output-spaces MNI152NLin6Asym:res-2"):
+        run.in_space((F, C))
+    assert {str(file) for file in run.files} == {"space-bold", "space-T1w", "space-MNIInfant+2"}
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_confounds_of_both_names(tmp_path, old):
+    suffix = "desc-confounds_regressors.tsv" if old else "desc-confounds_timeseries.tsv"
+    folder = dataset(tmp_path / "d", [bold(), bold(space="", suffix=suffix)])
+    (run,), _ = find_runs(find_dataset(folder), Selection())
+    assert run.confounds.name == f"sub-01_task-rest_{suffix}"
+
+
+MANY = [
+    bold(s, ses, f"task-{t}_run-{r}")
+    for s in ("01", "02")
+    for ses in ("a", "b")
+    for t in ("rest", "nback")
+    for r in (1, 2)
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n"),
+    [
+        ({}, 16),
+        ({"subjects": ("02",)}, 8),
+        ({"sessions": ("a",)}, 8),
+        ({"tasks": ("rest", "nback")}, 16),
+        ({"runs": ("02",)}, 8),
+        ({"subjects": ("01",), "sessions": ("b",), "tasks": ("rest",), "runs": ("1",)}, 1),
+        ({"filters": {"session": "a", "task": ["rest"]}}, 4),
+    ],
+)
+def test_selection(tmp_path, wanted, n):
+    assert len(names(dataset(tmp_path / "d", MANY), **wanted)) == n
+
+
+def test_labels_that_are_not_there_are_told(tmp_path):
+    folder = find_dataset(dataset(tmp_path / "d", MANY))
+    _, problems = find_runs(folder, Selection(subjects=("01", "99"), sessions=("a", "z"), tasks=("rest", "gamble")))
+    assert len(problems) == 3
+    assert problems[0] == "sub-99 was asked for but not found; there are: 01, 02"
+    with pytest.raises(NeurostormError, match="sub-99 was asked for"):
+        find_runs(folder, Selection(subjects=("99",)))
+
+
+def test_filter_file(tmp_path):
+    folder = dataset(tmp_path / "d", [bold(), bold("01", "a"), bold("02", "b", "task-rest_acq-x")])
+    file = tmp_path / "filter.json"
+
+    def found(content):
+        file.write_text(json.dumps(content))
+        return names(folder, filters=read_filter_file(file))
+
+    assert found({"bold": {"session": None}, "t1w": {"acq": "x"}}) == ["sub-01_task-rest"]
+    assert found({"bold": {"session": "*"}}) == ["sub-01_ses-a_task-rest", "sub-02_ses-b_task-rest_acq-x"]
+    assert found({"bold": {"acquisition": "x"}}) == ["sub-02_ses-b_task-rest_acq-x"]
+    assert len(found({"something": 1})) == 3
+    with pytest.raises(NeurostormError, match=r"--bids-filter-file.*colour"):
+        found({"bold": {"colour": "red"}})
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"bold": 3}'])
+def test_unreadable_filter_file(tmp_path, content):
+    file = tmp_path / "filter.json"
+    file.write_text(content)
+    with pytest.raises(NeurostormError, match=r"filter\.json"):
+        read_filter_file(file)
+
+
+RAW = {"Name": "raw", "BIDSVersion": "1.8.0"}
+
+
+@pytest.mark.parametrize(
+    "below", ["derivatives/fmriprep", "derivatives/fmriprep-25.2.0", "fmriprep", "derivatives/prep"]
+)
+def test_the_folder_is_found_from_the_raw_data_set(tmp_path, below):
+    raw = dataset(tmp_path / "raw", ["sub-01/func/sub-01_task-rest_bold.nii.gz", "derivatives/mriqc/x"], RAW)
+    dataset(raw / below, [bold()])
+    found = find_dataset(raw)
+    assert (found.path, found.raw) == (raw / below, raw)
+
+
+def test_the_folder_itself_with_or_without_a_description(tmp_path):
+    assert find_dataset(dataset(tmp_path / "a", [bold()])).path == tmp_path / "a"
+    assert find_dataset(dataset(tmp_path / "b", [bold()], None)).path == tmp_path / "b"
+
+
+def test_derivatives_given_by_name(tmp_path):
+    raw = dataset(tmp_path / "raw", [], RAW)
+    elsewhere = dataset(tmp_path / "else", [bold()])
+    assert find_dataset(raw, {"xcpd": raw, "fmriprep": elsewhere}).path == elsewhere
+    with pytest.raises(NeurostormError, match="no such folder"):
+        find_dataset(raw, {"fmriprep": tmp_path / "nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "nowhere", "there is no folder"),
+        (lambda p: dataset(p / "d", [], None), "it is empty"),
+        (lambda p: dataset(p / "d", ["a.txt"], None), r"found a\.txt"),
+        (lambda p: dataset(p / "d", ["sub-01/anat/x"], RAW), "1 subject.* no derivatives"),
+        (lambda p: dataset(p / "d", ["sub-01/x", "derivatives/mriqc/y"], RAW), "derivatives of mriqc.*--derivatives fmriprep=PATH"),
+        (lambda p: dataset(p / "d", [bold()]) / "sub-01", "one subject's folder.*--participant-label 01"),
+        (lambda p: [dataset(p / f"d/derivatives/fmriprep-{v}", [bold()]) for v in "ab"][-1].parents[1], "several.*--derivatives fmriprep="),
+    ],
+)  # fmt: skip
+def test_unsuitable_folders_say_what_was_found(tmp_path, make, message):
+    with pytest.raises(NeurostormError, match=message):
+        find_dataset(make(tmp_path))
+
+
+def test_minimal_level_is_told(tmp_path):
+    folder = dataset(tmp_path / "d", [bold(space="", suffix="desc-coreg_boldref.nii.gz")])
+    with pytest.raises(NeurostormError, match="--level full"):
+        find_runs(find_dataset(folder), Selection())
+
+
+def test_only_the_wanted_subject_s_folders_are_read(tmp_path, monkeypatch):
+    folder = dataset(tmp_path / "d", [bold(f"{i:03d}") for i in range(30)] + [bold("0011"), bold("011x")])
+    looked_into = []
+    scandir, listdir, walk = os.scandir, os.listdir, os.walk
+
+    def noting(function):
+        def noted(path=".", *args, **kwargs):
+            looked_into.append(str(path))
+            return function(path, *args, **kwargs)
+
+        return noted
+
+    for name, function in (("scandir", scandir), ("listdir", listdir), ("walk", walk)):
+        monkeypatch.setattr(os, name, noting(function))
+    assert names(folder, subjects=("011",)) == ["sub-011_task-rest"]
+    others = {path for path in looked_into if "/sub-" in path and "/sub-011/" not in path + "/"}
+    assert others == set()
+
+
+def test_database_is_kept_and_serves_other_subjects(tmp_path):
+    folder = find_dataset(dataset(tmp_path / "d", MANY))
+    database = tmp_path / "index"
+    for subject in ("01", "02"):
+        runs, _ = find_runs(folder, Selection(subjects=(subject,)), database)
+        assert len(runs) == 8
+    assert BIDSLayout.load(database) is not None
+
+
+@pytest.mark.parametrize(
+    ("columns", "n_dummies"),
+    [("", 0), ("\tnon_steady_state_outlier00", 1), ("\tnon_steady_state_outlier00\tnon_steady_state_outlier01", 2)],
+)
+def test_dummy_scans_are_counted_from_the_confounds(tmp_path, columns, n_dummies):
+    table = tmp_path / "x.tsv"
+    rows = ["framewise_displacement" + columns]
+    for i in range(4):
+        rows.append("\t".join([str(0.1 * i) if i else "n/a", *(str(int(i == j)) for j in range(n_dummies))]))
+    table.write_text("\n".join(rows) + "\n")
+    confounds = read_confounds(table, 4)
+    assert confounds.non_steady_state == n_dummies
+    assert confounds.framewise_displacement[1:].tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_confounds_of_another_run_are_refused(tmp_path):
+    (tmp_path / "x.tsv").write_text("framewise_displacement\n0.1\n")
+    with pytest.raises(NeurostormError, match=r"x\.tsv has 1 rows, the run 12 volumes"):
+        read_confounds(tmp_path / "x.tsv", 12)

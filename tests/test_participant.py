@@ -1,0 +1,313 @@
+"""The participant level from the command line: what it writes, skips, and says."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import FMRIPREP_SPACE, FSL_SPACE, Tree, signal
+from test_encoder import SMALL, lightning, random_network
+
+from neurostorm_bids import load_model, to_model_grid
+from neurostorm_bids.write.tables import channels_of, read_table
+
+NARROW = {**SMALL, "img_size": (96, 96, 96, 6), "patch_size": (24, 24, 24, 1)}  # quick: 4 x 4 x 4 tokens
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """A quick model with a head for sex."""
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"], head="v1", n_outputs=1)
+    return lightning(
+        tmp_path / "narrow.ckpt",
+        network.state_dict(),
+        downstream_task_type="classification",
+        task_name="sex",
+        classes=["Female", "Male"],
+        **NARROW,
+    )
+
+
+@pytest.fixture
+def two_subjects(tree):
+    """One subject with two runs, one with a session."""
+    tree.run("sub-01_task-rest_run-1", data=signal(1))
+    tree.run("sub-01_task-rest_run-2", data=signal(2, n_volumes=8))
+    tree.run("sub-02_ses-a_task-rest", data=signal(3))
+    return tree
+
+
+def content(folder):
+    """Every file below a folder with its bytes and time of change."""
+    return {p.relative_to(folder): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_everything_is_written(two_subjects, narrow, tmp_path, neurostorm):
+    before = content(two_subjects.path)
+    out = tmp_path / "out"
+    status, printed, _ = neurostorm(two_subjects.path, out, "participant", "--model", narrow)
+    assert status == 0
+    assert content(two_subjects.path) == before
+    stems = [
+        "sub-01/func/sub-01_task-rest_run-1_space-MNI152NLin6Asym_desc-narrow",
+        "sub-01/func/sub-01_task-rest_run-2_space-MNI152NLin6Asym_desc-narrow",
+        "sub-02/ses-a/func/sub-02_ses-a_task-rest_space-MNI152NLin6Asym_desc-narrow",
+    ]
+    expected = {
+        f"{stem}_{table}.{end}" for stem in stems for table in ("embeddings", "predictions") for end in ("tsv", "json")
+    }
+    expected |= {
+        f"sub-{s}/sub-{s}_space-MNI152NLin6Asym_desc-narrow_embeddings.{end}"
+        for s in ("01", "02")
+        for end in ("tsv", "json")
+    }
+    expected |= {"dataset_description.json", ".bidsignore", ".neurostorm.lock"}
+    assert {str(path) for path in content(out)} == expected
+    assert [line.split()[1] for line in printed.splitlines()[1:4]] == [
+        "5",
+        "3",
+        "5",
+    ]  # 12 volumes of 2 s: 30 frames of 0.8
+
+
+def test_the_numbers_are_those_of_the_api(two_subjects, narrow, tmp_path, neurostorm):
+    out = tmp_path / "out"
+    neurostorm(two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "02")
+    folder = two_subjects.path / "sub-02" / "ses-a" / "func"
+    stem = f"sub-02_ses-a_task-rest_space-{FSL_SPACE}_res-2"
+    placed = to_model_grid(folder / f"{stem}_desc-preproc_bold.nii.gz", folder / f"{stem}_desc-brain_mask.nii.gz")
+    model = load_model(narrow)
+    clips = np.stack([placed[..., i : i + 6] for i in range(0, 30, 6)])[:, None]
+    table = read_table(next(out.glob("sub-02/ses-a/func/*_embeddings.tsv")))
+    np.testing.assert_allclose(channels_of(table), model.embed(clips).numpy(), rtol=1e-4, atol=1e-6)
+    assert table["onset"].tolist() == pytest.approx(placed.frame_times[::6])
+    assert table["duration"].tolist() == pytest.approx([4.8] * 5)
+    prediction = read_table(next(out.glob("sub-02/ses-a/func/*_predictions.tsv"))).iloc[0]
+    logits = model.predict(clips).numpy()
+    assert prediction["probability_Male"] == pytest.approx(1 / (1 + np.exp(-logits.mean())), rel=1e-4)
+    assert prediction["value"] == ("Male" if logits.mean() > 0 else "Female")
+    assert prediction["spread"] == pytest.approx(np.std(1 / (1 + np.exp(-logits))), rel=1e-2)
+
+
+def test_floats_survive_the_round_trip(two_subjects, tmp_path):
+    from neurostorm_bids.write.tables import embeddings_table, write_table
+
+    values = (
+        np.random.RandomState(0).standard_normal((5, 300)).astype(np.float32) * 10.0 ** np.arange(-20, 10, 0.1)[:300]
+    )
+    table, _ = embeddings_table(values.astype(np.float32), np.arange(5) * 0.1, 16.0, np.full((5, 2), np.nan))
+    write_table(tmp_path / "x.tsv", table)
+    assert np.array_equal(channels_of(read_table(tmp_path / "x.tsv")).astype(np.float32), values.astype(np.float32))
+
+
+def test_framewise_displacement_of_windows(two_subjects, narrow, tmp_path, neurostorm):
+    out = tmp_path / "out"
+    neurostorm(
+        two_subjects.path, out, "participant", "--model", narrow, "--target-tr", "native", "--participant-label", "02"
+    )
+    table = read_table(next(out.glob("sub-02/ses-a/func/*_embeddings.tsv")))
+    assert table["mean_framewise_displacement"].tolist() == pytest.approx([0.3, 0.85])  # 0.1 ... 0.5 and 0.6 ... 1.1
+    assert table["max_framewise_displacement"].tolist() == pytest.approx([0.5, 1.1])
+
+
+def test_subject_table_weights_runs_by_windows(two_subjects, narrow, tmp_path, neurostorm):
+    out = tmp_path / "out"
+    neurostorm(
+        two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "01", "--run-label", "1"
+    )
+    neurostorm(
+        two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "01", "--run-label", "2"
+    )
+    table = read_table(next(out.glob("sub-01/*_embeddings.tsv")))
+    assert table["run"].tolist() == ["sub-01_task-rest_run-1", "sub-01_task-rest_run-2", "mean"]
+    assert table["windows"].tolist() == [5, 3, 8]
+    windows = [channels_of(read_table(path)) for path in sorted(out.glob("sub-01/func/*_embeddings.tsv"))]
+    np.testing.assert_allclose(channels_of(table)[2], np.concatenate(windows).mean(axis=0), rtol=1e-6)
+
+
+def test_sidecar_says_how(two_subjects, narrow, tmp_path, neurostorm):
+    out = tmp_path / "out"
+    neurostorm(two_subjects.path, out, "participant", "--model", narrow, "--dummy-scans", "2")
+    path = next(out.glob("sub-02/ses-a/func/*_embeddings.json"))
+    sidecar, table = json.loads(path.read_text()), read_table(path.with_suffix(".tsv"))
+    assert all(column in sidecar for column in table.columns)
+    assert sidecar["Model"]["WeightsSHA256"] == subprocess.check_output(["sha256sum", narrow], text=True).split()[0]
+    assert sidecar["Grid"]["Orientation"] == "LAS"
+    assert sidecar["Preprocessing"]["DummyScansDropped"] == 2
+    assert sidecar["Windows"] == {"Frames": 6, "Stride": 6, "Count": 4, "FramesNotUsed": 1}
+    assert (
+        sidecar["Sources"][0]
+        == f"bids:fmriprep:sub-02/ses-a/func/sub-02_ses-a_task-rest_space-{FSL_SPACE}_res-2_desc-preproc_bold.nii.gz"
+    )
+    description = json.loads((out / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+    assert description["DatasetLinks"]["fmriprep"] == two_subjects.path.as_uri()
+
+
+def test_finished_runs_are_skipped_until_something_changes(two_subjects, narrow, tmp_path, neurostorm):
+    out = tmp_path / "out"
+
+    def again(*options):
+        _, printed, _ = neurostorm(two_subjects.path, out, "participant", "--model", narrow, *options)
+        return [line.split(maxsplit=3)[3] for line in printed.splitlines()[1:4]]
+
+    done, skipped = "done", "finished earlier, skipped"
+    assert again() == [done] * 3
+    before = content(out / "sub-01" / "func")
+    assert again() == [skipped] * 3
+    assert content(out / "sub-01" / "func") == before
+    assert again("--window-stride", "3") == [done] * 3
+    assert again("--window-stride", "3", "--force") == [done] * 3
+    two_subjects.run("sub-01_task-rest_run-1", data=signal(9))
+    assert again("--window-stride", "3") == [done, skipped, skipped]
+    next(out.glob("sub-02/ses-a/func/*predictions.tsv")).unlink()
+    assert again("--window-stride", "3") == [skipped, skipped, done]
+
+
+def test_a_killed_run_leaves_nothing_half_written(two_subjects, narrow, tmp_path, monkeypatch, neurostorm):
+    out = tmp_path / "out"
+    replaced = []
+
+    def die(source, target):
+        if len(replaced) == 2:
+            raise KeyboardInterrupt
+        replaced.append(target)
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", die)
+    neurostorm(two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "02")
+    monkeypatch.undo()
+    assert not [path for path in content(out) if "embeddings" in path.name]
+    status, printed, _ = neurostorm(
+        two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "02"
+    )
+    assert status == 0
+    assert "done" in printed
+
+
+def test_processes_in_parallel_write_the_same(two_subjects, narrow, tmp_path, neurostorm):
+    neurostorm(two_subjects.path, tmp_path / "one", "participant", "--model", narrow, "--omp-nthreads", "1")
+    status, printed, _ = neurostorm(
+        two_subjects.path, tmp_path / "two", "participant", "--model", narrow, "--nprocs", "2"
+    )
+    assert status == 0
+    assert printed.count("done") == 3
+    for path in sorted((tmp_path / "one").rglob("*.tsv")):
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_several_models_at_once_and_the_demo_s_stamp(two_subjects, narrow, tmp_path, neurostorm):
+    out = tmp_path / "out"
+    arguments = (two_subjects.path, out, "participant", "--participant-label", "02", "--model", narrow, "demo")
+    assert neurostorm(*arguments)[0] == 0
+    stamp = "untrained, for demonstration"
+    for path in out.rglob("*_desc-demo_*.tsv"):
+        assert set(read_table(path)["weights"]) == {stamp}
+        assert json.loads(path.with_suffix(".json").read_text())["Model"]["Warning"] == stamp
+    assert stamp in (out / "dataset_description.json").read_text()
+    assert not [path for path in out.rglob("*_desc-narrow_*") if stamp in path.read_text()]
+    assert len(list(out.rglob("*_desc-demo_*"))) == len(list(out.rglob("*_desc-narrow_*"))) == 6
+
+
+def test_batches_do_not_change_the_numbers(two_subjects, narrow, tmp_path, neurostorm):
+    for size in (1, 4):
+        neurostorm(two_subjects.path, tmp_path / str(size), "participant", "--model", narrow, "--batch-size", size)
+    for path in (tmp_path / "1").rglob("*func/*embeddings.tsv"):
+        one, four = read_table(path), read_table(tmp_path / "4" / path.relative_to(tmp_path / "1"))
+        np.testing.assert_allclose(channels_of(one), channels_of(four), rtol=1e-4, atol=1e-6)
+
+
+def test_fmriprep_s_default_space_is_placed_with_a_warning(tmp_path, narrow, neurostorm):
+    tree = Tree(tmp_path / "d")
+    tree.run(space=f"space-{FMRIPREP_SPACE}")
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", narrow)
+    assert status == 0
+    assert "without the warp between the templates" in said
+    assert neurostorm(tree.path, tmp_path / "p", "participant", "--model", narrow, "--grid", "as-fmriprep")[0] == 0
+    path = next((tmp_path / "p").rglob("func/*embeddings.json"))
+    assert f"space-{FMRIPREP_SPACE}_desc-narrow" in path.name
+    assert json.loads(path.read_text())["Notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("hyper_parameters", "options", "value", "unit"),
+    [
+        ({}, [], 0.5, "standardised (label scaling unknown)"),
+        ({"label_mean": 30.0, "label_std": 4.0, "unit": "years"}, [], 32.0, "years"),
+        (
+            {"label_mean": 30.0, "label_std": 4.0},
+            ["--label-mean", "10", "--label-std", "2"],
+            11.0,
+            "unit of the labels",
+        ),
+    ],
+)
+def test_regression_values_and_their_unit(tree, tmp_path, neurostorm, hyper_parameters, options, value, unit):
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"], head="v1", n_outputs=1)
+    weights = network.state_dict()
+    weights["output_head.head.head.weight"].zero_()
+    weights["output_head.head.head.bias"].fill_(0.5)
+    path = lightning(
+        tmp_path / "age.ckpt", weights, downstream_task_type="regression", task_name="age", **NARROW, **hyper_parameters
+    )
+    tree.run()
+    assert neurostorm(tree.path, tmp_path / "out", "participant", "--model", path, *options)[0] == 0
+    row = read_table(next((tmp_path / "out").rglob("*predictions.tsv"))).iloc[0]
+    assert (row["target"], row["value"], row["unit"]) == ("age", pytest.approx(value), unit)
+
+
+def test_multi_class_probabilities(tree, tmp_path, neurostorm):
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"], head="v2", n_outputs=3)
+    path = lightning(tmp_path / "t.ckpt", network.state_dict(), downstream_task_type="classification", **NARROW)
+    tree.run()
+    assert neurostorm(tree.path, tmp_path / "out", "participant", "--model", path)[0] == 0
+    row = read_table(next((tmp_path / "out").rglob("*predictions.tsv"))).iloc[0]
+    probabilities = {name: row[name] for name in row.index if name.startswith("probability_")}
+    assert sum(probabilities.values()) == pytest.approx(1)
+    assert f"probability_{row['value']}" == max(probabilities, key=probabilities.get)
+
+
+def test_read_only_input(two_subjects, narrow, tmp_path):
+    """As another user would see it: nothing below the input can be written, not even by pybids."""
+    for path in sorted(two_subjects.path.rglob("*"), reverse=True):
+        path.chmod(path.stat().st_mode & ~stat.S_IWUSR & ~stat.S_IWGRP & ~stat.S_IWOTH)
+    command = [
+        sys.executable,
+        "-m",
+        "neurostorm_bids",
+        two_subjects.path,
+        tmp_path / "out",
+        "participant",
+        "--model",
+        narrow,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "sub-02_ses-a_task-rest" in done.stdout
+
+
+def test_memory_limit(two_subjects, tmp_path, neurostorm):
+    status, _, said = neurostorm(two_subjects.path, tmp_path / "o", "participant", "--model", "demo", "--mem-mb", "100")
+    assert status == 1
+    assert "--mem-mb 100 is too little: this run needs about" in said
+
+
+def test_existing_description_is_kept_up_to_date(two_subjects, narrow, tmp_path, neurostorm):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".bidsignore").write_text("mine\n")
+    (out / "dataset_description.json").write_text(json.dumps({"DatasetLinks": {"other": "file:///x"}}))
+    neurostorm(two_subjects.path, out, "participant", "--model", narrow)
+    links = json.loads((out / "dataset_description.json").read_text())["DatasetLinks"]
+    assert set(links) == {"other", "fmriprep"}
+    assert (out / ".bidsignore").read_text().startswith("mine\n*_embeddings.tsv")
+
+
+def test_pandas_reads_our_tables_plainly(two_subjects, narrow, tmp_path, neurostorm):
+    neurostorm(two_subjects.path, tmp_path / "out", "participant", "--model", narrow)
+    table = pd.read_csv(next((tmp_path / "out").rglob("func/*embeddings.tsv")), sep="\t")
+    assert table.filter(like="channel").to_numpy().dtype == float

@@ -1,0 +1,236 @@
+"""World coordinates decide; interpolation, time and normalisation are the published ones."""
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import AFFINE, SHAPE, ellipsoid, save, signal
+from hypothesis import given
+from hypothesis import strategies as st
+from nilearn.image import resample_img
+
+from neurostorm_bids import to_model_grid
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.place.grid import AS_FMRIPREP, FSL
+from neurostorm_bids.place.sample import apply_affine
+from neurostorm_bids.place.time import choose_repetition_time, parse_target, time_map
+
+GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+from scan import scan  # noqa: E402
+
+
+def run_of(tmp_path, data, affine=AFFINE, mask=None, repetition_time=2.0):
+    """Write a run and its mask."""
+    mask = ellipsoid(data.shape[:3]) if mask is None else mask
+    return (
+        save(tmp_path / "bold.nii.gz", data, affine, repetition_time),
+        save(tmp_path / "mask.nii.gz", mask, affine),
+    )
+
+
+def reoriented(path: Path, axes: str) -> Path:
+    """The same image stored with its axes in another order and direction."""
+    image = nib.load(path)
+    change = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes))
+    target = path.with_name(f"{axes}_{path.name}")
+    nib.save(image.as_reoriented(change), target)
+    return target
+
+
+def test_published_preprocessing(tmp_path):
+    about = json.loads((GOLDEN / "preproc_2009c_2mm.json").read_text())
+    reference = np.load(GOLDEN / "preproc_2009c_2mm.npz")
+    data, mask = scan(about["scan"]["seed"], tuple(about["scan"]["shape"]), about["scan"]["n_frames"])
+    bold, mask = run_of(tmp_path, data, np.array(about["affine"]), mask, about["repetition_time_s"])
+    placed = to_model_grid(bold, mask, grid="as-fmriprep")
+    assert placed.shape == (96, 96, 96, int(reference["n_frames"]))
+    volumes = np.asarray(placed)
+    assert np.abs(volumes[1::5, 2::5, 3::5] - reference["sub"]).max() <= reference["scale"] / 2
+
+
+def test_grids_are_the_field_s():
+    # HCP's LAS array of 91 x 109 x 91, flipped and cropped (3, 2) / (-6, -7) / (3, 2)
+    assert np.array_equal(FSL.matrix @ [3, -6, 3, 1], [90, -126, -72, 1])
+    assert (FSL.orientation, FSL.voxel_size, FSL.shape) == ("LAS", (2.0, 2.0, 2.0), (96, 96, 96))
+    assert np.array_equal(AS_FMRIPREP.matrix @ [0, -9, 0, 1], [-96.5, -132.5, -78.5, 1])
+    assert AS_FMRIPREP.orientation == "RAS"
+
+
+def test_a_blob_on_the_left_stays_on_the_left_however_stored(tmp_path):
+    data = signal()
+    left = np.array([-40.0, -20, 20])  # mm, RAS: left of the midline
+    voxel = np.round(apply_affine(np.linalg.inv(AFFINE), left[None])[0]).astype(int)
+    data[tuple(slice(v - 1, v + 2) for v in voxel)] += 3000
+    bold, mask = run_of(tmp_path, data)
+    expected = np.asarray(to_model_grid(bold, mask))
+    brightest = np.unravel_index(expected.mean(axis=3).argmax(), expected.shape[:3])
+    assert np.abs(apply_affine(FSL.matrix, np.array([brightest]))[0] - left).max() < 8
+    assert brightest[0] > 48  # an LAS array runs from right to left
+    for axes in ("LAS", "LPI", "ASR"):
+        assert np.allclose(
+            np.asarray(to_model_grid(reoriented(bold, axes), reoriented(mask, axes))), expected, atol=2e-4
+        )
+
+
+@pytest.mark.parametrize("oblique", [False, True])
+def test_interpolation_agrees_with_nilearn(tmp_path, oblique):
+    affine = AFFINE.copy()
+    if oblique:
+        angle = np.deg2rad(12)
+        rotation = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+        affine[:3, :3] = rotation @ affine[:3, :3]
+        affine[:3, 3] = rotation @ affine[:3, 3]
+    data = signal(n_volumes=25)
+    bold, mask = run_of(tmp_path, data, affine)
+    placed = to_model_grid(bold, mask, target_repetition_time=None)
+    nilearn = resample_img(nib.Nifti1Image(data, affine), FSL.matrix, FSL.shape, interpolation="linear")
+    expected = nilearn.get_fdata(dtype=np.float32).reshape(-1, 25)[placed.brain].T
+    assert np.abs(placed.frames - expected).max() < 1e-3 * np.ptp(expected)
+
+
+def test_z_score_background_and_negatives(tmp_path):
+    data = signal()
+    data[15:18, 18:21, 15:18] = -500
+    placed = to_model_grid(*run_of(tmp_path, data))
+    volumes = np.asarray(placed, dtype=np.float64)
+    in_brain = np.zeros(placed.grid.shape, bool)
+    in_brain.ravel()[placed.brain] = True
+    assert abs(volumes[in_brain].mean()) < 1e-4
+    assert abs(volumes[in_brain].std() - 1) < 1e-4
+    assert np.all(volumes[~in_brain] == volumes[in_brain].min())
+    assert volumes.min() * placed.std + placed.mean == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slope", "intercept"),
+    [(np.int16, 1, 0), (np.int16, 0.25, 900), (np.uint8, 8, 0), (">f4", 1, 0), (float, 1, 0)],
+)
+def test_stored_types_and_scaling(tmp_path, dtype, slope, intercept):
+    data = signal(n_volumes=3)
+    stored = np.clip(np.round((data - intercept) / slope), 0, 255 if dtype == np.uint8 else None).astype(dtype)
+    header = nib.Nifti1Header(endianness=">" if dtype == ">f4" else "<")
+    header.set_data_dtype(dtype)
+    image = nib.Nifti1Image(stored, AFFINE, header)
+    image.header.set_slope_inter(slope, intercept)
+    nib.save(image, tmp_path / "x.nii.gz")
+    _, mask = run_of(tmp_path, data)
+    placed = to_model_grid(tmp_path / "x.nii.gz", mask, repetition_time=2.0)
+    truth = stored.astype(np.float32) * slope + intercept
+    same, _ = run_of(tmp_path, truth)
+    assert np.allclose(placed.frames, to_model_grid(same, mask).frames, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+@pytest.mark.parametrize("shape", [(*SHAPE, 1, 4), (*SHAPE, 4, 1)])
+def test_single_axes_are_ignored(tmp_path, name, shape):
+    data = signal(n_volumes=4)
+    bold, mask = run_of(tmp_path, data)
+    odd = save(tmp_path / name, data.reshape(shape), repetition_time=2.0)
+    assert np.array_equal(to_model_grid(odd, mask, repetition_time=2.0).frames, to_model_grid(bold, mask).frames)
+
+
+def test_an_image_in_memory_is_placed_like_its_file(tmp_path):
+    bold, mask = run_of(tmp_path, signal())
+    from_files = to_model_grid(bold, mask)
+    from_memory = to_model_grid(nib.load(bold), nib.load(mask))
+    assert np.array_equal(from_files.frames, from_memory.frames)
+
+
+def test_indexing_is_that_of_the_array(tmp_path):
+    placed = to_model_grid(*run_of(tmp_path, signal()))
+    volumes = np.asarray(placed)
+    for index in (
+        np.s_[..., 3:7], np.s_[4], np.s_[40, 50, 45, 2], np.s_[40:50, :, 3], np.s_[:, :, :, -4:], np.s_[..., 5], np.s_[..., ::2],
+        np.s_[40, 50, 45, 4:8], np.s_[...], np.s_[..., 7:3],
+    ):  # fmt: skip
+        assert np.array_equal(placed[index], volumes[index]), index
+
+
+def test_dummy_scans_are_left_out_and_time_goes_on(tmp_path):
+    bold, mask = run_of(tmp_path, signal())
+    placed = to_model_grid(bold, mask, dummy_scans=2, target_repetition_time=None)
+    assert placed.frame_times.tolist() == [4.0 + 2.0 * i for i in range(10)]
+    with pytest.raises(NeurostormError, match="cannot drop 12 dummy scans of 12"):
+        to_model_grid(bold, mask, dummy_scans=12)
+
+
+@given(st.integers(1, 60), st.floats(0.3, 4.0), st.one_of(st.none(), st.floats(0.3, 3.0)))
+def test_time_is_resampled_as_published(n_frames, repetition_time, target):
+    times = time_map(n_frames, repetition_time, target)
+    series = np.random.RandomState(n_frames).standard_normal((n_frames, 3))
+    if target is None:
+        assert np.array_equal(times(series), series)
+        return
+    size = max(1, round(n_frames * repetition_time / target))
+    torch_says = F.interpolate(torch.from_numpy(series.T[None]), size=size, mode="linear", align_corners=False)
+    np.testing.assert_allclose(times(series), torch_says[0].numpy().T, atol=1e-9)
+    assert times.repetition_time * size == pytest.approx(n_frames * repetition_time)
+
+
+def test_a_part_of_the_resampled_series_is_that_part():
+    times, series = time_map(30, 2.0, 0.8), np.random.RandomState(0).standard_normal((30, 2))
+    assert np.array_equal(times(series, 10, 25), times(series)[10:25])
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "source", "n_warnings"),
+    [
+        ({"sidecar": 2.0, "header": 2.0}, 2.0, "sidecar", 0),
+        ({"sidecar": 2.0, "header": 2.5}, 2.0, "sidecar", 1),
+        ({"sidecar": None, "header": 0.72}, 0.72, "header", 0),
+        ({"sidecar": 0, "header": 0.72}, 0.72, "header", 0),
+        ({"asked": 1.0, "sidecar": 2.0, "header": 2.0}, 1.0, "repetition-time", 2),
+    ],
+)
+def test_which_repetition_time_holds(said, expected, source, n_warnings):
+    seconds, by, warnings = choose_repetition_time("x.nii.gz", **said)
+    assert (seconds, by, len(warnings)) == (expected, source, n_warnings)
+
+
+@pytest.mark.parametrize("said", [{}, {"sidecar": 0.0, "header": None}, {"header": 2000.0}, {"sidecar": -1.0}])
+def test_no_plausible_repetition_time_names_the_option(said):
+    with pytest.raises(NeurostormError, match=r"x\.nii\.gz.*--repetition-time"):
+        choose_repetition_time("x.nii.gz", **said)
+
+
+@pytest.mark.parametrize(("unit", "value"), [("sec", 1.5), ("msec", 1500.0), ("usec", 1.5e6), ("unknown", 1.5)])
+def test_the_header_s_time_unit_is_honoured(tmp_path, unit, value):
+    bold = save(tmp_path / "b.nii.gz", signal(), repetition_time=value, unit=unit)
+    mask = save(tmp_path / "m.nii.gz", ellipsoid())
+    assert to_model_grid(bold, mask).steps["SourceRepetitionTime"] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "fast", "nan", "100"])
+def test_impossible_target_is_refused(text):
+    with pytest.raises(NeurostormError, match="--target-tr"):
+        parse_target(text)
+
+
+def test_brain_beyond_the_field_of_view_is_background(tmp_path):
+    slab = signal()[:, :, 10:20]
+    affine = AFFINE.copy()
+    affine[2, 3] += 60
+    placed = to_model_grid(*run_of(tmp_path, slab, affine, np.ones(slab.shape[:3], np.uint8)))
+    z = apply_affine(FSL.matrix, np.stack(np.unravel_index(placed.brain, FSL.shape), axis=1))[:, 2]
+    assert (z.min(), z.max()) == (-18, 40)  # 10 slices of 6 mm cover -18 to 42 mm
+    assert placed.steps["BrainOutsideGrid"] > 0
+
+
+def test_long_runs_can_be_kept_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("neurostorm_bids.place.to_grid.IN_MEMORY", 0)
+    from neurostorm_bids.place.image import Bold
+    from neurostorm_bids.place.to_grid import place
+
+    bold, mask = run_of(tmp_path, signal())
+    work = tmp_path / "work"
+    work.mkdir()
+    placed = place(Bold(bold), mask, FSL, 2.0, "header", 0.8, 0, work_dir=work)
+    assert isinstance(placed.frames, np.memmap)
+    assert np.array_equal(placed.window(0, 5), to_model_grid(bold, mask).window(0, 5))
+    assert not list(work.iterdir())
