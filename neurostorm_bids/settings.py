@@ -31,9 +31,18 @@ class Settings:
     window_stride: Optional[int] = None  # frames; None: the model's length
 
     grid: str = "auto"
+    input_space: Optional[str] = None  # None: the one with the fewest steps to the grid
+    template_warp: str = "auto"
+    interpolation: str = "linear"
+    register: Optional[str] = None  # "affine", or None for not at all
+    denoise: Optional[str] = None  # nilearn's strategy
+    save_grid: bool = False
     target_tr: Optional[float] = 0.8  # s; None: the run's own
     repetition_time: Optional[float] = None  # s; None: sidecar, then header
     dummy_scans: Optional[int] = None  # None: from the confounds
+
+    fd_threshold: Optional[float] = None  # mm; None: no window is censored
+    max_censored: float = 0.5  # share of a window's frames
 
     device: str = "auto"
     batch_size: Optional[int] = None  # windows; None: chosen for device and memory
@@ -47,6 +56,11 @@ class Settings:
     force: bool = False
     random_seed: int = 0
     verbose: int = 0
+
+    @property
+    def work(self) -> Path:
+        """The work folder: the one given, or one in the output folder."""
+        return self.work_dir or self.out_dir / "work"
 
     @property
     def threads(self) -> int:

@@ -6,12 +6,14 @@ import os
 import random
 import resource
 import shutil
+import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -19,24 +21,29 @@ import torch
 
 from neurostorm_bids.encode.load import Model, load_model, with_label_scaling
 from neurostorm_bids.encode.task import interpret
-from neurostorm_bids.encode.windows import clip_bytes, displacement_of, encode, window_starts
+from neurostorm_bids.encode.windows import clip_bytes, encode, motion_of, window_starts
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset, find_dataset
-from neurostorm_bids.find.metadata import Confounds, number_in, read_confounds, read_sidecar
+from neurostorm_bids.find.metadata import Confounds, denoising_confounds, number_in, read_confounds, read_sidecar
 from neurostorm_bids.find.runs import BoldFile, Run, Selection, find_runs, read_filter_file
-from neurostorm_bids.place.grid import AS_FMRIPREP, FSL, Grid, get_grid
+from neurostorm_bids.place.denoise import regress_out
+from neurostorm_bids.place.grid import Grid, get_grid
 from neurostorm_bids.place.image import Bold
 from neurostorm_bids.place.placed import PlacedRun
+from neurostorm_bids.place.store import FrameStore
 from neurostorm_bids.place.time import choose_repetition_time
-from neurostorm_bids.place.to_grid import place
+from neurostorm_bids.place.to_grid import Timing, place
 from neurostorm_bids.progress import Progress, start_logging
 from neurostorm_bids.report.summary import Outcome, summary_table
+from neurostorm_bids.route import Route, choose_route, register
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.description import write_description
+from neurostorm_bids.write.names import GRIDS, GridOutputs, sidecar_of
+from neurostorm_bids.write.placed_files import write_int8, write_nifti
 from neurostorm_bids.write.results import collect_subject, is_finished, write_run
+from neurostorm_bids.write.sidecars import write_sidecar
 
 LOG = logging.getLogger("neurostorm")
-STANDARD_SPACES = (FSL.template, AS_FMRIPREP.template)
 
 
 def participant(settings: Settings) -> int:
@@ -68,9 +75,12 @@ def participant(settings: Settings) -> int:
                 "stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes)
             )
             break
+    if len(outcomes) < len(runs):
+        LOG.error("stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes))
+    failed = {outcome.run for outcome in outcomes if outcome.status == "failed"}
     for subject in sorted({run.subject for run in runs}):
         for model in models:
-            for note in collect_subject(settings.out_dir, subject, grid_of(model, settings), model, settings):
+            for note in collect_subject(settings.out_dir, subject, grid_of(model, settings), model, settings, failed):
                 LOG.warning(note)
     print(summary_table(outcomes))
     print(f"Results are in {settings.out_dir}")
@@ -82,35 +92,51 @@ def process(runs: "list[Run]", dataset: Dataset, settings: Settings):
     places = {run: f"{i}/{len(runs)}" for i, run in enumerate(runs, start=1)}
     if settings.nprocs == 1 or len(runs) == 1:
         for run in runs:
-            yield process_run(run, places[run], dataset, settings)
+            outcome = process_run(run, places[run], dataset, settings)
+            yield outcome
+            if outcome.status == "failed" and settings.stop_on_first_crash:
+                return
         return
+    # A worker that the kernel kills (memory) takes its whole pool down: the runs that were under way are tried once
+    # more, each in a pool of its own, so that only the one at fault fails.
     left = list(runs)
-    # A worker that the kernel kills (memory) takes its whole pool down: the runs that were not done by then are
-    # tried once more, each in a pool of its own, so that only the one at fault fails.
-    yield from _in_pool(left, settings.nprocs, places, dataset, settings)
-    for run in left:
-        alone = [run]
-        yield from _in_pool(alone, 1, places, dataset, settings)
-        if alone:
-            why = "its process was killed, probably for want of memory; give it more, or use a smaller --nprocs"
-            yield Outcome(run.name, "failed", problems=(why,))
+    while left:
+        under_way = yield from _in_pool(left, settings.nprocs, places, dataset, settings)
+        for run in under_way:
+            if (yield from _in_pool([run], 1, places, dataset, settings)):
+                why = "its process was killed, probably for want of memory; give it more, or use a smaller --nprocs"
+                yield Outcome(run.name, "failed", problems=(why,))
+                if settings.stop_on_first_crash:
+                    return
+        if not under_way:
+            return
 
 
 def _in_pool(left: "list[Run]", n: int, places: dict, dataset: Dataset, settings: Settings):
-    """Process runs in a pool of processes; those that are done are taken out of ``left``."""
+    """Process runs in a pool of processes, taking each out of ``left`` when it begins; yields outcomes.
+
+    Returns
+    -------
+    under_way : list of Run
+        Runs that were begun and not done when a process was killed; empty if none was.
+    """
+    futures, stop = {}, False
     with ProcessPoolExecutor(
         n, mp_context=get_context("spawn"), initializer=prepare_process, initargs=(settings,)
     ) as pool:
-        futures = {pool.submit(process_run, run, places[run], dataset, settings): run for run in left}
-        try:
-            for future in as_completed(futures):
-                outcome = future.result()
-                left.remove(futures[future])
+        while futures or (left and not stop):
+            while left and not stop and len(futures) < n:
+                run = left.pop(0)
+                futures[pool.submit(process_run, run, places[run], dataset, settings)] = run
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    return list(futures.values())
+                del futures[future]
+                stop = stop or (outcome.status == "failed" and settings.stop_on_first_crash)
                 yield outcome
-        except BrokenProcessPool:
-            return
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    return []
 
 
 def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> Outcome:
@@ -123,17 +149,19 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> O
         for model in load_models(settings):
             by_grid.setdefault(grid_of(model, settings), []).append(model)
         for grid, models in by_grid.items():
-            source = run.in_space(preferred_spaces(grid))
+            route = choose_route(run, dataset, grid, settings)
             todo = [
                 model for model in models
-                if settings.force or not is_finished(settings.out_dir, run, source, grid, model, settings)
+                if settings.force or not is_finished(settings.out_dir, run, route.inputs(run), grid, model, settings)
             ]  # fmt: skip
             if not todo:
                 continue
-            placed, displacement = place_run(run, source, grid, settings, progress)
+            placed, displacement = place_run(run, route, grid, settings, progress)
+            if settings.save_grid:
+                save_grid(run, placed, settings, progress)
             for model in todo:
                 try:
-                    n_windows += encode_and_write(run, source, placed, displacement, model, dataset, settings, progress)
+                    n_windows += encode_and_write(run, route, placed, displacement, model, dataset, settings, progress)
                 except NeurostormError as error:
                     problems.append(f"model {model.name}: {error}")
     except NeurostormError as error:
@@ -150,49 +178,94 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> O
 
 
 def place_run(
-    run: Run, source: BoldFile, grid: Grid, settings: Settings, progress: Progress
+    run: Run, route: Route, grid: Grid, settings: Settings, progress: Progress
 ) -> "tuple[PlacedRun, Optional[np.ndarray]]":
     """Place a run in the grid; returns it with the framewise displacement of its kept volumes, mm."""
-    bold = Bold(source.path)
-    sidecar = read_sidecar(source.sidecar)
+    file, notes = route.file, list(route.notes)
+    bold = Bold(file.path)
+    sidecar = read_sidecar(file.sidecar)
     seconds, said_by, warnings = choose_repetition_time(
         bold.name,
         asked=settings.repetition_time,
-        sidecar=number_in(sidecar, "RepetitionTime", source.sidecar) if settings.repetition_time is None else None,
+        sidecar=number_in(sidecar, "RepetitionTime", file.sidecar) if settings.repetition_time is None else None,
         header=bold.header_repetition_time,
     )
     confounds = read_confounds(run.confounds, bold.n_frames)
     if confounds is None:
-        warnings.append("no confounds table: framewise displacement is n/a" + (
-            ", and volumes before steady state are not known (none dropped)" if settings.dummy_scans is None else ""
-        ))  # fmt: skip
-    if source.space != grid.template:
-        warnings.append(
-            f"{source} is placed in the {grid.template} grid by world coordinates alone, without the warp between the "
-            "templates: anatomy is off by a few mm"
+        dummies = ", and volumes before steady state are not known (none dropped)"
+        notes.append(
+            "no confounds table: framewise displacement is n/a" + (dummies if settings.dummy_scans is None else "")
         )
-    n_dummies = dummy_scans(settings, confounds)
-    placed = place(
-        bold,
-        source.mask,
-        grid,
+    timing = Timing(
         seconds,
         said_by,
         settings.target_tr,
-        n_dummies,
-        progress.step(f"placing {bold.n_frames} volumes of {source} in grid {grid.name}", "volume"),
-        warnings,
-        work_dir=settings.work_dir,
+        dummy_scans(settings, confounds),
+        number_in(sidecar, "StartTime", file.sidecar) or 0.0,
     )
-    placed.steps["InputSpace"] = source.space
+    space, record = route.space, {}
+    if route.moving:
+        LOG.info("%s: registering %s to %s", progress.title, route.moving[0].name, grid.template)
+        space, record = register(route, grid, settings.random_seed)
+    placed = place(
+        bold,
+        file.mask,
+        grid,
+        space,
+        timing,
+        settings.interpolation,
+        settings.work_dir or settings.out_dir,
+        progress.step(f"placing {bold.n_frames} volumes of {file} in grid {grid.name}", "volume"),
+        [*notes, *warnings],
+        clean=denoiser(file, timing.dummy_scans, settings),
+    )
+    placed.steps.update(record)
     for note in placed.notes:
         LOG.warning("%s: %s", run.name, note)
-    return placed, None if confounds is None else confounds.framewise_displacement[n_dummies:]
+    return placed, None if confounds is None else confounds.framewise_displacement[timing.dummy_scans :]
+
+
+def denoiser(file: BoldFile, n_dummies: int, settings: Settings):
+    """What regresses confounds out of the placed frames, or `None` if that is not asked for."""
+    if settings.denoise is None:
+        return None
+    confounds, kept = denoising_confounds(file.path, settings.denoise)
+
+    def clean(frames: FrameStore) -> dict:
+        regress_out(frames, confounds.to_numpy(float)[n_dummies:], kept[n_dummies:])
+        return {
+            "Denoising": {
+                "Strategy": f"{settings.denoise} (nilearn's load_confounds_strategy)",
+                "Confounds": list(confounds.columns),
+                "VolumesInterpolated": int((~kept[n_dummies:]).sum()),
+            }
+        }
+
+    return clean
+
+
+def save_grid(run: Run, placed: PlacedRun, settings: Settings, progress: Progress) -> None:
+    """Keep the placed run, as NIfTI in the output folder and as int8 in the work folder."""
+    LOG.info("%s: saving the placed run", progress.title)
+    outputs = GridOutputs(run, placed.grid)
+    write_nifti(settings.out_dir / outputs.nifti, placed)
+    write_sidecar(
+        settings.out_dir / sidecar_of(outputs.nifti),
+        {
+            "RepetitionTime": placed.repetition_time,
+            "TaskName": dict(run.entities).get("task", "n/a"),
+            "SkullStripped": True,
+            "Resolution": f"2 mm, grid {placed.grid.name}",
+            "Units": "z-score",
+            "Preprocessing": placed.steps,
+        },
+    )
+    write_int8(settings.work / outputs.int8, placed)
 
 
 def encode_and_write(
     run: Run,
-    source: BoldFile,
+    route: Route,
     placed: PlacedRun,
     displacement: Optional[np.ndarray],
     model: Model,
@@ -211,14 +284,31 @@ def encode_and_write(
     )
     if not np.isfinite(embeddings).all():
         raise NeurostormError("the embeddings are not finite; the weights are damaged or do not fit this model")
-    prediction = interpret(model.task, outputs) if outputs is not None else None
-    motion = displacement_of(placed, displacement, starts, model.n_frames)
-    write_run(settings.out_dir, run, source, dataset, placed, model, settings, starts, embeddings, motion, prediction)
+    motion = motion_of(placed, displacement, starts, model.n_frames, settings.fd_threshold)
+    censored = motion.censored(settings.max_censored)
+    if censored.any():
+        LOG.warning("%s: %d of %d windows are censored for head motion", run.name, censored.sum(), len(starts))
+    prediction = interpret(model.task, outputs[~censored]) if outputs is not None else None
+    write_run(
+        settings.out_dir,
+        run,
+        route.inputs(run),
+        dataset,
+        placed,
+        model,
+        settings,
+        starts,
+        embeddings,
+        motion,
+        prediction,
+    )
     return len(starts)
 
 
 def load_models(settings: Settings) -> "list[Model]":
     """Load the models asked for, once a process."""
+    if len(settings.model) > 1 and (settings.label_mean, settings.label_std) != (None, None):
+        raise NeurostormError("--label-mean and --label-std are for one model; give one --model")
     models = [
         with_label_scaling(_load_model(name, settings.device), settings.label_mean, settings.label_std)
         for name in settings.model
@@ -251,10 +341,18 @@ def selection_of(settings: Settings) -> Selection:
 
 def check_folders(settings: Settings, dataset: Dataset) -> None:
     """Make the output and work folders; the input is never written to."""
-    for option, folder in (("OUT_DIR", settings.out_dir), ("--work-dir", settings.work_dir)):
+    ours = {
+        "OUT_DIR": settings.out_dir,
+        "--work-dir": settings.work_dir,
+        "--bids-database-dir": settings.bids_database_dir,
+    }
+    for option, folder in ours.items():
         if folder is None:
             continue
-        if folder in (settings.bids_dir, dataset.path) or dataset.path in folder.parents:
+        inputs = [dataset.path]
+        if not folder.is_relative_to(settings.out_dir):  # results may go to BIDS_DIR/derivatives/neurostorm
+            inputs.append(settings.bids_dir)
+        if folder == settings.bids_dir or any(folder.is_relative_to(path) for path in inputs):
             raise NeurostormError(
                 f"{option} {folder} is inside the input, which is never written to; give another folder"
             )
@@ -264,19 +362,13 @@ def check_folders(settings: Settings, dataset: Dataset) -> None:
                 pass
         except OSError as error:
             raise NeurostormError(f"{option} {folder} cannot be written to: {error.strerror}") from None
-    if settings.clean_workdir and settings.work_dir:
-        for leftover in settings.work_dir.glob("neurostorm-*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    if settings.clean_workdir:
+        shutil.rmtree(settings.work / GRIDS, ignore_errors=True)
 
 
 def grid_of(model: Model, settings: Settings) -> Grid:
     """The grid that a model is fed in."""
     return model.grid if settings.grid == "auto" else get_grid(settings.grid)
-
-
-def preferred_spaces(grid: Grid) -> tuple:
-    """Spaces that can be placed in a grid, its own template first."""
-    return (grid.template, *(space for space in STANDARD_SPACES if space != grid.template))
 
 
 def dummy_scans(settings: Settings, confounds: Optional[Confounds]) -> int:
@@ -297,16 +389,25 @@ def batch_size(model: Model, settings: Settings) -> int:
     wanted = settings.batch_size or (8 if model.device.type == "cuda" else 1)
     if settings.mem_mb is None or model.device.type == "cuda":
         return wanted
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
+    used = resident_mb()
     left = settings.mem_mb / settings.nprocs - used
     each = clip_bytes(model) / 2**20
     if left < each:
         needed = math.ceil((used + each) * settings.nprocs)
         raise NeurostormError(
             f"--mem-mb {settings.mem_mb} is too little: this run needs about {needed} MB with --nprocs {settings.nprocs}; "
-            "give more, or --work-dir to keep long runs on disk"
+            "give more, or use a smaller --nprocs"
         )
     return min(wanted, int(left / each))
+
+
+def resident_mb() -> float:
+    """Memory that this process holds now, MiB."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not Linux: the most it ever held
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return pages * resource.getpagesize() / 2**20
 
 
 def warnings_of(models: "list[Model]") -> "list[str]":

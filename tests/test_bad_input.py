@@ -76,7 +76,6 @@ def elsewhere(bold):
 
 BAD_RUNS = {
     "mask missing": (lambda b: mask_of(b).unlink(), "file not found: .*desc-brain_mask.nii.gz"),
-    "mask of another shape": (lambda b: save(mask_of(b), ellipsoid((20, 20, 20))), "desc-brain_mask.nii.gz has 20x20x20 voxels"),
     "mask empty": (lambda b: save(mask_of(b), np.zeros(SHAPE, np.uint8)), "desc-brain_mask.nii.gz is empty"),
     "mask of four axes": (lambda b: save(mask_of(b), np.ones((*SHAPE, 2), np.uint8)), "a brain mask is one volume"),
     "mask not fetched": (lambda b: dangling(mask_of(b)), "not fetched: .*mask.nii.gz.*datalad get"),
@@ -124,12 +123,24 @@ def test_a_bad_run_is_told_and_the_others_finish(tree, tmp_path, neurostorm, mod
     assert not (tmp_path / "out" / "sub-01").exists()
 
 
-def test_only_spaces_that_cannot_be_placed(tree, tmp_path, neurostorm, model):
+def test_mask_on_another_grid_is_resampled_with_a_warning(tree, tmp_path, neurostorm, model):
+    coarse = AFFINE @ np.diag([2.0, 2, 2, 1])
+    coarse[:3, 3] += 3.0
+    save(mask_of(tree.run(NAME)), ellipsoid(tuple(n // 2 for n in SHAPE)), coarse)
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)
+    assert status == 0
+    assert (
+        "desc-brain_mask.nii.gz is on another grid of voxels (16x19x16) than the run (32x38x32): it is resampled"
+        in said
+    )
+
+
+def test_only_spaces_that_nothing_leads_to(tree, tmp_path, neurostorm, model):
     tree.run(NAME, space="space-T1w")
     tree.run("sub-02_task-rest")
     status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)
     assert status == 1
-    assert "only there in space-T1w; needed is MNI152NLin6Asym or MNI152NLin2009cAsym" in said
+    assert "no way from MNI152NLin6Asym to what is there (space-T1w: sub-01_from-T1w_to-MNI152NLin6Asym" in said
 
 
 def test_stop_on_first_crash(tree, tmp_path, neurostorm, model):

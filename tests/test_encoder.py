@@ -122,7 +122,15 @@ def test_windows_are_raster_ordered_and_undone(counts, window):
     assert torch.equal(from_windows(windows, window, shape), x)
 
 
-SMALL = {"img_size": (24, 24, 24, 6), "embed_dim": 8, "depths": (1, 2), "patch_size": (6, 6, 6, 1)}
+SMALL = {
+    "img_size": (24, 24, 24, 6),
+    "embed_dim": 8,
+    "depths": (1, 2),
+    "patch_size": (6, 6, 6, 1),
+    "window_size": (4, 4, 4, 4),
+    "first_window_size": (4, 4, 4, 4),
+    "last_layer_full_MSA": True,
+}
 
 
 def random_network(**changes):

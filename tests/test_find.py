@@ -11,6 +11,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import find_dataset
 from neurostorm_bids.find.metadata import read_confounds
 from neurostorm_bids.find.runs import Selection, find_runs, read_filter_file
+from neurostorm_bids.find.transforms import chains
 
 C, F = "MNI152NLin2009cAsym", "MNI152NLin6Asym"
 DERIVATIVE = {"Name": "x", "BIDSVersion": "1.4.0", "DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}
@@ -75,7 +76,8 @@ def test_namings_of_fmriprep_versions(tmp_path, files, run, chosen):
     folder = dataset(tmp_path / "d", files)
     (found,), problems = find_runs(find_dataset(folder), Selection())
     assert problems == []
-    assert (found.name, str(found.in_space((F, C)))) == (run, chosen)
+    assert found.name == run
+    assert str(chains(found, find_dataset(folder), F)[0]) == chosen
 
 
 def test_one_echo_alone_is_a_run_and_several_are_not(tmp_path):
@@ -87,12 +89,79 @@ def test_one_echo_alone_is_a_run_and_several_are_not(tmp_path):
     assert problem.startswith("sub-01_task-b: only single echoes")
 
 
-def test_a_run_without_a_standard_space_says_what_there_is(tmp_path):
+def test_a_run_that_nothing_leads_to_says_what_is_missing(tmp_path):
     folder = dataset(tmp_path / "d", [bold(space=""), bold(space="space-T1w"), bold(space="space-MNIInfant_cohort-2")])
     (run,), _ = find_runs(find_dataset(folder), Selection())
-    with pytest.raises(NeurostormError, match=r"space-T1w.*--output-spaces MNI152NLin6Asym:res-2"):
-        run.in_space((F, C))
     assert {str(file) for file in run.files} == {"space-bold", "space-T1w", "space-MNIInfant+2"}
+    with pytest.raises(NeurostormError) as error:
+        chains(run, find_dataset(folder), F)
+    for part in (
+        "space-bold: sub-01_task-rest_from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt is not there",
+        "space-T1w: sub-01_from-T1w_to-MNI152NLin6Asym_mode-image_xfm.h5 is not there",
+        "space-MNIInfant+2: MNIInfant+2 is a cohort of an age",
+        "--output-spaces MNI152NLin6Asym:res-2",
+    ):
+        assert part in str(error.value)
+
+
+def anat(name, session=None):
+    """Path of an anatomical file."""
+    return f"sub-01/{f'ses-{session}/' if session else ''}anat/{name}"
+
+
+TO_F, TO_C = f"from-T1w_to-{F}_mode-image_xfm.h5", f"from-T1w_to-{C}_mode-image_xfm.h5"
+COREG, OLD, OLDEST = (
+    f"from-{x}_mode-image{y}_xfm.txt"
+    for x, y in (("boldref_to-T1w", "_desc-coreg"), ("boldref_to-T1w", ""), ("scanner_to-T1w", ""))
+)
+WARP = f"tpl-{F}_from-{C}_mode-image_xfm.h5"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([bold(), bold(space=f"space-{C}")], [(f"space-{F}_res-2", []), (f"space-{C}", [WARP])]),
+        ([bold(space="space-T1w"), anat(f"sub-01_{TO_F}")], [("space-T1w", [f"sub-01_{TO_F}"])]),
+        ([bold(space="space-T1w"), anat(f"sub-01_{TO_C}")], [("space-T1w", [WARP, f"sub-01_{TO_C}"])]),
+        # the subject's own transform before the warp between templates
+        (
+            [bold(space="space-T1w"), anat(f"sub-01_{TO_F}"), bold(space=f"space-{C}_res-2"), anat(f"sub-01_{TO_C}")],
+            [("space-T1w", [f"sub-01_{TO_F}"]), (f"space-{C}_res-2", [WARP]), ("space-T1w", [WARP, f"sub-01_{TO_C}"])],
+        ),
+        *(
+            (
+                [bold(space=""), bold(space="", suffix=name), anat(f"sub-01_{TO_F}")],
+                [("space-bold", [f"sub-01_{TO_F}", f"sub-01_task-rest_{name}"])],
+            )
+            for name in (COREG, OLD, OLDEST)
+        ),
+        # sessions: the anatomical is shared, the session's own, or another session's
+        *(
+            ([bold(session="b", space="space-T1w"), path], [("space-T1w", [Path(path).name])])
+            for path in (anat(f"sub-01_{TO_F}"), anat(f"sub-01_ses-b_{TO_F}", "b"), anat(f"sub-01_ses-a_acq-x_run-1_{TO_F}", "a"))
+        ),
+    ],
+)  # fmt: skip
+def test_chains_of_transforms(tmp_path, files, expected):
+    found = find_dataset(dataset(tmp_path / "d", files))
+    (run,), _ = find_runs(found, Selection())
+    assert [(str(chain), [step.name for step in chain.steps]) for chain in chains(run, found, F)] == expected
+
+
+def test_two_anatomicals_cannot_be_told_apart(tmp_path):
+    files = [bold(session="c", space="space-T1w"), *(anat(f"sub-01_ses-{s}_{TO_F}", s) for s in "ab")]
+    found = find_dataset(dataset(tmp_path / "d", files))
+    (run,), _ = find_runs(found, Selection())
+    with pytest.raises(NeurostormError, match=r"several files .*cannot be told"):
+        chains(run, found, F)
+
+
+def test_input_space_is_obeyed(tmp_path):
+    found = find_dataset(dataset(tmp_path / "d", [bold(), bold(space=f"space-{C}")]))
+    (run,), _ = find_runs(found, Selection())
+    assert [str(chain) for chain in chains(run, found, F, C)] == [f"space-{C}"]
+    with pytest.raises(NeurostormError, match=f"not there in --input-space T1w; there are: {C}, {F}"):
+        chains(run, found, F, "T1w")
 
 
 @pytest.mark.parametrize("old", [True, False])

@@ -94,12 +94,14 @@ def test_the_numbers_are_those_of_the_api(two_subjects, narrow, tmp_path, neuros
 
 
 def test_floats_survive_the_round_trip(two_subjects, tmp_path):
+    from neurostorm_bids.encode.windows import WindowMotion
     from neurostorm_bids.write.tables import embeddings_table, write_table
 
     values = (
         np.random.RandomState(0).standard_normal((5, 300)).astype(np.float32) * 10.0 ** np.arange(-20, 10, 0.1)[:300]
     )
-    table, _ = embeddings_table(values.astype(np.float32), np.arange(5) * 0.1, 16.0, np.full((5, 2), np.nan))
+    motion = WindowMotion(np.full(5, np.nan), np.full(5, np.nan), None)
+    table, _ = embeddings_table(values.astype(np.float32), np.arange(5) * 0.1, 16.0, motion, np.zeros(5, bool))
     write_table(tmp_path / "x.tsv", table)
     assert np.array_equal(channels_of(read_table(tmp_path / "x.tsv")).astype(np.float32), values.astype(np.float32))
 
@@ -138,7 +140,15 @@ def test_sidecar_says_how(two_subjects, narrow, tmp_path, neurostorm):
     assert sidecar["Model"]["WeightsSHA256"] == subprocess.check_output(["sha256sum", narrow], text=True).split()[0]
     assert sidecar["Grid"]["Orientation"] == "LAS"
     assert sidecar["Preprocessing"]["DummyScansDropped"] == 2
-    assert sidecar["Windows"] == {"Frames": 6, "Stride": 6, "Count": 4, "FramesNotUsed": 1}
+    assert sidecar["Windows"] == {
+        "Frames": 6,
+        "Stride": 6,
+        "Count": 4,
+        "FramesNotUsed": 1,
+        "Censored": 0,
+        "FramewiseDisplacementThreshold": None,
+        "MaxCensoredFraction": 0.5,
+    }
     assert (
         sidecar["Sources"][0]
         == f"bids:fmriprep:sub-02/ses-a/func/sub-02_ses-a_task-rest_space-{FSL_SPACE}_res-2_desc-preproc_bold.nii.gz"
@@ -221,10 +231,17 @@ def test_batches_do_not_change_the_numbers(two_subjects, narrow, tmp_path, neuro
         np.testing.assert_allclose(channels_of(one), channels_of(four), rtol=1e-4, atol=1e-6)
 
 
-def test_fmriprep_s_default_space_is_placed_with_a_warning(tmp_path, narrow, neurostorm):
+def test_fmriprep_s_default_space_without_the_warp(tmp_path, narrow, neurostorm, monkeypatch):
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "templateflow"))
     tree = Tree(tmp_path / "d")
     tree.run(space=f"space-{FMRIPREP_SPACE}")
-    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", narrow)
+    call = (tree.path, tmp_path / "out", "participant", "--model", narrow)
+    status, _, said = neurostorm(*call, "--template-warp", "require")
+    assert status == 1
+    name = f"tpl-{FSL_SPACE}/tpl-{FSL_SPACE}_from-{FMRIPREP_SPACE}_mode-image_xfm.h5"
+    assert f"the warp between the templates is not on this machine: {tmp_path / 'templateflow' / name}" in said
+    assert "--template-warp skip" in said
+    status, _, said = neurostorm(*call, "--template-warp", "skip")
     assert status == 0
     assert "without the warp between the templates" in said
     assert neurostorm(tree.path, tmp_path / "p", "participant", "--model", narrow, "--grid", "as-fmriprep")[0] == 0

@@ -91,7 +91,7 @@ def test_interpolation_agrees_with_nilearn(tmp_path, oblique):
     placed = to_model_grid(bold, mask, target_repetition_time=None)
     nilearn = resample_img(nib.Nifti1Image(data, affine), FSL.matrix, FSL.shape, interpolation="linear")
     expected = nilearn.get_fdata(dtype=np.float32).reshape(-1, 25)[placed.brain].T
-    assert np.abs(placed.frames - expected).max() < 1e-3 * np.ptp(expected)
+    assert np.abs(placed.frames[:] - expected).max() < 1e-3 * np.ptp(expected)
 
 
 def test_z_score_background_and_negatives(tmp_path):
@@ -123,7 +123,7 @@ def test_stored_types_and_scaling(tmp_path, dtype, slope, intercept):
     placed = to_model_grid(tmp_path / "x.nii.gz", mask, repetition_time=2.0)
     truth = stored.astype(np.float32) * slope + intercept
     same, _ = run_of(tmp_path, truth)
-    assert np.allclose(placed.frames, to_model_grid(same, mask).frames, rtol=1e-5)
+    assert np.allclose(placed.frames[:], to_model_grid(same, mask).frames[:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
@@ -132,14 +132,14 @@ def test_single_axes_are_ignored(tmp_path, name, shape):
     data = signal(n_volumes=4)
     bold, mask = run_of(tmp_path, data)
     odd = save(tmp_path / name, data.reshape(shape), repetition_time=2.0)
-    assert np.array_equal(to_model_grid(odd, mask, repetition_time=2.0).frames, to_model_grid(bold, mask).frames)
+    assert np.array_equal(to_model_grid(odd, mask, repetition_time=2.0).frames[:], to_model_grid(bold, mask).frames[:])
 
 
 def test_an_image_in_memory_is_placed_like_its_file(tmp_path):
     bold, mask = run_of(tmp_path, signal())
     from_files = to_model_grid(bold, mask)
     from_memory = to_model_grid(nib.load(bold), nib.load(mask))
-    assert np.array_equal(from_files.frames, from_memory.frames)
+    assert np.array_equal(from_files.frames[:], from_memory.frames[:])
 
 
 def test_indexing_is_that_of_the_array(tmp_path):
@@ -222,15 +222,19 @@ def test_brain_beyond_the_field_of_view_is_background(tmp_path):
     assert placed.steps["BrainOutsideGrid"] > 0
 
 
-def test_long_runs_can_be_kept_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("neurostorm_bids.place.to_grid.IN_MEMORY", 0)
-    from neurostorm_bids.place.image import Bold
-    from neurostorm_bids.place.to_grid import place
-
+def test_frames_can_be_kept_on_disk(tmp_path):
     bold, mask = run_of(tmp_path, signal())
     work = tmp_path / "work"
     work.mkdir()
-    placed = place(Bold(bold), mask, FSL, 2.0, "header", 0.8, 0, work_dir=work)
-    assert isinstance(placed.frames, np.memmap)
-    assert np.array_equal(placed.window(0, 5), to_model_grid(bold, mask).window(0, 5))
-    assert not list(work.iterdir())
+    on_disk, in_memory = to_model_grid(bold, mask, work_dir=work), to_model_grid(bold, mask)
+    assert np.array_equal(np.asarray(on_disk), np.asarray(in_memory))
+    assert not list(work.iterdir())  # the file has no name: it goes with the process, whatever happens to it
+
+
+def test_a_full_work_folder_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(NeurostormError, match=r"work folder .*No space left on device.*--work-dir"):
+        to_model_grid(*run_of(tmp_path, signal()), work_dir=tmp_path)

@@ -21,34 +21,49 @@ class BidsCommand(click.Command):
         return super().parse_args(ctx, self._repeat(ctx, args))
 
     def _repeat(self, ctx: click.Context, args: list) -> list:
-        """Rewrite ``--opt a b`` as ``--opt a --opt b``; arguments of the command that follow stay arguments."""
+        """Rewrite ``--opt a b`` as ``--opt=a --opt=b``; the command's arguments that follow stay arguments."""
         known = {name: option for option in self.params for name in option.opts if isinstance(option, click.Option)}
         normal = ctx.token_normalize_func or str
-        arguments, runs, rest = 0, [], list(args)
-        i = 0
-        while i < len(rest):
-            name = rest[i]
-            option = known.get(normal(name) if name.startswith("--") else name)
-            if option is None or option.is_flag or option.count:
-                arguments += not name.startswith("-")
-                i += 1
-            elif isinstance(option, Several):
-                end = i + 1
-                while end < len(rest) and not rest[end].startswith("-"):
-                    end += 1
-                runs.append((i, end))
-                i = end
+        arguments, runs, rest = 0, [], []  # runs: index in rest -> values that follow an option
+        args = iter(args)
+        for token in args:
+            name, equals, value = token.partition("=")
+            name = normal(name) if name.startswith("--") else name
+            option = known.get(name)
+            if isinstance(option, Several):
+                runs.append([name, [value] if equals else []])
+                rest.append(runs[-1])
+            elif not token.startswith("-") and rest and isinstance(rest[-1], list):
+                rest[-1][1].append(token)
             else:
-                i += 2
-        # A run of values may have swallowed the arguments: hand the last ones back.
-        missing = max(0, sum(isinstance(p, click.Argument) for p in self.params) - arguments)
-        for start, end in reversed(runs):
-            give_back = min(missing, max(0, end - start - 2))
-            missing -= give_back
-            values, arguments_after = rest[start + 1 : end - give_back], rest[end - give_back : end]
-            rest[start:end] = [part for value in values for part in (rest[start], value)] or [rest[start]]
-            rest[start + 2 * len(values) : start + 2 * len(values)] = arguments_after
-        return rest
+                rest.append(token)
+                arguments += option is None and not token.startswith("-")
+                if option is not None and not equals and not option.is_flag and not option.count:
+                    rest.append(next(args, None) or "")
+        return self._with_arguments_back(rest, runs, arguments)
+
+    def _with_arguments_back(self, rest: list, runs: list, n_arguments: int) -> list:
+        """Values that are the command's arguments leave the option that they followed."""
+        positional = [param for param in self.params if isinstance(param, click.Argument)]
+        missing = max(0, len(positional) - n_arguments)
+        levels = positional[-1].type.choices if isinstance(positional[-1].type, click.Choice) else ()
+        # the run that ends in the last argument's value has swallowed them; else the last one that can spare some
+        order = sorted(reversed(runs), key=lambda run: not (run[1] and run[1][-1] in levels))
+        back = {}
+        for run in order:
+            n = min(missing, max(0, len(run[1]) - 1))
+            missing -= n
+            back[id(run)] = n
+        out = []
+        for part in rest:
+            if not isinstance(part, list):
+                out.append(part)
+                continue
+            name, values = part
+            n_own = len(values) - back[id(part)]
+            own = [token for value in values[:n_own] for token in (name, value)]
+            out += (own or [name]) + values[n_own:]
+        return out
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         by_name = {param.name: param for param in self.params} | {"help": self.get_help_option(ctx)}

@@ -23,7 +23,19 @@ GROUPS = {
         "bids_database_dir",
     ],
     "Model": ["model", "label_mean", "label_std", "window_stride"],
-    "Into the model's grid": ["grid", "target_tr", "repetition_time", "dummy_scans"],
+    "Into the model's grid": [
+        "grid",
+        "input_space",
+        "template_warp",
+        "interpolation",
+        "register",
+        "target_tr",
+        "repetition_time",
+        "dummy_scans",
+        "denoise",
+        "save_grid",
+    ],
+    "Head motion": ["fd_threshold", "max_censored"],
     "Resources": ["device", "batch_size", "nprocs", "omp_nthreads", "mem_mb", "work_dir", "clean_workdir"],
     "How to run": ["force", "stop_on_first_crash", "random_seed", "config_file", "verbose", "version", "help"],
 }
@@ -170,6 +182,51 @@ def read_config(ctx, _param, path):
     help="Grid to place runs in; auto: the one the model was trained in; as-fmriprep: fMRIPrep's MNI152NLin2009cAsym, as published.",
 )
 @click.option(
+    "--input-space",
+    type=click.Choice(["MNI152NLin6Asym", "MNI152NLin2009cAsym", "T1w", "bold"]),
+    help="Space of the BOLD files to take; bold: without space-.  [default: the one with the fewest steps]",
+)
+@click.option(
+    "--template-warp",
+    type=click.Choice(["auto", "require", "skip"]),
+    default="auto",
+    show_default=True,
+    help="TemplateFlow's warp between the two MNI152 templates. auto: fetch it if it is not there, and take another "
+    "way or fail without it; require: it must be there; skip: a misfit of a few mm.",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["linear", "cubic"]),
+    default="linear",
+    show_default=True,
+    help="linear: as published; cubic: B-spline.",
+)
+@click.option(
+    "--register",
+    type=click.Choice(["affine"]),
+    help="Where no transform leads to a run: register its T1w or mean BOLD to the template.",
+)
+@click.option(
+    "--denoise",
+    type=click.Choice(["simple", "scrubbing", "compcor"]),
+    help="Regress out the confounds of this strategy of nilearn, high-pass included.  [default: none, as published]",
+)
+@click.option("--save-grid", is_flag=True, help="Keep placed runs: NIfTI in OUT_DIR, int8 in the work folder.")
+@click.option(
+    "--fd-threshold",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MM",
+    help="Framewise displacement above which a frame counts as high motion.",
+)
+@click.option(
+    "--max-censored",
+    type=click.FloatRange(min=0, max=1),
+    default=0.5,
+    show_default=True,
+    metavar="FRACTION",
+    help="Windows with a larger share of such frames are left out of the run's mean.",
+)
+@click.option(
     "--target-tr",
     metavar="SECONDS|native",
     default="0.8",
@@ -213,7 +270,7 @@ def read_config(ctx, _param, path):
     "--omp-nthreads", type=click.IntRange(min=1), help="Threads of one process.  [default: processors / nprocs]"
 )
 @click.option("--mem-mb", type=click.IntRange(min=1), metavar="MB", help="Memory to stay within.")
-@click.option("-w", "--work-dir", type=A_FOLDER, help="Folder for large intermediate data.")
+@click.option("-w", "--work-dir", type=A_FOLDER, help="Folder for placed runs.  [default: OUT_DIR/work]")
 @click.option("--clean-workdir", is_flag=True, help="Remove what earlier calls left in the work folder.")
 @click.option("--force", is_flag=True, help="Do finished runs again.")
 @click.option("--stop-on-first-crash", is_flag=True, help="Stop at the first run that fails.")

@@ -13,7 +13,7 @@ from torch import Tensor
 from neurostorm_bids.encode.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from neurostorm_bids.encode.demo_weights import DEMO_CONFIG, DEMO_TASK, UNTRAINED, demo_weights
 from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
-from neurostorm_bids.encode.registry import DEMO, find_weights, published
+from neurostorm_bids.encode.registry import DEMO, find_weights, published, registry
 from neurostorm_bids.encode.task import Task
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.place.grid import Grid, get_grid
@@ -25,6 +25,7 @@ NOT_USED = re.compile(
 )
 SEVERAL = ("img_size", "patch_size", "depths", "first_window_size", "window_size")
 SINGLE = ("in_chans", "embed_dim", "c_multiplier")
+NEEDED = ("window_size", "first_window_size", "last_layer_full_MSA")  # these change no shape of a weight
 LARGEST = 4096  # no size in a configuration is larger; keeps a damaged file from filling memory
 
 
@@ -98,6 +99,12 @@ class Model:
                 f"clips have shape {tuple(clips.shape)}; model '{self.name}' takes "
                 f"(batch, {config.in_chans}, X, Y, Z, {config.n_frames})"
             )
+        sizes = {self.grid.shape, tuple(config.img_size[:3])}
+        if tuple(clips.shape[2:5]) not in sizes:
+            raise NeurostormError(
+                f"clips have {tuple(clips.shape[2:5])} voxels; model '{self.name}' takes {' or '.join(map(str, sorted(sizes)))}"
+                " (to_model_grid places a run in its grid)"
+            )
         return clips.to(self.device)
 
 
@@ -131,14 +138,18 @@ def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
         path = find_weights(known)
     checkpoint = read_checkpoint(path)
     network, config = build_network(checkpoint)
-    task = known.task if known and known.task else task_of(checkpoint.hyper_parameters, config)
+    task = known.task if known and known.task and config.head else task_of(checkpoint.hyper_parameters, config)
+    if known and task and task.n_outputs not in (None, config.n_outputs):
+        raise NeurostormError(
+            f"{path}: its head has {config.n_outputs} outputs, '{known.name}' has {task.n_outputs}; fetch it again"
+        )
     name = known.name if known else path.stem
     return Model(
         name=name,
         label=_label(name),
         network=network.to(where),
         hyper_parameters=checkpoint.hyper_parameters,
-        grid=get_grid(known.grid if known else checkpoint.hyper_parameters.get("grid")),
+        grid=get_grid(known.grid if known else _grid_name(checkpoint)),
         task=task,
         sha256=sha256_of(path),
         source=f"{known.repository}@{known.revision}:{known.file}" if known else str(path),
@@ -175,6 +186,8 @@ def build_network(checkpoint: Checkpoint) -> "tuple[NeuroSTORM, NeuroSTORMConfig
 def config_of(hyper_parameters: dict, tensors: dict) -> NeuroSTORMConfig:
     """Read the network's configuration from a checkpoint's hyper-parameters and the shapes of its weights."""
     fields = {}
+    if missing := [name for name in NEEDED if hyper_parameters.get(name) is None]:
+        raise ValueError(f"{missing[0]} is missing, and the weights do not tell it")
     for name in SEVERAL:
         if hyper_parameters.get(name) is not None:
             fields[name] = tuple(_size(name, n) for n in hyper_parameters[name])
@@ -207,16 +220,20 @@ def task_of(hyper_parameters: dict, config: NeuroSTORMConfig) -> Optional[Task]:
     if config.head is None:
         return None
     kinds = {"classification": "binary" if config.n_outputs == 1 else "multiclass", "regression": "regression"}
-    kind = kinds.get(str(hyper_parameters.get("downstream_task_type")))
-    if kind is None:
-        return None
+    kind = kinds.get(str(hyper_parameters.get("downstream_task_type")), "unknown")
+    if kind == "regression" and config.n_outputs != 1:
+        kind = "unknown"
     scaling = {key: hyper_parameters.get(key) for key in ("label_mean", "label_std")}
+    scaling = {key: float(v) if type(v) in (int, float) and math.isfinite(v) else None for key, v in scaling.items()}
+    minmax = "min" in str(hyper_parameters.get("label_scaling_method"))  # scaled to a range, not by mean and std
+    if minmax or None in scaling.values() or not scaling["label_std"] > 0:
+        scaling = {}
     return Task(
         kind,
         target=str(hyper_parameters.get("task_name") or "target"),
         classes=_class_names(hyper_parameters.get("classes"), 2 if kind == "binary" else config.n_outputs),
         unit=hyper_parameters.get("unit"),
-        **{key: float(value) if isinstance(value, (int, float)) else None for key, value in scaling.items()},
+        **scaling,
     )
 
 
@@ -229,6 +246,13 @@ def with_label_scaling(model: Model, mean: Optional[float], std: Optional[float]
     if model.task is None or (mean is None and std is None):
         return model
     return replace(model, task=model.task.with_scaling(mean, std))
+
+
+def _grid_name(checkpoint: Checkpoint) -> Optional[str]:
+    name = checkpoint.hyper_parameters.get("grid")
+    if name is not None and not isinstance(name, str):
+        raise NeurostormError(f"{checkpoint.path}: its hyper-parameter grid is {name!r}, not a name")
+    return name
 
 
 def _demo(device: torch.device) -> Model:
@@ -255,7 +279,9 @@ def _device(device: str) -> torch.device:
 
 def _is_file_name(name_or_path: "str | Path") -> bool:
     text = str(name_or_path)
-    return isinstance(name_or_path, Path) or "/" in text or text.endswith((".ckpt", ".safetensors", ".pt", ".pth"))
+    is_name = text.lower() in {name.lower() for name in registry()}
+    looks_like_one = "/" in text or text.endswith((".ckpt", ".safetensors", ".pt", ".pth"))
+    return isinstance(name_or_path, Path) or looks_like_one or (not is_name and Path(text).is_file())
 
 
 def _label(name: str) -> str:

@@ -59,6 +59,8 @@ def registry() -> dict:
 def published(name: str) -> Published:
     """Look a model up by name, upper or lower case."""
     models = registry()
+    if name.lower() == DEMO:
+        raise NeurostormError("the demo model is built in: there is nothing to fetch")
     for known, model in models.items():
         if known.lower() == name.lower():
             return model
@@ -108,7 +110,12 @@ def fetch(model: Published, to: Optional[Path] = None) -> Path:
     from huggingface_hub import hf_hub_download
 
     target = model.path if to is None else Path(to) / model.name / Path(model.file).name
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NeurostormError(
+            f"{target.parent} cannot be written to ({error.strerror}); give a folder with --to, or set NEUROSTORM_HOME"
+        ) from None
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
         try:
             got = hf_hub_download(model.repository, model.file, revision=model.revision, local_dir=folder)

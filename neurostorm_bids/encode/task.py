@@ -1,13 +1,12 @@
 """What a model's head predicts, and how its raw outputs become a value a reader understands."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
-
-KINDS = ("binary", "multiclass", "regression")
 
 
 @dataclass(frozen=True)
@@ -16,8 +15,8 @@ class Task:
 
     Attributes
     ----------
-    kind : {"binary", "multiclass", "regression"}
-        One logit; one logit a class; one value.
+    kind : {"binary", "multiclass", "regression", "unknown"}
+        One logit; one logit a class; one value; or the checkpoint does not say.
     target : str
         What is predicted, such as age.
     classes : tuple of str
@@ -42,11 +41,16 @@ class Task:
         """This task with the user's label scaling, which goes before any other."""
         if mean is None and std is None:
             return self
-        if self.kind != "regression":
+        if self.kind not in ("regression", "unknown"):
             raise NeurostormError("--label-mean and --label-std are for regression models; this one classifies")
         if mean is None or std is None or not std > 0:
             raise NeurostormError("--label-mean and --label-std go together, and the standard deviation is above 0")
         return replace(self, label_mean=mean, label_std=std)
+
+    @property
+    def n_outputs(self) -> Optional[int]:
+        """Outputs that a head for this task has; `None` if any number will do."""
+        return {"binary": 1, "regression": 1, "multiclass": len(self.classes) or None}.get(self.kind)
 
     @property
     def is_scaled_back(self) -> bool:
@@ -62,6 +66,7 @@ class Prediction:
     value: "float | str"  # a class's name, or a number in `unit`
     unit: str
     probabilities: dict  # class name -> probability; empty for a regression
+    outputs: tuple  # raw outputs of a head of unknown meaning; else empty
     spread: float  # standard deviation over windows, of the value or of the predicted class's probability
 
 
@@ -77,11 +82,18 @@ def interpret(task: Task, outputs: np.ndarray) -> Prediction:
         Logits, or a standardised value.
     """
     outputs = np.asarray(outputs, dtype=np.float64)
+    if not len(outputs):  # every window was censored
+        names = task.classes if task.kind != "regression" else ()
+        return Prediction(task.target, math.nan, "no window left", {name: math.nan for name in names}, (), math.nan)
+    if task.kind == "unknown":
+        means = tuple(outputs.mean(axis=0).tolist())
+        unit = "raw output of the head; the checkpoint does not say what it predicts"
+        return Prediction(task.target, means[0], unit, {}, means, float(outputs[:, 0].std()))
     if task.kind == "regression":
         mean, std = (task.label_mean, task.label_std) if task.is_scaled_back else (0.0, 1.0)
         unit = (task.unit or "unit of the labels") if task.is_scaled_back else "standardised (label scaling unknown)"
         values = outputs[:, 0] * std + mean
-        return Prediction(task.target, float(values.mean()), unit, {}, float(values.std()))
+        return Prediction(task.target, float(values.mean()), unit, {}, (), float(values.std()))
     # A binary head's one logit is the second class's against 0 for the first.
     logits = np.concatenate([np.zeros_like(outputs), outputs], axis=1) if task.kind == "binary" else outputs
     names = task.classes or tuple(f"class{i}" for i in range(logits.shape[1]))
@@ -92,6 +104,7 @@ def interpret(task: Task, outputs: np.ndarray) -> Prediction:
         names[winner],
         "class",
         {name: float(p) for name, p in zip(names, of_run, strict=True)},
+        (),
         float(_softmax(logits)[:, winner].std()),
     )
 

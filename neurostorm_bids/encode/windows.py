@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
@@ -76,21 +77,54 @@ def _batches(run: PlacedRun, starts: np.ndarray, length: int, batch_size: int) -
         yield torch.from_numpy(np.stack(windows)[:, None])
 
 
-def displacement_of(run: PlacedRun, displacement: "np.ndarray | None", starts: np.ndarray, length: int) -> np.ndarray:
-    """Mean and largest framewise displacement of each window, (windows, 2), mm; NaN where it is unknown.
+@dataclass(frozen=True)
+class WindowMotion:
+    """Head motion in each window.
+
+    Attributes
+    ----------
+    mean, largest : (windows,) arrays
+        Framewise displacement, mm; NaN where it is unknown.
+    above : (windows,) array, or None
+        Share of the volumes above the threshold; `None` if there is no threshold.
+    """
+
+    mean: np.ndarray
+    largest: np.ndarray
+    above: Optional[np.ndarray]
+
+    def censored(self, most: float) -> np.ndarray:
+        """Which windows have more than this share of volumes above the threshold, (windows,) bool."""
+        return np.zeros(len(self.mean), dtype=bool) if self.above is None else self.above > most
+
+
+def motion_of(
+    run: PlacedRun,
+    displacement: "np.ndarray | None",
+    starts: np.ndarray,
+    length: int,
+    threshold: Optional[float] = None,
+) -> WindowMotion:
+    """Head motion of windows, over the volumes that each window is made from.
 
     Parameters
     ----------
     displacement : (source frames,) array or None
         Framewise displacement of the kept source frames, mm; `None` if there are no confounds.
+    threshold : float, optional
+        mm.
     """
-    per_window = np.full((len(starts), 2), np.nan)
-    if displacement is None:
-        return per_window
-    resampled = run.time_map(np.asarray(displacement, dtype=np.float64))
-    for row, start in zip(per_window, starts, strict=True):
-        known = resampled[start : start + length]
-        known = known[~np.isnan(known)]
+    mean, largest, above = np.full((3, len(starts)), np.nan)
+    for i, start in enumerate(starts if displacement is not None else ()):
+        # the volumes that the window's frames are mixed from: interpolating the displacement would flatten its peaks
+        first, last = run.time_map.lower[start], np.ceil(run.time_map.positions[start + length - 1])
+        volumes = displacement[first : int(last) + 1]
+        known = volumes[~np.isnan(volumes)]
         if len(known):
-            row[:] = known.mean(), known.max()
-    return per_window
+            mean[i], largest[i] = known.mean(), known.max()
+            above[i] = np.nan if threshold is None else (known > threshold).mean()
+    if threshold is not None and np.isnan(above).any():
+        raise NeurostormError(
+            "--fd-threshold needs framewise displacement, which fMRIPrep's confounds of this run lack"
+        )
+    return WindowMotion(mean, largest, above if threshold is not None else None)

@@ -43,8 +43,12 @@ class Dataset:
         return sorted(folder.name.removeprefix("sub-") for folder in _subject_folders(self.path))
 
     def uri(self, path: Path) -> str:
-        """A file of the data set as a BIDS URI."""
-        return f"bids:{self.link}:{path.relative_to(self.path).as_posix()}"
+        """A file as a BIDS URI, if it is one of the data set, or TemplateFlow's; else as a file URI."""
+        if path.is_relative_to(self.path):
+            return f"bids:{self.link}:{path.relative_to(self.path).as_posix()}"
+        if path.name.startswith("tpl-"):
+            return f"bids:templateflow:{path.parent.name}/{path.name}"
+        return path.as_uri()
 
 
 def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -> Dataset:
@@ -60,6 +64,8 @@ def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -
     """
     if derivatives:
         name, path = _chosen(derivatives)
+        if not bids_dir.is_dir():
+            raise NeurostormError(f"BIDS_DIR: there is no folder {bids_dir}")
         if not path.is_dir():
             raise NeurostormError(f"--derivatives {name}={path}: there is no such folder")
         return Dataset(path, _link(name), read_description(path), raw=bids_dir)
@@ -71,7 +77,7 @@ def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -
             f"{bids_dir} is one subject's folder; give its parent {bids_dir.parent} and --participant-label {label}"
         )
     description = read_description(bids_dir)
-    if _is_derivative(description) and any(_subject_folders(bids_dir)):
+    if _is_derivative(description) and next(_subject_folders(bids_dir), None):
         return Dataset(bids_dir, "fmriprep", description)
     below = sorted(folder for pattern in ("derivatives/*fmriprep*", "*fmriprep*") for folder in bids_dir.glob(pattern))
     below = [folder for folder in below if folder.is_dir()]
@@ -126,7 +132,10 @@ def _generated_by(description: dict) -> list:
 
 
 def _is_derivative(description: dict) -> bool:
-    return description.get("DatasetType") == "derivative" or bool(_generated_by(description))
+    if "DatasetType" in description:
+        return description["DatasetType"] == "derivative"
+    # before BIDS 1.4 only the program told; raw data sets name their converter
+    return any("fmriprep" in str(made.get("Name")).lower() for made in _generated_by(description))
 
 
 def _subject_folders(folder: Path):

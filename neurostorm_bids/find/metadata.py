@@ -3,11 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read_sidecar(path: Path) -> dict:
@@ -69,6 +72,8 @@ def read_confounds(path: Optional[Path], n_volumes: int) -> Optional[Confounds]:
 
     if path is None:
         return None
+    if path.is_symlink() and not path.exists():
+        raise NeurostormError(f"not fetched: {path} is a link to a file that is not here; run 'datalad get {path}'")
     try:
         table = pd.read_csv(path, sep="\t", na_values=["n/a"])
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
@@ -84,3 +89,42 @@ def read_confounds(path: Optional[Path], n_volumes: int) -> Optional[Confounds]:
     # one column a volume, which is 1 at that volume; the last of them ends the dummy scans
     last = [int(np.flatnonzero(table[name].to_numpy() == 1)[-1]) for name in flagged if (table[name] == 1).any()]
     return Confounds(displacement, max(last) + 1 if last else 0)
+
+
+def denoising_confounds(path: Path, strategy: str) -> "tuple[pd.DataFrame, np.ndarray]":
+    """Confounds of one of nilearn's denoising strategies.
+
+    Parameters
+    ----------
+    path : Path
+        The preprocessed BOLD file; nilearn finds the confounds beside it.
+    strategy : {"simple", "scrubbing", "compcor"}
+
+    Returns
+    -------
+    confounds : DataFrame, (volumes, confounds)
+        High-pass cosines among them.
+    kept : (volumes,) bool array
+        Volumes that are not to be scrubbed.
+    """
+    import warnings
+
+    from nilearn.interfaces.fmriprep import load_confounds_strategy
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            confounds, sample_mask = load_confounds_strategy(str(path), denoise_strategy=strategy)
+    except Exception as error:  # nilearn raises many kinds for confounds that lack what a strategy needs
+        raise NeurostormError(
+            f"--denoise {strategy} is not possible with the confounds of {path.name} ({str(error).splitlines()[0][:200]})"
+        ) from None
+    kept = np.ones(len(confounds), dtype=bool)
+    if sample_mask is not None:
+        kept[:] = False
+        kept[sample_mask] = True
+    if not kept.sum() > confounds.shape[1]:
+        raise NeurostormError(
+            f"--denoise {strategy}: {path.name} has {kept.sum()} volumes to fit {confounds.shape[1]} confounds; too few"
+        )
+    return confounds.fillna(0), kept

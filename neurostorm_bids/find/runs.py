@@ -83,28 +83,13 @@ class Run:
     def confounds(self) -> Optional[Path]:
         """fMRIPrep's table of confounds; `None` if it is not there."""
         folder = self.files[0].path.parent
-        for ending in ("timeseries", "regressors"):  # the latter before fMRIPrep 20.2
-            path = folder / f"{self.name}_desc-confounds_{ending}.tsv"
-            if path.is_file():
-                return path
+        of_all_echoes = "_".join(f"{key}-{value}" for key, value in self.entities if key != ECHO)
+        for name in (self.name, of_all_echoes):
+            for ending in ("timeseries", "regressors"):  # the latter before fMRIPrep 20.2
+                path = folder / f"{name}_desc-confounds_{ending}.tsv"
+                if path.is_file() or path.is_symlink():  # a link to what was not fetched is told when it is read
+                    return path
         return None
-
-    def in_space(self, preferred: "tuple[str, ...]") -> BoldFile:
-        """The file in the first of the preferred spaces that there is, at 2 mm if there are several resolutions.
-
-        Raises
-        ------
-        NeurostormError
-            If the run is in none of them.
-        """
-        for space in preferred:
-            there = [file for file in self.files if file.space == space]
-            if there:
-                return min(there, key=_resolution_order)
-        raise NeurostormError(
-            f"{self.name}: preprocessed BOLD is only there in {', '.join(map(str, self.files))}; "
-            f"needed is {' or '.join(preferred)}. Run fMRIPrep with --output-spaces {preferred[0]}:res-2"
-        )
 
 
 @dataclass(frozen=True)
@@ -150,6 +135,9 @@ def find_runs(dataset: Dataset, wanted: Selection, database_dir: Optional[Path] 
         raise NeurostormError("; ".join([*problems, _nothing(dataset, wanted, subjects)]))
     runs, unusable = _grouped(paths, keep_echoes=ECHO in (wanted.filters or {}))
     problems += unusable
+    if wanted.subjects:
+        without = sorted(set(subjects) - {run.subject for run in runs})
+        problems += [_nothing(dataset, wanted, [subject]) for subject in without]
     for entity, labels in (("ses", wanted.sessions), ("task", wanted.tasks), ("run", wanted.runs)):
         there = {dict(run.entities).get(entity) for run in runs} - {None}
         there_as_given = {_number(label) for label in there}
@@ -206,6 +194,7 @@ def _query(dataset: Dataset, wanted: Selection, subjects: list, database_dir: Op
         indexer=indexer,
         database_path=database_dir,
     )
+    _check_database(layout, dataset, subjects, database_dir)
     query = {
         "subject": subjects,
         "session": [*wanted.sessions] or None,
@@ -215,13 +204,30 @@ def _query(dataset: Dataset, wanted: Selection, subjects: list, database_dir: Op
         "suffix": "bold",
         "desc": "preproc",
         "extension": [".nii.gz", ".nii"],
-        **(wanted.filters or {}),
     }
+    filters = wanted.filters or {}
+    if twice := sorted(key for key in filters if key in ("session", "task", "run") and query[key] is not None):
+        raise NeurostormError(f"--bids-filter-file and the command line both choose the {twice[0]}; give one of them")
+    if "subject" in filters:
+        raise NeurostormError("--bids-filter-file chooses the subject; give --participant-label instead")
+    query |= filters
     try:
         files = layout.get(**{key: value for key, value in query.items() if value is not None})
     except (ValueError, TypeError) as error:
         raise NeurostormError(f"--bids-filter-file: {str(error).splitlines()[0]}") from None
     return sorted(Path(file.path) for file in files)
+
+
+def _check_database(layout, dataset: Dataset, subjects: list, database_dir: Optional[Path]) -> None:
+    """An index that was kept may be of another data set, or older than the data."""
+    if database_dir is None:
+        return
+    remedy = f"remove --bids-database-dir {database_dir} or give another"
+    if Path(layout.root) != dataset.path:
+        raise NeurostormError(f"the index in {database_dir} is of {layout.root}, not of {dataset.path}; {remedy}")
+    known = set(layout.get_subjects())
+    if unknown := [subject for subject in subjects if subject not in known]:
+        raise NeurostormError(f"the index in {database_dir} is older than sub-{unknown[0]}; {remedy}")
 
 
 def _any_but(subjects: list) -> re.Pattern:
@@ -254,12 +260,6 @@ def _grouped(paths: list, keep_echoes: bool) -> "tuple[list, list]":
 def _space(entities: dict) -> Optional[str]:
     space = entities.get("space")
     return f"{space}+{entities['cohort']}" if space and "cohort" in entities else space
-
-
-def _resolution_order(file: BoldFile) -> tuple:
-    """TemplateFlow's res-2 (2 mm) first, the BOLD's own voxel size next, then the others."""
-    index = _number(file.res)
-    return (0 if index == 2 else 1 if index is None else 2, str(index))
 
 
 def _number(label: Optional[str]):

@@ -40,7 +40,7 @@ class Bold:
     """
 
     def __init__(self, image):
-        self._image, self.name = _open(image)
+        self._image, self.name = open_image(image)
         shape = self._image.shape
         times = [axis for axis, n in enumerate(shape) if axis > 2 and n > 1]
         if len(times) > 1:
@@ -95,7 +95,7 @@ def read_mask(image) -> "tuple[np.ndarray, np.ndarray, str]":
     name : str
         For messages.
     """
-    opened, name = _open(image)
+    opened, name = open_image(image)
     try:
         values = np.squeeze(np.asanyarray(opened.dataobj))
     except READ_ERRORS as error:
@@ -116,7 +116,7 @@ def checked_affine(image, name: str) -> np.ndarray:
     return affine
 
 
-def _open(image):
+def open_image(image):
     """Open a path as a stream (gzip through ISA-L, read once from front to back), or take an image as it is."""
     if not isinstance(image, (str, Path)):
         return image, str(image.get_filename() or "the image given")
@@ -148,5 +148,9 @@ def _header_repetition_time(header) -> Optional[float]:
     zooms = header.get_zooms()
     if len(zooms) < 4:
         return None
-    seconds = float(zooms[3]) * TIME_UNITS_IN_S.get(header.get_xyzt_units()[1], 1.0)
+    try:
+        unit = header.get_xyzt_units()[1]
+    except KeyError:  # bits that stand for no unit
+        unit = "unknown"
+    seconds = float(zooms[3]) * TIME_UNITS_IN_S.get(unit, 1.0)
     return seconds if np.isfinite(seconds) and seconds > 0 else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from neurostorm_bids.place.grid import Grid
+from neurostorm_bids.place.store import FrameStore
 from neurostorm_bids.place.time import TimeMap
 
 
@@ -12,7 +13,7 @@ from neurostorm_bids.place.time import TimeMap
 class PlacedRun:
     """A run in a model's grid, z-scored, an array-like (X, Y, Z, T) of float32.
 
-    Only brain voxels at the source's frames are kept; volumes are built when asked for, so ``run[..., 40:60]`` costs
+    Only brain voxels at the source's frames are kept, in memory or on disk; volumes are built when asked for, so ``run[..., 40:60]`` costs
     20 frames and ``numpy.asarray(run)`` the whole run.
 
     Attributes
@@ -20,14 +21,12 @@ class PlacedRun:
     grid : Grid
     brain : (n,) int array
         Brain voxels, as indices into the flattened (C order) grid.
-    frames : (source frames, n) float32 array
-        Signal before time resampling and normalisation.
+    frames : FrameStore
+        (source frames, n) float32. Signal before time resampling and normalisation.
     time_map : TimeMap
     first_frame_time : float
         Time of the first kept source frame after the start of the run, s.
-    source_repetition_time : float
-        s.
-    mean, std, minimum : float
+    mean, std, minimum, maximum : float
         Over all brain voxels and resampled frames, negatives as 0.
     steps : dict
         What was done, for sidecars.
@@ -37,13 +36,13 @@ class PlacedRun:
 
     grid: Grid
     brain: np.ndarray
-    frames: np.ndarray
+    frames: FrameStore
     time_map: TimeMap
     first_frame_time: float
-    source_repetition_time: float
     mean: float
     std: float
     minimum: float
+    maximum: float
     steps: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
 
@@ -68,7 +67,7 @@ class PlacedRun:
     @property
     def frame_times(self) -> np.ndarray:
         """Time of every frame after the start of the run, s, shape (T,)."""
-        return self.first_frame_time + self.time_map.positions * self.source_repetition_time
+        return self.first_frame_time + np.arange(len(self.time_map)) * self.repetition_time
 
     def window(self, start: int, stop: int) -> np.ndarray:
         """Frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start)."""

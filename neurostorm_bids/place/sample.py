@@ -1,7 +1,7 @@
 """Sample a run at points between its voxels: one sparse matrix, built once, for all frames.
 
 The map from source voxels to points is the same for every frame, so interpolation is a product of a sparse
-matrix (a row per point, at most 8 weights) with the (voxels x frames) array.
+matrix (a row per point; 8 weights for linear, 64 for cubic) with the (voxels x frames) array.
 """
 
 from dataclasses import dataclass
@@ -33,51 +33,116 @@ def nearest(volume: np.ndarray, voxels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Linear interpolation of every frame at fixed points.
+    """Interpolation of every frame at fixed points.
 
     Attributes
     ----------
+    shape : tuple of 3 int
+        Of the source volumes.
     used : (m,) int array
         Source voxels that any point needs, as indices in Fortran order of x, y, z.
     weights : (n, m) sparse array, or None
         `None` where every point is a voxel's centre and nothing is to be interpolated.
+    prefilter : tuple of 3 arrays, or None
+        For B-splines: along each axis, the matrix that turns samples into coefficients.
     """
 
+    shape: tuple
     used: np.ndarray
     weights: "sparse.csr_array | None"
+    prefilter: "tuple | None" = None
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """(voxels, frames) in Fortran order of x, y, z -> (frames, points), float32."""
-        gathered = frames.T[:, self.used]  # a frame's voxels lie together in the file and here
+        frames = frames.T  # a frame's voxels lie together in the file and here
         if self.weights is None:
-            return gathered
-        return (self.weights @ gathered.T).T
+            return frames[:, self.used]
+        if self.prefilter is not None:
+            frames = self._coefficients(frames)
+        return (self.weights @ frames[:, self.used].T).T
+
+    def _coefficients(self, frames: np.ndarray) -> np.ndarray:
+        import torch  # its batched products of small matrices are several times quicker than numpy's
+
+        along_x, along_y, along_z = map(torch.from_numpy, self.prefilter)
+        nx, ny, nz = self.shape
+        out = torch.from_numpy(np.ascontiguousarray(frames)).view(-1, nx) @ along_x.T
+        out = torch.matmul(along_y, out.view(-1, ny, nx))
+        out = torch.matmul(along_z, out.view(-1, nz, ny * nx))
+        return out.view(len(frames), -1).numpy()
 
 
-def linear_sampler(voxels: np.ndarray, shape: tuple) -> Sampler:
+def make_sampler(voxels: np.ndarray, shape: tuple, interpolation: str = "linear") -> Sampler:
     """Build the sampler for (n, 3) voxel coordinates inside the field of view of a volume of this shape.
 
     Coordinates in the outer half voxel take the value at the edge.
+
+    Parameters
+    ----------
+    interpolation : {"linear", "cubic"}
+        Trilinear, or cubic B-spline with mirrored edges (ITK's).
     """
     size = np.array(shape)
     whole = np.round(voxels)
     voxels = np.where(np.abs(voxels - whole) < SNAP, whole, voxels)
     voxels = np.clip(voxels, 0, size - 1)
-    lower = np.minimum(np.floor(voxels).astype(np.int64), np.maximum(size - 2, 0))
-    fraction = voxels - lower
-    strides = np.array([1, shape[0], shape[0] * shape[1]])
-    columns, values = [], []
-    for corner in np.ndindex(2, 2, 2):
-        upper = np.array(corner, dtype=bool)
-        values.append(np.where(upper, fraction, 1 - fraction).prod(axis=1))
-        columns.append((np.minimum(lower + upper, size - 1) * strides).sum(axis=1))
-    columns, values = np.stack(columns, axis=1), np.stack(values, axis=1)
-    if (values.max(axis=1) == 1).all():  # on the source's own grid
-        return Sampler(columns[np.arange(len(columns)), values.argmax(axis=1)], None)
-    rows = np.repeat(np.arange(len(voxels)), 8)
-    keep = values.ravel() > 0
-    used, compact = np.unique(columns.ravel()[keep], return_inverse=True)
-    weights = sparse.csr_array(
-        (values.ravel()[keep].astype(np.float32), (rows[keep], compact)), shape=(len(voxels), len(used))
-    )
-    return Sampler(used, weights)
+    if (voxels == np.round(voxels)).all():  # on the source's own grid
+        return Sampler(shape, voxels.astype(np.int64) @ _strides(shape), None)
+    first, weights = (_linear_weights if interpolation == "linear" else _cubic_weights)(voxels)  # (n, 3), (n, 3, taps)
+    n_points, taps = len(voxels), weights.shape[2]
+    columns = np.empty((n_points, taps**3), dtype=np.int32)
+    values = np.empty((n_points, taps**3), dtype=np.float32)
+    strides = _strides(shape).astype(np.int32)
+    at = [_mirrored(first[:, axis, None] + np.arange(taps), size[axis]) * strides[axis] for axis in range(3)]
+    for corner, (i, j, k) in enumerate(np.ndindex(taps, taps, taps)):
+        columns[:, corner] = at[0][:, i] + at[1][:, j] + at[2][:, k]
+        values[:, corner] = weights[:, 0, i] * weights[:, 1, j] * weights[:, 2, k]
+    is_used = np.zeros(int(np.prod(shape)), dtype=bool)
+    is_used[columns.ravel()] = True
+    used = np.flatnonzero(is_used)
+    compact = np.cumsum(is_used, dtype=np.int32)[columns.ravel()] - 1
+    rows = np.arange(0, n_points * taps**3 + 1, taps**3)
+    matrix = sparse.csr_array((values.ravel(), compact, rows), shape=(n_points, len(used)))
+    prefilter = None if interpolation == "linear" else tuple(map(_spline_prefilter, shape))
+    return Sampler(shape, used, matrix, prefilter)
+
+
+def _linear_weights(voxels: np.ndarray) -> "tuple[np.ndarray, np.ndarray]":
+    first = np.floor(voxels).astype(np.int32)
+    fraction = voxels - first
+    return first, np.stack([1 - fraction, fraction], axis=2)
+
+
+def _cubic_weights(voxels: np.ndarray) -> "tuple[np.ndarray, np.ndarray]":
+    """Cubic B-spline of the distance to the four nearest coefficients (Unser 1999)."""
+    first = np.floor(voxels).astype(np.int32)
+    t = voxels - first
+    weights = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
+    return first - 1, np.stack(weights, axis=2) / 6
+
+
+def _spline_prefilter(n: int) -> np.ndarray:
+    """The (n, n) matrix from samples to cubic B-spline coefficients, edges mirrored.
+
+    The inverse of sampling the spline at the voxels. For an axis of fMRI length a product with it is quicker than
+    the usual recursion, and all frames go through it at once.
+    """
+    sampling = np.zeros((n, n))
+    for row in range(n):
+        for step, weight in ((-1, 1), (0, 4), (1, 1)):
+            sampling[row, _mirrored(np.array(row + step), n)] += weight / 6
+    matrix = np.linalg.inv(sampling)
+    matrix[np.abs(matrix) < 1e-12] = 0  # they fall off so fast that float32 would hold denormals, which are slow
+    return matrix.astype(np.float32)
+
+
+def _mirrored(index: np.ndarray, n: int) -> np.ndarray:
+    """Indices beyond the edge, mirrored at the edge's voxel."""
+    if n == 1:
+        return np.zeros_like(index)
+    index = np.abs(index)
+    return np.where(index > n - 1, 2 * (n - 1) - index, index)
+
+
+def _strides(shape: tuple) -> np.ndarray:
+    return np.array([1, shape[0], shape[0] * shape[1]])

@@ -29,6 +29,8 @@ def choose_repetition_time(
         If none is above 0, or the one that holds is not plausible.
     """
     candidates = {"--repetition-time": asked, "sidecar": sidecar, "header": header}
+    if asked is not None and not asked > 0:
+        raise NeurostormError(f"{name}: a repetition time of {asked:g} s was given; it is above 0")
     stated = {source: value for source, value in candidates.items() if value}
     if not stated:
         raise NeurostormError(
@@ -75,15 +77,26 @@ class TimeMap:
         """Where in the source each frame is, in source frames."""
         return self.lower + self.fraction
 
-    def __call__(self, frames: np.ndarray, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
-        """Frames ``start`` to ``stop`` of the resampled series; time is the first axis of ``frames``."""
+    def __call__(self, frames, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
+        """Frames ``start`` to ``stop`` of the resampled series.
+
+        Parameters
+        ----------
+        frames : array or FrameStore
+            Source frames along the first axis; only those that are needed are read.
+        """
         lower, fraction = self.lower[start:stop], self.fraction[start:stop]
+        if not len(lower):
+            return frames[0:0]
+        first = int(lower[0])
+        needed = frames[first : int(lower[-1]) + 2]
+        lower = lower - first
         if not fraction.any():
-            return frames[lower]
-        upper = np.minimum(lower + 1, len(frames) - 1)
-        share = fraction.astype(frames.dtype).reshape(-1, *[1] * (frames.ndim - 1))
+            return needed[lower]
+        upper = np.minimum(lower + 1, len(needed) - 1)
+        share = fraction.astype(needed.dtype).reshape(-1, *[1] * (needed.ndim - 1))
         # where nothing is mixed in, take the frame itself: an undefined neighbour (NaN) stays out
-        return np.where(share == 0, frames[lower], frames[lower] * (1 - share) + frames[upper] * share)
+        return np.where(share == 0, needed[lower], needed[lower] * (1 - share) + needed[upper] * share)
 
 
 def time_map(n_frames: int, repetition_time: float, target: Optional[float]) -> TimeMap:
@@ -100,6 +113,8 @@ def time_map(n_frames: int, repetition_time: float, target: Optional[float]) -> 
     target : float or None
         Wanted repetition time, s; `None` keeps the source's.
     """
+    if target is not None and not PLAUSIBLE[0] <= target <= PLAUSIBLE[1]:
+        raise NeurostormError(f"a target repetition time of {target:g} s is not plausible")
     n_target = n_frames if target is None else max(1, round(n_frames * repetition_time / target))
     scale = n_frames / n_target
     positions = np.clip((np.arange(n_target) + 0.5) * scale - 0.5, 0, n_frames - 1)

@@ -1,9 +1,8 @@
 """From a BOLD file and its brain mask to a run in the model's grid."""
 
-import math
-import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Optional
 
@@ -13,11 +12,67 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.place.grid import Grid, get_grid
 from neurostorm_bids.place.image import Bold, read_mask
 from neurostorm_bids.place.placed import PlacedRun
-from neurostorm_bids.place.sample import apply_affine, inside, linear_sampler, nearest
+from neurostorm_bids.place.sample import apply_affine, inside, make_sampler, nearest
+from neurostorm_bids.place.store import FrameStore
 from neurostorm_bids.place.time import PUBLISHED_TARGET, TimeMap, choose_repetition_time, time_map
+from neurostorm_bids.place.transforms import map_points, read_transform
 
 HALFWAY = 1e-4  # mm, beyond the rounding of affines in headers
-IN_MEMORY = 512 * 2**20  # bytes of placed frames that are kept in memory where there is a work folder
+BLOCK = 16  # volumes read and placed at a time
+PLAUSIBLE_OVERLAP = 0.7  # share of the placed brain that lies in the template's; fMRIPrep's own masks reach 0.98
+GOOD_OVERLAP = 0.9
+MUCH_OUTSIDE = 0.1
+FAR = 24  # voxels beyond the grid that are looked at for brain
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When the volumes of a run were acquired, and what becomes of them.
+
+    Attributes
+    ----------
+    repetition_time : float
+        s.
+    source : str
+        What said so: sidecar, header, ...
+    target : float or None
+        Repetition time to resample to, s; `None` keeps the run's.
+    dummy_scans : int
+        Volumes to leave out at the start.
+    start_time : float
+        Time that the first volume's values stand for, s (BIDS StartTime).
+    """
+
+    repetition_time: float
+    source: str
+    target: Optional[float] = PUBLISHED_TARGET
+    dummy_scans: int = 0
+    start_time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Space:
+    """How the world of the grid goes to the world of the run.
+
+    Attributes
+    ----------
+    name : str or None
+        The run's space, for the record.
+    steps : tuple of Path and maps of points
+        ITK files, and maps such as an `AffineMap`, in the order in which points go through them.
+    """
+
+    name: Optional[str] = None
+    steps: tuple = ()
+
+    @property
+    def transforms(self) -> "tuple[Path, ...]":
+        """The files among the steps."""
+        return tuple(step for step in self.steps if isinstance(step, Path))
+
+    def read(self) -> list:
+        """Maps from world coordinates of the grid to those of the run, in the order of their use."""
+        return [one for step in self.steps for one in (read_transform(step) if isinstance(step, Path) else [step])]
 
 
 def to_model_grid(
@@ -26,31 +81,44 @@ def to_model_grid(
     *,
     repetition_time: Optional[float] = None,
     grid: "Grid | str | None" = None,
+    transforms: "Sequence[str | Path]" = (),
+    interpolation: str = "linear",
     target_repetition_time: Optional[float] = PUBLISHED_TARGET,
     dummy_scans: int = 0,
+    start_time: float = 0.0,
+    work_dir: "str | Path | None" = None,
     progress: Optional[Callable[[int, int], None]] = None,
 ) -> PlacedRun:
     """Place a BOLD run in a model's grid and normalise it as NeuroSTORM was trained.
 
-    World coordinates decide where a voxel goes, never the array's shape or order; ``bold`` must be in the grid's
-    template space. Order of the steps: linear interpolation at the brain voxels of the grid, dummy scans dropped,
-    linear resampling in time, negative values to 0, one z-score over all brain voxels and frames, and the brain's
-    smallest value everywhere else.
+    World coordinates decide where a voxel goes, never the array's shape or order. Order of the steps: one
+    interpolation at the brain voxels of the grid, dummy scans dropped, linear resampling in time, negative values to
+    0, one z-score over all brain voxels and frames, and the brain's smallest value everywhere else.
 
     Parameters
     ----------
     bold : path or nibabel image
         4-D run.
     mask : path or nibabel image
-        Brain mask on the run's own voxels.
+        Its brain mask, in the same space.
     repetition_time : float, optional
         s; by default from the header.
     grid : Grid or str, optional
         Such as ``model.grid``, or "fsl" (the default) or "as-fmriprep".
+    transforms : sequence of paths
+        ITK files that lead from the grid's template to the space of ``bold``, in the order in which points go
+        through them: for T1w, ``from-T1w_to-MNI152NLin6Asym``; for BOLD space, then ``from-boldref_to-T1w``. Empty if
+        ``bold`` is in the grid's template.
+    interpolation : {"linear", "cubic"}
+        Trilinear as published, or cubic B-spline.
     target_repetition_time : float or None
         s; 0.8 as published; `None` keeps the run's own.
     dummy_scans : int
         Volumes to leave out at the start.
+    start_time : float
+        Time that the first volume's values stand for, s (BIDS StartTime).
+    work_dir : path, optional
+        Keep the placed frames in a nameless file of this folder and not in memory.
     progress : callable, optional
         Called with (volumes read, volumes in all).
 
@@ -64,146 +132,236 @@ def to_model_grid(
     NeurostormError
         If a file is missing, damaged or does not fit; the message names it.
     """
-    grid = get_grid(grid)
+    if interpolation not in ("linear", "cubic"):
+        raise NeurostormError(f"interpolation is linear or cubic, not '{interpolation}'")
     bold = Bold(bold)
-    seconds, source, warnings = choose_repetition_time(
+    seconds, source, notes = choose_repetition_time(
         bold.name, asked=repetition_time, header=bold.header_repetition_time
     )
-    return place(bold, mask, grid, seconds, source, target_repetition_time, dummy_scans, progress, warnings)
+    timing = Timing(seconds, source, target_repetition_time, dummy_scans, start_time)
+    space = Space(None, tuple(Path(path) for path in transforms))
+    folder = Path(work_dir) if work_dir is not None else None
+    return place(bold, mask, get_grid(grid), space, timing, interpolation, folder, progress, notes)
 
 
 def place(
     bold: Bold,
     mask,
     grid: Grid,
-    repetition_time: float,
-    repetition_time_source: str,
-    target_repetition_time: Optional[float],
-    dummy_scans: int,
-    progress: Optional[Callable[[int, int], None]] = None,
-    warnings: "list | tuple" = (),
+    space: Space,
+    timing: Timing,
+    interpolation: str = "linear",
     work_dir: Optional[Path] = None,
+    progress: Optional[Callable[[int, int], None]] = None,
+    notes: Sequence[str] = (),
+    clean: Optional[Callable[[FrameStore], dict]] = None,
 ) -> PlacedRun:
-    """`to_model_grid` for an opened run whose repetition time is decided; a long run is kept in ``work_dir``."""
-    if not 0 <= dummy_scans < bold.n_frames:
-        raise NeurostormError(f"{bold.name}: cannot drop {dummy_scans} dummy scans of {bold.n_frames} volumes")
-    brain, voxels, voxels_of_mask = brain_of_grid(bold, mask, grid)
-    sampler = linear_sampler(voxels, bold.shape)
-    frames = new_frames((bold.n_frames - dummy_scans, len(brain)), work_dir)
-    done = 0
-    for block in bold.blocks(first=dummy_scans):
-        placed = sampler(block)
-        frames[done : done + len(placed)] = placed
-        done += len(placed)
+    """`to_model_grid` for an opened run; ``clean`` may change the placed frames before time and normalisation."""
+    n_dummies = timing.dummy_scans
+    if not 0 <= n_dummies < bold.n_frames:
+        raise NeurostormError(f"{bold.name}: cannot drop {n_dummies} dummy scans of {bold.n_frames} volumes")
+    brain = brain_of_grid(bold, mask, grid, space)
+    sampler = make_sampler(brain.voxels, bold.shape, interpolation)
+    frames = FrameStore(len(brain.indices), work_dir)
+    for block in bold.blocks(n_dummies, BLOCK):
+        placed = sampler(without_undefined(block, bold, brain))
+        frames.append(placed)
         if progress:
-            progress(done, len(frames))
-    finite = np.isfinite(frames.sum(axis=0, dtype=np.float64))
-    if not finite.all():
-        raise NeurostormError(
-            f"{bold.name}: {(~finite).sum()} brain voxels hold NaN or infinity; "
-            "find out which step wrote them, or take them out of the brain mask"
-        )
-    times = time_map(len(frames), repetition_time, target_repetition_time)
-    mean, std, minimum = brain_statistics(frames, times)
-    if not std > 1e-6 * abs(mean):  # rounding alone makes a constant run differ by less
+            progress(len(frames), bold.n_frames - n_dummies)
+    cleaned = clean(frames) if clean else {}
+    times = time_map(len(frames), timing.repetition_time, timing.target)
+    statistics = brain_statistics(frames, times)
+    if not statistics.std > 1e-6 * abs(statistics.mean):  # rounding alone makes a constant run differ by less
         raise NeurostormError(
             f"{bold.name}: the signal is the same everywhere in the brain; there is nothing to encode"
         )
     steps = {
-        "Interpolation": "none (voxels coincide)" if sampler.weights is None else "linear",
-        "SourceRepetitionTime": repetition_time,
-        "SourceRepetitionTimeFrom": repetition_time_source,
+        "InputSpace": space.name,
+        "Transforms": [path.name for path in space.transforms],
+        "Interpolation": "none (voxels coincide)" if sampler.weights is None else interpolation,
+        "BrainVoxels": len(brain.indices),
+        "BrainOutsideGrid": brain.outside,
+        "BrainInTemplate": brain.overlap,
+        "SourceRepetitionTime": timing.repetition_time,
+        "SourceRepetitionTimeFrom": timing.source,
         "SourceVolumes": bold.n_frames,
-        "DummyScansDropped": dummy_scans,
-        "TargetRepetitionTime": target_repetition_time if target_repetition_time is not None else "native",
+        "StartTime": timing.start_time,
+        "DummyScansDropped": n_dummies,
+        **cleaned,
+        "TargetRepetitionTime": timing.target if timing.target is not None else "native",
         "RepetitionTime": times.repetition_time,
         "Frames": len(times),
         "Negatives": "set to 0",
-        "Normalisation": {"Method": "z-score over brain voxels and frames", "Mean": mean, "StandardDeviation": std},
+        "Normalisation": {
+            "Method": "z-score over brain voxels and frames",
+            "Mean": statistics.mean,
+            "StandardDeviation": statistics.std,
+        },
         "Background": "smallest value in the brain",
-        "BrainVoxels": len(brain),
-        "BrainOutsideGrid": brain_outside(grid, voxels_of_mask),
     }
     return PlacedRun(
         grid=grid,
-        brain=brain,
+        brain=brain.indices,
         frames=frames,
         time_map=times,
-        first_frame_time=dummy_scans * repetition_time,
-        source_repetition_time=repetition_time,
-        mean=mean,
-        std=std,
-        minimum=minimum,
+        first_frame_time=timing.start_time + n_dummies * timing.repetition_time,
+        mean=statistics.mean,
+        std=statistics.std,
+        minimum=statistics.minimum,
+        maximum=statistics.maximum,
         steps=steps,
-        notes=[*bold.notes, *warnings],
+        notes=[*bold.notes, *notes, *brain.notes],
     )
 
 
-def new_frames(shape: tuple, work_dir: Optional[Path]) -> np.ndarray:
-    """Room for (frames, voxels) float32: in memory, or beyond `IN_MEMORY` bytes in a nameless file of ``work_dir``."""
-    size = 4 * math.prod(shape)
-    if work_dir is None or size <= IN_MEMORY:
-        return np.empty(shape, dtype=np.float32)
-    try:
-        file = tempfile.TemporaryFile(dir=work_dir)  # noqa: SIM115 (lives as long as the array)
-        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and a crash once it is mapped
-    except OSError as error:
-        raise NeurostormError(f"--work-dir {work_dir}: no room for {size / 2**20:.0f} MiB ({error.strerror})") from None
-    return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
+def without_undefined(block: np.ndarray, bold: Bold, brain: "Brain") -> np.ndarray:
+    """NaN and infinity outside the brain become 0, so that interpolation at its edge does not spread them.
+
+    Raises
+    ------
+    NeurostormError
+        If they are in the brain.
+    """
+    if np.isfinite(block.sum(dtype=np.float64)):
+        return block
+    undefined = ~np.isfinite(block)
+    index = np.indices(bold.shape).reshape(3, -1, order="F").T
+    in_brain = nearest(brain.mask, apply_affine(np.linalg.inv(brain.mask_affine) @ bold.affine, index))
+    n = int(undefined[in_brain].any(axis=1).sum())
+    if n:
+        raise NeurostormError(
+            f"{bold.name}: {n} brain voxels hold NaN or infinity; "
+            "find out which step wrote them, or take them out of the brain mask"
+        )
+    return np.where(undefined, np.float32(0), block)
 
 
-def brain_of_grid(bold: Bold, mask, grid: Grid) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
-    """Find the grid's brain voxels and where they are in the run.
+@dataclass(frozen=True)
+class Brain:
+    """The brain voxels of the grid.
 
-    Returns
-    -------
-    brain : (n,) int array
-        Indices into the flattened (C order) grid.
+    Attributes
+    ----------
+    indices : (n,) int array
+        In the flattened (C order) grid.
     voxels : (n, 3) array
-        Their coordinates in the run, in voxels.
-    world : (m, 3) array
-        World coordinates of all brain voxels of the mask, mm.
+        Where they are in the run, in voxels.
+    outside : float
+        Share of the brain that lies beyond the grid (looked at every second voxel, as far as `FAR`).
+    overlap : float or None
+        Share of the placed brain that lies in the template's brain; `None` where no transform was applied.
+    notes : list of str
+    mask, mask_affine : arrays
+        The mask as it was read.
+    """
+
+    indices: np.ndarray
+    voxels: np.ndarray
+    outside: float
+    overlap: Optional[float]
+    notes: list
+    mask: np.ndarray
+    mask_affine: np.ndarray
+
+
+def brain_of_grid(bold: Bold, mask, grid: Grid, space: Space) -> Brain:
+    """Take the run's brain mask through the same way as its signal; nearest neighbour.
+
+    Raises
+    ------
+    NeurostormError
+        If the mask does not fit the run, or the brain does not come to lie where the template's is.
     """
     in_mask, mask_affine, mask_name = read_mask(mask)
-    if in_mask.shape != bold.shape:
-        raise NeurostormError(
-            f"{mask_name} has {_by(in_mask.shape)} voxels, {bold.name} {_by(bold.shape)}; the mask of another space or "
-            "resolution? Give the brain mask that fMRIPrep wrote beside this run"
+    maps = space.read()
+    notes = []
+    if in_mask.shape != bold.shape or not np.allclose(mask_affine, bold.affine, atol=1e-3):
+        notes.append(
+            f"{Path(mask_name).name} is on another grid of voxels ({_by(in_mask.shape)}) than the run "
+            f"({_by(bold.shape)}): it is resampled to it"
         )
-    ijk = np.indices(grid.shape).reshape(3, -1).T
-    world = apply_affine(grid.matrix, ijk)
-    voxels = apply_affine(np.linalg.inv(bold.affine), world)
-    # A point halfway between two voxels goes to the one on its right, front or top: the same one however stored.
-    of_mask = apply_affine(np.linalg.inv(mask_affine), world + HALFWAY)
-    is_brain = nearest(in_mask, of_mask) & inside(voxels, bold.shape)
+
+    def look_up(index: np.ndarray) -> "tuple[np.ndarray, np.ndarray]":
+        """Which grid voxels are brain, and where they are in the run."""
+        world = map_points(maps, apply_affine(grid.matrix, index))
+        voxels = apply_affine(np.linalg.inv(bold.affine), world)
+        # A point halfway between two voxels goes to the one on its right, front or top: the same one however stored.
+        of_mask = apply_affine(np.linalg.inv(mask_affine), world + HALFWAY)
+        return nearest(in_mask, of_mask) & inside(voxels, bold.shape), voxels
+
+    is_brain, voxels = look_up(np.indices(grid.shape).reshape(3, -1).T)
     if not is_brain.any():
         raise NeurostormError(
             f"{mask_name}: none of its brain lies in the grid '{grid.name}' ({grid.template}); "
-            "the header's affine does not put this run in that template"
+            + _likely_cause(space, "the header's affine does not put this run in that template")
         )
-    brain = np.flatnonzero(is_brain)
-    return brain, voxels[brain], apply_affine(mask_affine, np.argwhere(in_mask))
+    beyond = np.stack(np.meshgrid(*(np.arange(-FAR, n + FAR, 2) for n in grid.shape), indexing="ij"), axis=-1).reshape(
+        -1, 3
+    )
+    beyond = beyond[~inside(beyond, grid.shape)]
+    n_outside = 8 * int(look_up(beyond)[0].sum())
+    overlap = None
+    if maps:
+        overlap = float(template_brain(grid)[is_brain].mean())
+        if overlap < PLAUSIBLE_OVERLAP:
+            raise NeurostormError(
+                f"{mask_name}: after the transforms only {overlap:.0%} of the brain lies in the brain of "
+                f"{grid.template}; " + _likely_cause(space, "the space of the run is not the one its name says")
+            )
+        if overlap < GOOD_OVERLAP:
+            notes.append(f"only {overlap:.0%} of the brain lies in the brain of {grid.template}: look at the alignment")
+    indices = np.flatnonzero(is_brain)
+    outside = n_outside / (n_outside + len(indices))
+    if outside > MUCH_OUTSIDE:
+        notes.append(f"{outside:.0%} of the brain lies beyond the grid: look at the alignment")
+    return Brain(indices, voxels[indices], outside, overlap, notes, in_mask, mask_affine)
 
 
-def brain_outside(grid: Grid, world: np.ndarray) -> float:
-    """Share of the brain's voxels, given in world coordinates, that the grid does not cover."""
-    return float(1 - inside(apply_affine(np.linalg.inv(grid.matrix), world), grid.shape).mean())
+@lru_cache(maxsize=4)
+def template_brain(grid: Grid) -> np.ndarray:
+    """Which grid voxels are brain in the MNI152 that nilearn ships; (voxels,) bool.
+
+    It is yet another MNI152 (2009a symmetric), near enough to tell whether a brain came to lie where a brain is:
+    98 % of the brains of MNI152NLin6Asym and MNI152NLin2009cAsym lie in it.
+    """
+    from nilearn.datasets import load_mni152_brain_mask
+
+    mask = load_mni152_brain_mask(resolution=2)
+    world = apply_affine(grid.matrix, np.indices(grid.shape).reshape(3, -1).T)
+    return nearest(np.asarray(mask.dataobj) > 0, apply_affine(np.linalg.inv(mask.affine), world))
 
 
-def brain_statistics(frames: np.ndarray, times: TimeMap, block: int = 16) -> "tuple[float, float, float]":
-    """Mean, standard deviation and minimum over all voxels and resampled frames, negatives as 0."""
-    total, squares, smallest = 0.0, 0.0, np.inf
+@dataclass(frozen=True)
+class Statistics:
+    """Of the signal in the brain."""
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+
+
+def brain_statistics(frames: FrameStore, times: TimeMap) -> Statistics:
+    """Statistics over all voxels and resampled frames, negatives as 0."""
+    total, squares, smallest, largest = 0.0, 0.0, np.inf, -np.inf
     # deviations from a nearby value, not from 0, so that the squares keep their digits
-    near = float(np.maximum(frames[0], 0).mean(dtype=np.float64))
-    for start in range(0, len(times), block):
-        signal = np.maximum(times(frames, start, start + block), 0)
-        smallest = min(smallest, float(signal.min()))
+    near = float(np.maximum(frames[0:1], 0).mean(dtype=np.float64))
+    for start in range(0, len(times), BLOCK):
+        signal = np.maximum(times(frames, start, start + BLOCK), 0)
+        smallest, largest = min(smallest, float(signal.min())), max(largest, float(signal.max()))
         signal -= np.float32(near)
         total += float(signal.sum(dtype=np.float64))
         squares += float(np.einsum("ij,ij->", signal, signal, dtype=np.float64))
-    n = len(times) * frames.shape[1]
+    n = len(times) * frames.n_voxels
     mean = total / n
-    return near + mean, float(np.sqrt(max(squares / n - mean**2, 0.0))), smallest
+    return Statistics(near + mean, float(np.sqrt(max(squares / n - mean**2, 0.0))), smallest, largest)
+
+
+def _likely_cause(space: Space, otherwise: str) -> str:
+    if not space.transforms:
+        return otherwise
+    names = ", ".join(path.name for path in space.transforms)
+    return f"a transform is of another subject, or its from and to are swapped: check {names}"
 
 
 def _by(shape: tuple) -> str:

@@ -1,25 +1,49 @@
 """The data set's own files: dataset_description.json and .bidsignore."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from neurostorm_bids import __version__
+from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.write.atomic import write_text
 from neurostorm_bids.write.sidecars import read_json, write_sidecar
 
 BIDS_VERSION = "1.10.0"
-IGNORED = ("*_embeddings.tsv", "*_embeddings.json", "*_predictions.tsv", "*_predictions.json", ".neurostorm.lock")
+IGNORED = (
+    "*_embeddings.tsv",
+    "*_embeddings.json",
+    "*_predictions.tsv",
+    "*_predictions.json",
+    ".neurostorm.lock",
+    "work",
+)
 CITATION = (
     "Please cite Wang et al. (2026), Towards a general-purpose foundation model for functional MRI analysis, "
     "Nature Biomedical Engineering, https://doi.org/10.1038/s41551-026-01666-y"
 )
 
 
-def lock(out_dir: Path) -> FileLock:
-    """The lock that writers of files shared by several processes hold."""
-    return FileLock(out_dir / ".neurostorm.lock", timeout=120)
+LOCK = ".neurostorm.lock"
+
+
+@contextlib.contextmanager
+def lock(out_dir: Path) -> Iterator[None]:
+    """Hold the lock of files that several processes write.
+
+    Raises
+    ------
+    NeurostormError
+        If another process holds it for two minutes.
+    """
+    try:
+        with FileLock(out_dir / LOCK, timeout=120):
+            yield
+    except Timeout:
+        raise NeurostormError(f"another process holds {out_dir / LOCK} for two minutes; is it hanging?") from None
 
 
 def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") -> None:
@@ -27,13 +51,15 @@ def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") ->
     path = out_dir / "dataset_description.json"
     with lock(out_dir):
         before = read_json(path)
-        links = before.get("DatasetLinks", {}) | {dataset.link: dataset.path.as_uri()}
+        known = before.get("DatasetLinks")
+        links = (known if isinstance(known, dict) else {}) | {dataset.link: dataset.path.as_uri()}
         if dataset.raw is not None:
             links["raw"] = dataset.raw.as_uri()
         sources = [{"URL": uri} for uri in sorted(set(links.values()))]
         for source in sources:
             if source["URL"] == dataset.path.as_uri() and dataset.description.get("DatasetDOI"):
                 source["DOI"] = dataset.description["DatasetDOI"]
+        earlier = _said_of_models(before)
         content = {
             "Name": "NeuroSTORM embeddings and predictions",
             "BIDSVersion": BIDS_VERSION,
@@ -43,7 +69,7 @@ def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") ->
                 {
                     "Name": "neurostorm_bids",
                     "Version": __version__,
-                    "Description": "; ".join(["NeuroSTORM run on preprocessed BOLD", *warnings]),
+                    "Description": "; ".join(["NeuroSTORM run on preprocessed BOLD", *sorted({*earlier, *warnings})]),
                 }
             ],
             "SourceDatasets": sources,
@@ -56,3 +82,10 @@ def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") ->
         lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
         if missing := [line for line in IGNORED if line not in lines]:
             write_text(ignore, "\n".join([*lines, *missing]) + "\n")
+
+
+def _said_of_models(description: dict) -> "list[str]":
+    """Warnings on models that an earlier call wrote, such as that they are untrained: their files are still there."""
+    made = description.get("GeneratedBy")
+    said = made[0].get("Description") if isinstance(made, list) and made and isinstance(made[0], dict) else None
+    return [part for part in str(said or "").split("; ") if part.startswith("model ")]

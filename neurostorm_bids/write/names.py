@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurostorm_bids.find.runs import Run
+from neurostorm_bids.place.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,37 @@ class RunOutputs:
         return self._file("predictions.tsv")
 
 
+GRIDS = "neurostorm-grids"  # folder of the int8 stores in the work folder
+
+
+@dataclass(frozen=True)
+class GridOutputs:
+    """The files of one placed run."""
+
+    run: Run
+    grid: Grid
+
+    @property
+    def _stem(self) -> str:
+        label = "".join(part.title() if i else part for i, part in enumerate(self.grid.name.split("-")))
+        return f"{self.run.name}_space-{self.grid.template}_res-2_desc-{label}_bold"
+
+    @property
+    def nifti(self) -> Path:
+        """Relative to the output folder."""
+        return self.run.folder / f"{self._stem}.nii.gz"
+
+    @property
+    def int8(self) -> Path:
+        """Relative to the work folder."""
+        return Path(GRIDS) / self.run.folder / f"{self._stem}.npy"
+
+
 def subject_embeddings(subject: str, space: str, label: str) -> Path:
     """The subject's table, one row per run, relative to the output folder."""
     return Path(f"sub-{subject}") / f"sub-{subject}_space-{space}_desc-{label}_embeddings.tsv"
 
 
 def sidecar_of(table: Path) -> Path:
-    """The JSON beside a table."""
-    return table.with_suffix(".json")
+    """The JSON beside a file."""
+    return table.with_name(table.name.removesuffix(".gz").rsplit(".", 1)[0] + ".json")

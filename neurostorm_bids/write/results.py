@@ -8,14 +8,15 @@ import numpy as np
 from neurostorm_bids import __version__
 from neurostorm_bids.encode.load import Model
 from neurostorm_bids.encode.task import Prediction
+from neurostorm_bids.encode.windows import WindowMotion
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.find.runs import BoldFile, Run
+from neurostorm_bids.find.runs import Run
 from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.place.placed import PlacedRun
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.description import lock
-from neurostorm_bids.write.names import RunOutputs, sidecar_of, subject_embeddings
+from neurostorm_bids.write.names import GridOutputs, RunOutputs, sidecar_of, subject_embeddings
 from neurostorm_bids.write.sidecars import (
     fingerprint,
     model_entry,
@@ -33,6 +34,20 @@ from neurostorm_bids.write.tables import (
     write_table,
 )
 
+# Settings that change the numbers, beside grid, model and task
+DECIDING = (
+    "target_tr",
+    "repetition_time",
+    "dummy_scans",
+    "window_stride",
+    "template_warp",
+    "interpolation",
+    "register",
+    "denoise",
+    "fd_threshold",
+    "max_censored",
+)
+
 
 def hash_of(grid: Grid, model: Model, settings: Settings) -> str:
     """Digest of all settings that the numbers depend on."""
@@ -42,54 +57,49 @@ def hash_of(grid: Grid, model: Model, settings: Settings) -> str:
             "grid": grid.describe(),
             "weights": model.sha256,
             "task": repr(model.task),
-            "target_tr": settings.target_tr,
-            "repetition_time": settings.repetition_time,
-            "dummy_scans": settings.dummy_scans,
-            "window_stride": settings.window_stride,
+            **{name: getattr(settings, name) for name in DECIDING},
         }
     )
 
 
-def is_finished(out_dir: Path, run: Run, source: BoldFile, grid: Grid, model: Model, settings: Settings) -> bool:
+def is_finished(out_dir: Path, run: Run, inputs: "list[Path]", grid: Grid, model: Model, settings: Settings) -> bool:
     """Whether a run was written with these settings from these files.
 
     The sidecar of the embeddings is written last, so that it vouches for the other files.
     """
     outputs = RunOutputs(run, grid.template, model.label)
     sidecar = read_json(out_dir / sidecar_of(outputs.embeddings))
-    tables = [outputs.embeddings] + ([outputs.predictions] if model.task else [])
+    files = [out_dir / outputs.embeddings] + ([out_dir / outputs.predictions] if model.task else [])
+    if settings.save_grid:
+        saved = GridOutputs(run, grid)
+        files += [out_dir / saved.nifti, settings.work / saved.int8]
     try:
-        inputs = fingerprint(input_files(run, source))
+        unchanged = sidecar.get("InputFiles") == fingerprint(inputs)
     except OSError:  # something is missing: the run itself will say what
         return False
     return (
-        sidecar.get("SettingsHash") == hash_of(grid, model, settings)
-        and sidecar.get("InputFiles") == inputs
-        and all((out_dir / table).is_file() for table in tables)
+        unchanged
+        and sidecar.get("SettingsHash") == hash_of(grid, model, settings)
+        and all(file.is_file() for file in files)
     )
-
-
-def input_files(run: Run, source: BoldFile) -> "list[Path]":
-    """Every file that a run's results are made from."""
-    optional = [path for path in (source.sidecar, run.confounds) if path is not None and path.is_file()]
-    return [source.path, source.mask, *optional]
 
 
 def write_run(
     out_dir: Path,
     run: Run,
-    source: BoldFile,
+    inputs: "list[Path]",
     dataset: Dataset,
     placed: PlacedRun,
     model: Model,
     settings: Settings,
     starts: np.ndarray,
     embeddings: np.ndarray,
-    motion: np.ndarray,
+    motion: WindowMotion,
     prediction: Optional[Prediction],
 ) -> None:
     """Write one run's tables and sidecars for one model."""
     outputs = RunOutputs(run, placed.grid.template, model.label)
+    censored = motion.censored(settings.max_censored)
     stride = settings.window_stride or model.n_frames
     provenance = {
         "Description": f"NeuroSTORM embeddings, one row per window of {model.n_frames} frames",
@@ -101,14 +111,22 @@ def write_run(
             "Stride": stride,
             "Count": len(starts),
             "FramesNotUsed": int(len(placed.time_map) - starts[-1] - model.n_frames),
+            "Censored": int(censored.sum()),
+            "FramewiseDisplacementThreshold": settings.fd_threshold,
+            "MaxCensoredFraction": settings.max_censored,
         },
         "Notes": placed.notes,
-        "Sources": [dataset.uri(path) for path in input_files(run, source)],
+        "Sources": [dataset.uri(path) for path in inputs],
         "SoftwareVersions": software_versions(),
         "RandomSeed": settings.random_seed,
     }
-    if prediction is not None:
-        table, columns = stamped(*predictions_table(prediction, len(starts)), model.warning)
+    # The sidecar vouches for the tables: while they change it is not there.
+    (out_dir / sidecar_of(outputs.embeddings)).unlink(missing_ok=True)
+    if prediction is None:
+        for path in (outputs.predictions, sidecar_of(outputs.predictions)):
+            (out_dir / path).unlink(missing_ok=True)
+    else:
+        table, columns = stamped(*predictions_table(prediction, int((~censored).sum())), model.warning)
         task = {"Kind": model.task.kind, "LabelMean": model.task.label_mean, "LabelStd": model.task.label_std}
         write_table(out_dir / outputs.predictions, table)
         write_sidecar(
@@ -116,17 +134,26 @@ def write_run(
             {**provenance, "Description": "NeuroSTORM prediction of the run", "Task": task, **columns},
         )
     duration = model.n_frames * placed.repetition_time
-    table, columns = stamped(*embeddings_table(embeddings, placed.frame_times[starts], duration, motion), model.warning)
+    table, columns = stamped(
+        *embeddings_table(embeddings, placed.frame_times[starts], duration, motion, censored), model.warning
+    )
     write_table(out_dir / outputs.embeddings, table)
     finished = {
         "SettingsHash": hash_of(placed.grid, model, settings),
-        "InputFiles": fingerprint(input_files(run, source)),
+        "InputFiles": fingerprint(inputs),
     }
     write_sidecar(out_dir / sidecar_of(outputs.embeddings), {**provenance, **finished, **columns})
 
 
-def collect_subject(out_dir: Path, subject: str, grid: Grid, model: Model, settings: Settings) -> "list[str]":
+def collect_subject(
+    out_dir: Path, subject: str, grid: Grid, model: Model, settings: Settings, failed: "set[str]" = frozenset()
+) -> "list[str]":
     """Write a subject's table from all its runs that were written with these settings, by this call or earlier ones.
+
+    Parameters
+    ----------
+    failed : set of str
+        Names of runs that failed in this call: what an earlier call wrote of them is left out.
 
     Returns
     -------
@@ -140,6 +167,9 @@ def collect_subject(out_dir: Path, subject: str, grid: Grid, model: Model, setti
     with lock(out_dir):
         for path in sorted([*folder.glob(f"func/*{pattern}"), *folder.glob(f"ses-*/func/*{pattern}")]):
             name = path.name.removesuffix(pattern)
+            if name in failed:
+                notes.append(f"{name}: failed, so it is not in the table of sub-{subject}")
+                continue
             if read_json(sidecar_of(path)).get("SettingsHash") != wanted:
                 notes.append(f"{name}: written with other settings, so it is not in the table of sub-{subject}")
                 continue

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.encode.task import Prediction
+from neurostorm_bids.encode.windows import WindowMotion
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.write.atomic import replacing
 
 CHANNEL = "channel"
+CENSORED = "censored"
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -27,7 +29,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def embeddings_table(
-    embeddings: np.ndarray, onsets: np.ndarray, duration: float, displacement: np.ndarray
+    embeddings: np.ndarray, onsets: np.ndarray, duration: float, motion: WindowMotion, censored: np.ndarray
 ) -> "tuple[pd.DataFrame, dict]":
     """One row per window.
 
@@ -38,8 +40,9 @@ def embeddings_table(
         Seconds after the start of the run.
     duration : float
         Of a window, s.
-    displacement : (windows, 2) array
-        Mean and largest framewise displacement, mm; NaN where unknown.
+    motion : WindowMotion
+    censored : (windows,) bool array
+        Windows left out of the run's mean; written if there is a threshold.
 
     Returns
     -------
@@ -47,30 +50,35 @@ def embeddings_table(
     columns : dict
         Column name -> description, for the sidecar.
     """
-    table = pd.DataFrame(
-        {
-            "window": np.arange(1, len(onsets) + 1),
-            "onset": np.round(onsets, 6),
-            "duration": round(duration, 6),
-            "mean_framewise_displacement": displacement[:, 0],
-            "max_framewise_displacement": displacement[:, 1],
-        }
-    )
+    values = {
+        "window": np.arange(1, len(onsets) + 1),
+        "onset": np.round(onsets, 6),
+        "duration": round(duration, 6),
+        "mean_framewise_displacement": motion.mean,
+        "max_framewise_displacement": motion.largest,
+    }
     columns = {
         "window": {"Description": "Number of the window in the run, from 1"},
-        "onset": {"Description": "Time of the window's first frame after the first acquired volume", "Units": "s"},
+        "onset": {"Description": "Time of the window's first frame after the start of the run", "Units": "s"},
         "duration": {"Description": "Length of the window", "Units": "s"},
         "mean_framewise_displacement": {
-            "Description": "Mean framewise displacement over the window's frames, from the confounds of fMRIPrep",
+            "Description": "Mean framewise displacement over the volumes that the window is made from, from the confounds of fMRIPrep",
             "Units": "mm",
         },
         "max_framewise_displacement": {
-            "Description": "Largest framewise displacement over the window's frames",
+            "Description": "Largest framewise displacement over those volumes",
             "Units": "mm",
         },
     }
+    if motion.above is not None:
+        values |= {"high_motion_fraction": motion.above, CENSORED: censored.astype(int)}
+        columns["high_motion_fraction"] = {"Description": "Share of those volumes above --fd-threshold"}
+        columns[CENSORED] = {
+            "Description": "1: left out of the run's mean for head motion",
+            "Levels": {"0": "used", "1": "left out"},
+        }
     channels, about = _channels(embeddings)
-    return pd.concat([table, channels], axis=1), columns | about
+    return pd.concat([pd.DataFrame(values), channels], axis=1), columns | about
 
 
 def predictions_table(prediction: Prediction, n_windows: int) -> "tuple[pd.DataFrame, dict]":
@@ -80,6 +88,7 @@ def predictions_table(prediction: Prediction, n_windows: int) -> "tuple[pd.DataF
         "value": prediction.value,
         "unit": prediction.unit,
         **{f"probability_{name}": p for name, p in prediction.probabilities.items()},
+        **{f"output{i}": value for i, value in enumerate(prediction.outputs)},
         "spread": prediction.spread,
         "windows": n_windows,
     }
@@ -92,6 +101,10 @@ def predictions_table(prediction: Prediction, n_windows: int) -> "tuple[pd.DataF
             f"probability_{name}": {"Description": f"Probability of {name}, from the mean output over windows"}
             for name in prediction.probabilities
         },
+        **{
+            f"output{i}": {"Description": f"Raw output {i} of the head, mean over windows"}
+            for i in range(len(prediction.outputs))
+        },
         "spread": {"Description": f"Standard deviation over windows of {of_what}"},
         "windows": {"Description": "Number of windows averaged"},
     }
@@ -99,16 +112,20 @@ def predictions_table(prediction: Prediction, n_windows: int) -> "tuple[pd.DataF
 
 
 def subject_table(runs: "dict[str, pd.DataFrame]") -> "tuple[pd.DataFrame, dict]":
-    """One row per run and their mean, weighted by windows.
+    """One row per run and their mean, weighted by windows; censored windows count nowhere.
 
     Parameters
     ----------
     runs : dict
         Name of a run -> its table of windows.
     """
-    counts = np.array([len(table) for table in runs.values()])
-    means = np.stack([channels_of(table).mean(axis=0) for table in runs.values()])
-    embeddings = np.vstack([means, np.average(means, axis=0, weights=counts)])
+    used = [channels_of(table)[~censored_in(table)] for table in runs.values()]
+    counts = np.array([len(windows) for windows in used])
+    n_channels = used[0].shape[1]
+    unknown = np.full(n_channels, np.nan)  # a run without a window that may be used
+    means = [windows.mean(axis=0) if len(windows) else unknown for windows in used]
+    mean = np.concatenate(used).mean(axis=0) if counts.sum() else unknown
+    embeddings = np.vstack([*means, mean])
     table = pd.DataFrame({"run": [*runs, "mean"], "windows": [*counts, counts.sum()]})
     columns = {
         "run": {"Description": "The run, by its entities; 'mean' is the mean over runs, weighted by windows"},
@@ -116,6 +133,11 @@ def subject_table(runs: "dict[str, pd.DataFrame]") -> "tuple[pd.DataFrame, dict]
     }
     channels, about = _channels(embeddings)
     return pd.concat([table, channels], axis=1), columns | about
+
+
+def censored_in(table: pd.DataFrame) -> np.ndarray:
+    """Which rows of a table of windows are censored, (windows,) bool."""
+    return table[CENSORED].to_numpy() == 1 if CENSORED in table else np.zeros(len(table), dtype=bool)
 
 
 def channels_of(table: pd.DataFrame) -> np.ndarray:

@@ -1,0 +1,62 @@
+"""Keep a placed run: as a NIfTI for people, and as the int8 store that training reads."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+
+from neurostorm_bids.place.placed import PlacedRun
+from neurostorm_bids.write.atomic import replacing
+from neurostorm_bids.write.sidecars import write_sidecar
+
+FRAMES = 16  # written at a time
+
+
+def write_nifti(path: Path, run: PlacedRun) -> None:
+    """Write the z-scored run as NIfTI, int16 with a scale, in the grid's affine and with its repetition time."""
+    smallest, largest = run.background, (run.maximum - run.mean) / run.std
+    slope = float(largest - smallest) / 65000
+    intercept = float(largest + smallest) / 2
+    header = nib.Nifti1Header()
+    header.set_data_shape(run.shape)
+    header.set_data_dtype(np.int16)
+    header.set_sform(run.affine, code=4)  # 4: MNI space
+    header.set_qform(run.affine, code=4)
+    header.set_xyzt_units("mm", "sec")
+    header.set_zooms((*run.grid.voxel_size, run.repetition_time))
+    header.set_slope_inter(slope, intercept)
+    with replacing(path) as temporary, igzip.open(temporary, "wb", compresslevel=2) as file:
+        # nibabel leaves slope and offset to the writer of the data, which is us
+        header["vox_offset"] = header.single_vox_offset
+        header["scl_slope"], header["scl_inter"] = slope, intercept
+        file.write(header.binaryblock + bytes(header.single_vox_offset - len(header.binaryblock)))
+        for start in range(0, run.shape[3], FRAMES):
+            volumes = run.window(start, min(start + FRAMES, run.shape[3]))
+            file.write(np.round((volumes - intercept) / slope).astype("<i2").tobytes(order="F"))
+
+
+def write_int8(path: Path, run: PlacedRun) -> None:
+    """Write the z-scored run as NeuroSTORM's training reads it: int8, (T, X, Y, Z), scale = largest magnitude / 127.
+
+    ``path`` ends in .npy; the scale, the affine and the times stand in a JSON beside it.
+    """
+    largest = max(abs(float(run.background)), abs((run.maximum - run.mean) / run.std))
+    scale = largest / 127
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        n_frames = run.shape[3]
+        header = {"descr": "|i1", "fortran_order": False, "shape": (n_frames, *run.grid.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, n_frames, FRAMES):
+            volumes = run.window(start, min(start + FRAMES, n_frames))
+            file.write(np.round(np.moveaxis(volumes, -1, 0) / scale).astype(np.int8).tobytes())
+    write_sidecar(
+        path.with_suffix(".json"),
+        {
+            "Scale": scale,
+            "Background": float(run.background),
+            "RepetitionTime": run.repetition_time,
+            "FirstFrameTime": float(run.frame_times[0]),
+            "Grid": run.grid.describe(),
+        },
+    )
