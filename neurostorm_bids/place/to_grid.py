@@ -19,7 +19,7 @@ from neurostorm_bids.place.transforms import map_points, read_transform
 
 HALFWAY = 1e-4  # mm, beyond the rounding of affines in headers
 BLOCK = 16  # volumes read and placed at a time
-PLAUSIBLE_OVERLAP = 0.7  # share of the placed brain that lies in the template's; fMRIPrep's own masks reach 0.98
+PLAUSIBLE_OVERLAP = 0.8  # share of the placed brain that lies in the template's; fMRIPrep's own masks reach 0.98
 GOOD_OVERLAP = 0.9
 MUCH_OUTSIDE = 0.1
 FAR = 24  # voxels beyond the grid that are looked at for brain
