@@ -70,11 +70,6 @@ def participant(settings: Settings) -> int:
         for problem in outcome.problems:
             LOG.error("%s: %s", outcome.run, problem)
         outcomes.append(outcome)
-        if outcome.status == "failed" and settings.stop_on_first_crash:
-            LOG.error(
-                "stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes)
-            )
-            break
     if len(outcomes) < len(runs):
         LOG.error("stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes))
     failed = {outcome.run for outcome in outcomes if outcome.status == "failed"}

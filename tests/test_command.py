@@ -46,6 +46,9 @@ def settings_of(monkeypatch):
         ],
         ["in", "--participant-label", "01", "02", "03", "out", "participant"],
         ["in", "out", "--participant-label=01", "--participant-label", "02", "03", "--", "participant"],
+        ["--participant-label=01", "02", "03", "in", "out", "participant"],
+        ["--participant-label", "01", "02", "03", "in", "out", "participant", "-t", "rest", "nback"],
+        ["-t", "rest", "nback", "--participant-label", "01", "02", "03", "in", "out", "participant", "--force"],
     ],
 )
 def test_several_labels_wherever_they_stand(settings_of, args):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from neurostorm_bids import load_model
 from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig, from_windows, to_windows
 from neurostorm_bids.encode.scan import selective_scan
+from neurostorm_bids.errors import NeurostormError
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -229,6 +230,22 @@ def test_unreasonable_hyper_parameters_are_refused_or_defaulted(tmp_path, value)
         load_model(lightning(tmp_path / "x.ckpt", weights, **{**SMALL, "img_size": value}))
 
 
-def test_clip_of_another_length_is_refused():
-    with pytest.raises(Exception, match=r"takes \(batch, 1, X, Y, Z, 20\)"):
-        load_model("demo").embed(torch.zeros(1, 1, 96, 96, 96, 10))
+@pytest.mark.parametrize("name", ["window_size", "first_window_size", "last_layer_full_MSA"])
+def test_what_the_weights_do_not_tell_must_be_said(tmp_path, name):
+    hyper_parameters = {key: value for key, value in SMALL.items() if key != name}
+    with pytest.raises(NeurostormError, match=f"{name} is missing"):
+        load_model(lightning(tmp_path / "x.ckpt", random_network().state_dict(), **hyper_parameters))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 96, 96, 96, 10), (1, 1, 91, 109, 91, 20), (1, 96, 96, 96, 20)])
+def test_clips_of_another_shape_are_refused(shape):
+    with pytest.raises(NeurostormError, match="model 'demo' takes"):
+        load_model("demo").embed(torch.zeros(shape))
+
+
+def test_scaling_to_a_range_is_not_undone_as_a_mean_and_a_deviation(tmp_path):
+    weights = random_network(head="v1", n_outputs=1).state_dict()
+    scaled = {"label_mean": 30.0, "label_std": 4.0, "downstream_task_type": "regression"}
+    standard = load_model(lightning(tmp_path / "a.ckpt", weights, **SMALL, **scaled))
+    to_range = load_model(lightning(tmp_path / "b.ckpt", weights, **SMALL, **scaled, label_scaling_method="minmax"))
+    assert (standard.task.is_scaled_back, to_range.task.is_scaled_back) == (True, False)

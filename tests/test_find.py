@@ -326,3 +326,49 @@ def test_confounds_of_another_run_are_refused(tmp_path):
     (tmp_path / "x.tsv").write_text("framewise_displacement\n0.1\n")
     with pytest.raises(NeurostormError, match=r"x\.tsv has 1 rows, the run 12 volumes"):
         read_confounds(tmp_path / "x.tsv", 12)
+
+
+def test_raw_data_written_by_a_converter_is_raw(tmp_path):
+    made = {**RAW, "DatasetType": "raw", "GeneratedBy": [{"Name": "HeuDiConv"}]}
+    raw = dataset(tmp_path / "raw", ["sub-01/func/sub-01_task-rest_bold.nii.gz"], made)
+    dataset(raw / "derivatives" / "fmriprep", [bold()])
+    assert find_dataset(raw).path == raw / "derivatives" / "fmriprep"
+
+
+def test_a_subject_without_bold_that_was_asked_for_is_told(tmp_path):
+    found = find_dataset(dataset(tmp_path / "d", [bold("01"), "sub-02/anat/sub-02_desc-preproc_T1w.nii.gz"]))
+    _, problems = find_runs(found, Selection(subjects=("01", "02")))
+    assert len(problems) == 1
+    assert "for sub-02 in" in problems[0]
+    assert find_runs(found, Selection())[1] == []
+
+
+def test_confounds_of_a_single_echo_are_those_of_the_run(tmp_path):
+    files = [bold(middle="task-a_echo-1"), "sub-01/func/sub-01_task-a_desc-confounds_timeseries.tsv"]
+    (run,), _ = find_runs(find_dataset(dataset(tmp_path / "d", files)), Selection())
+    assert run.confounds.name == "sub-01_task-a_desc-confounds_timeseries.tsv"
+
+
+def test_confounds_that_were_not_fetched_are_told(tmp_path):
+    folder = dataset(tmp_path / "d", [bold()])
+    link = folder / "sub-01/func/sub-01_task-rest_desc-confounds_timeseries.tsv"
+    link.symlink_to("/nowhere/annex")
+    (run,), _ = find_runs(find_dataset(folder), Selection())
+    with pytest.raises(NeurostormError, match=r"not fetched: .*confounds_timeseries\.tsv.*datalad get"):
+        read_confounds(run.confounds, 12)
+
+
+def test_command_line_and_filter_file_do_not_contradict(tmp_path):
+    found = find_dataset(dataset(tmp_path / "d", MANY))
+    with pytest.raises(NeurostormError, match="both choose the task"):
+        find_runs(found, Selection(tasks=("rest",), filters={"task": "nback"}))
+
+
+def test_an_index_of_other_or_older_data_is_told(tmp_path):
+    one, two = (find_dataset(dataset(tmp_path / name, [bold()])) for name in ("one", "two"))
+    find_runs(one, Selection(), tmp_path / "index")
+    with pytest.raises(NeurostormError, match=r"is of .*one, not of .*two; remove --bids-database-dir"):
+        find_runs(two, Selection(), tmp_path / "index")
+    dataset(tmp_path / "one", [bold("02")])
+    with pytest.raises(NeurostormError, match=r"older than sub-02"):
+        find_runs(one, Selection(), tmp_path / "index")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import subprocess
 import sys
 
@@ -178,25 +177,107 @@ def test_finished_runs_are_skipped_until_something_changes(two_subjects, narrow,
     assert again("--window-stride", "3") == [skipped, skipped, done]
 
 
-def test_a_killed_run_leaves_nothing_half_written(two_subjects, narrow, tmp_path, monkeypatch, neurostorm):
+def whole(path):
+    """Whether a file of ours was written to its end."""
+    text = path.read_text()
+    return text.endswith("\n") and (path.suffix != ".json" or json.loads(text))
+
+
+@pytest.mark.parametrize("moment", ["replace", "fsync"])
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_killed_between_any_two_writes(two_subjects, narrow, tmp_path, monkeypatch, neurostorm, moment, nth):
+    """A second call with other settings dies; what is there is whole, and the first settings are done again."""
     out = tmp_path / "out"
-    replaced = []
+    call = (two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "02")
+    neurostorm(*call)
+    finished = {path: path.read_bytes() for path in out.rglob("func/*") if path.suffix == ".tsv"}
+    real, calls = getattr(os, moment), []
 
-    def die(source, target):
-        if len(replaced) == 2:
+    def die(*args):
+        # the writes of the data set's description are the first; they do not change in a second call
+        calls.append(args)
+        if len(calls) == nth:
             raise KeyboardInterrupt
-        replaced.append(target)
-        os.rename(source, target)
+        return real(*args)
 
-    monkeypatch.setattr(os, "replace", die)
-    neurostorm(two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "02")
+    monkeypatch.setattr(os, moment, die)
+    neurostorm(*call, "--window-stride", "1")
     monkeypatch.undo()
-    assert not [path for path in content(out) if "embeddings" in path.name]
-    status, printed, _ = neurostorm(
-        two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "02"
-    )
+    assert len(calls) == nth
+    assert all(whole(path) for path in out.rglob("*") if path.suffix in (".tsv", ".json"))
+    assert not [path for path in out.rglob(".*.tsv.*")]
+    status, printed, _ = neurostorm(*call)
     assert status == 0
     assert "done" in printed
+    assert {path: path.read_bytes() for path in finished} == finished
+
+
+def test_a_killed_worker_fails_its_own_run_alone(two_subjects, narrow, tmp_path, monkeypatch, neurostorm):
+    """One run's process dies as if the kernel had killed it; the others are done."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "import neurostorm_bids.place.image as image\n"
+        "opened = image.Bold.blocks\n"
+        "def blocks(self, *args):\n"
+        "    if 'run-2' in self.name:\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return opened(self, *args)\n"
+        "image.Bold.blocks = blocks\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    status, printed, said = neurostorm(
+        two_subjects.path, tmp_path / "out", "participant", "--model", narrow, "--nprocs", "2"
+    )
+    assert status == 1
+    assert "sub-01_task-rest_run-2: its process was killed, probably for want of memory" in said
+    states = {line.split()[0]: line.split()[-1] for line in printed.splitlines()[1:4]}
+    assert states == {
+        "sub-01_task-rest_run-1": "done",
+        "sub-01_task-rest_run-2": "FAILED",
+        "sub-02_ses-a_task-rest": "done",
+    }
+
+
+def test_stop_on_first_crash_with_several_processes(tree, narrow, tmp_path, neurostorm):
+    for i in range(6):
+        tree.run(f"sub-{i:02d}_task-rest", data=signal(i))
+    next(tree.path.glob("sub-00/func/*brain_mask*")).unlink()
+    options = ("--nprocs", "2", "--stop-on-first-crash")
+    status, printed, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", narrow, *options)
+    listed = [line.split()[0] for line in printed.splitlines()[1:-1]]
+    written = {path.name.split("_space")[0] for path in (tmp_path / "out").rglob("func/*embeddings.tsv")}
+    assert status == 1
+    assert written == set(listed) - {"sub-00_task-rest"}
+    assert f"{6 - len(listed)} runs not done" in said
+
+
+def test_a_failed_run_s_old_result_leaves_the_subject_s_table(two_subjects, narrow, tmp_path, neurostorm):
+    call = (two_subjects.path, tmp_path / "out", "participant", "--model", narrow, "--participant-label", "01")
+    neurostorm(*call)
+    bold = next(two_subjects.path.glob("sub-01/func/*run-2*preproc_bold.nii.gz"))
+    bold.write_bytes(bold.read_bytes()[:5000])
+    status, _, said = neurostorm(*call)
+    assert status == 1
+    assert "run-2: failed, so it is not in the table of sub-01" in said
+    table = read_table(next((tmp_path / "out").glob("sub-01/*_embeddings.tsv")))
+    assert table["run"].tolist() == ["sub-01_task-rest_run-1", "mean"]
+
+
+def test_label_scaling_is_for_one_model(two_subjects, narrow, tmp_path, neurostorm):
+    options = ("--model", narrow, "demo", "--label-mean", "1", "--label-std", "1")
+    status, _, said = neurostorm(two_subjects.path, tmp_path / "out", "participant", *options)
+    assert status == 1
+    assert "--label-mean and --label-std are for one model" in said
+
+
+def test_a_head_of_unknown_meaning_is_written_raw(tree, tmp_path, neurostorm):
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"], head="v1", n_outputs=2)
+    path = lightning(tmp_path / "x.ckpt", network.state_dict(), **NARROW)
+    tree.run()
+    assert neurostorm(tree.path, tmp_path / "out", "participant", "--model", path)[0] == 0
+    row = read_table(next((tmp_path / "out").rglob("*predictions.tsv"))).iloc[0]
+    assert row["unit"].startswith("raw output of the head")
+    assert np.isfinite([row["output0"], row["output1"]]).all()
 
 
 def test_processes_in_parallel_write_the_same(two_subjects, narrow, tmp_path, neurostorm):
@@ -288,10 +369,14 @@ def test_multi_class_probabilities(tree, tmp_path, neurostorm):
     assert f"probability_{row['value']}" == max(probabilities, key=probabilities.get)
 
 
-def test_read_only_input(two_subjects, narrow, tmp_path):
-    """As another user would see it: nothing below the input can be written, not even by pybids."""
-    for path in sorted(two_subjects.path.rglob("*"), reverse=True):
-        path.chmod(path.stat().st_mode & ~stat.S_IWUSR & ~stat.S_IWGRP & ~stat.S_IWOTH)
+@pytest.mark.parametrize("database", [False, True])
+def test_nothing_is_written_to_the_input(two_subjects, narrow, tmp_path, database):
+    def state():
+        paths = [two_subjects.path, *two_subjects.path.rglob("*")]
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
+
+    before = state()
+    options = ["--bids-database-dir", tmp_path / "index"] if database else []
     command = [
         sys.executable,
         "-m",
@@ -302,9 +387,22 @@ def test_read_only_input(two_subjects, narrow, tmp_path):
         "--model",
         narrow,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=two_subjects.path)
     assert done.returncode == 0, done.stderr
-    assert "sub-02_ses-a_task-rest" in done.stdout
+    assert state() == before
+
+
+def test_neither_index_nor_work_go_into_the_input(tmp_path, narrow, neurostorm):
+    tree = Tree(tmp_path / "raw" / "derivatives" / "fmriprep")
+    tree.run()
+    for option in ("--bids-database-dir", "--work-dir"):
+        call = (tmp_path / "raw", tmp_path / "out", "participant", "--model", narrow, option, tmp_path / "raw" / "x")
+        status, _, said = neurostorm(*call)
+        assert status == 1
+        assert f"{option} {tmp_path / 'raw' / 'x'} is inside the input" in said
+    assert (
+        neurostorm(tmp_path / "raw", tmp_path / "raw/derivatives/neurostorm", "participant", "--model", narrow)[0] == 0
+    )
 
 
 def test_memory_limit(two_subjects, tmp_path, neurostorm):
