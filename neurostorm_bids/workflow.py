@@ -1,27 +1,17 @@
 """The participant level: find the runs, place each in the model's grid, encode it, write what came out."""
 
 import logging
-import math
-import os
-import random
-import resource
 import shutil
-import sys
 import tempfile
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Optional
 
 import numpy as np
-import torch
 
 from neurostorm_bids.encode.load import Model, load_model, with_label_scaling
 from neurostorm_bids.encode.task import interpret
-from neurostorm_bids.encode.windows import clip_bytes, encode, motion_of, window_starts
+from neurostorm_bids.encode.windows import encode, motion_of, window_starts
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset, find_dataset
 from neurostorm_bids.find.metadata import Confounds, denoising_confounds, number_in, read_confounds, read_sidecar
@@ -33,8 +23,10 @@ from neurostorm_bids.place.placed import PlacedRun
 from neurostorm_bids.place.store import FrameStore
 from neurostorm_bids.place.time import choose_repetition_time
 from neurostorm_bids.place.to_grid import Timing, place
-from neurostorm_bids.progress import Progress, start_logging
+from neurostorm_bids.pool import process
+from neurostorm_bids.progress import Progress
 from neurostorm_bids.report.summary import Outcome, summary_table
+from neurostorm_bids.resources import batch_size, prepare_process
 from neurostorm_bids.route import Route, choose_route, register
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.description import write_description
@@ -66,7 +58,7 @@ def participant(settings: Settings) -> int:
         LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")
     write_description(settings.out_dir, dataset, warnings_of(models))
     outcomes = []
-    for outcome in process(runs, dataset, settings):
+    for outcome in process(runs, process_run, dataset, settings):
         for problem in outcome.problems:
             LOG.error("%s: %s", outcome.run, problem)
         outcomes.append(outcome)
@@ -80,58 +72,6 @@ def participant(settings: Settings) -> int:
     print(summary_table(outcomes))
     print(f"Results are in {settings.out_dir}")
     return 1 if problems or len(outcomes) < len(runs) or any(o.status == "failed" for o in outcomes) else 0
-
-
-def process(runs: "list[Run]", dataset: Dataset, settings: Settings):
-    """Process every run, one after the other or ``nprocs`` at a time; yields their outcomes as they come."""
-    places = {run: f"{i}/{len(runs)}" for i, run in enumerate(runs, start=1)}
-    if settings.nprocs == 1 or len(runs) == 1:
-        for run in runs:
-            outcome = process_run(run, places[run], dataset, settings)
-            yield outcome
-            if outcome.status == "failed" and settings.stop_on_first_crash:
-                return
-        return
-    # A worker that the kernel kills (memory) takes its whole pool down: the runs that were under way are tried once
-    # more, each in a pool of its own, so that only the one at fault fails.
-    left = list(runs)
-    while left:
-        under_way = yield from _in_pool(left, settings.nprocs, places, dataset, settings)
-        for run in under_way:
-            if (yield from _in_pool([run], 1, places, dataset, settings)):
-                why = "its process was killed, probably for want of memory; give it more, or use a smaller --nprocs"
-                yield Outcome(run.name, "failed", problems=(why,))
-                if settings.stop_on_first_crash:
-                    return
-        if not under_way:
-            return
-
-
-def _in_pool(left: "list[Run]", n: int, places: dict, dataset: Dataset, settings: Settings):
-    """Process runs in a pool of processes, taking each out of ``left`` when it begins; yields outcomes.
-
-    Returns
-    -------
-    under_way : list of Run
-        Runs that were begun and not done when a process was killed; empty if none was.
-    """
-    futures, stop = {}, False
-    with ProcessPoolExecutor(
-        n, mp_context=get_context("spawn"), initializer=prepare_process, initargs=(settings,)
-    ) as pool:
-        while futures or (left and not stop):
-            while left and not stop and len(futures) < n:
-                run = left.pop(0)
-                futures[pool.submit(process_run, run, places[run], dataset, settings)] = run
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    return list(futures.values())
-                del futures[future]
-                stop = stop or (outcome.status == "failed" and settings.stop_on_first_crash)
-                yield outcome
-    return []
 
 
 def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> Outcome:
@@ -318,16 +258,6 @@ def load_models(settings: Settings) -> "list[Model]":
 _load_model = lru_cache(maxsize=None)(load_model)
 
 
-def prepare_process(settings: Settings) -> None:
-    """Threads, seeds and messages of this process."""
-    start_logging(settings.verbose)
-    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
-    torch.set_num_threads(settings.threads)
-    random.seed(settings.random_seed)
-    np.random.seed(settings.random_seed % 2**32)
-    torch.manual_seed(settings.random_seed)
-
-
 def selection_of(settings: Settings) -> Selection:
     """Which runs the settings ask for."""
     filters = read_filter_file(settings.bids_filter_file) if settings.bids_filter_file else None
@@ -371,38 +301,6 @@ def dummy_scans(settings: Settings, confounds: Optional[Confounds]) -> int:
     if settings.dummy_scans is not None:
         return settings.dummy_scans
     return confounds.non_steady_state if confounds is not None else 0
-
-
-def batch_size(model: Model, settings: Settings) -> int:
-    """Windows to encode at a time: more do not help a CPU, and each takes memory.
-
-    Raises
-    ------
-    NeurostormError
-        If ``mem_mb`` has no room for one.
-    """
-    wanted = settings.batch_size or (8 if model.device.type == "cuda" else 1)
-    if settings.mem_mb is None or model.device.type == "cuda":
-        return wanted
-    used = resident_mb()
-    left = settings.mem_mb / settings.nprocs - used
-    each = clip_bytes(model) / 2**20
-    if left < each:
-        needed = math.ceil((used + each) * settings.nprocs)
-        raise NeurostormError(
-            f"--mem-mb {settings.mem_mb} is too little: this run needs about {needed} MB with --nprocs {settings.nprocs}; "
-            "give more, or use a smaller --nprocs"
-        )
-    return min(wanted, int(left / each))
-
-
-def resident_mb() -> float:
-    """Memory that this process holds now, MiB."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # not Linux: the most it ever held
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return pages * resource.getpagesize() / 2**20
 
 
 def warnings_of(models: "list[Model]") -> "list[str]":

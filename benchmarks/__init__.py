@@ -1,0 +1,1 @@
+"""Measurements of neurostorm_bids that anyone can repeat: ``python -m benchmarks``."""

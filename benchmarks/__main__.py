@@ -1,0 +1,22 @@
+"""``python -m benchmarks [PART...]``: print tables of how fast the parts are."""
+
+import importlib
+import sys
+
+from benchmarks.measure import machine
+
+PARTS = ("placing",)
+
+
+def main() -> None:
+    """Run the parts named on the command line, or all."""
+    unknown = set(sys.argv[1:]) - set(PARTS)
+    if unknown:
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    print(machine())
+    for part in sys.argv[1:] or PARTS:
+        importlib.import_module(f"benchmarks.{part}").run()
+
+
+if __name__ == "__main__":
+    main()
