@@ -29,7 +29,7 @@ class Progress:
         self.close()
         LOG.info("%s: %s", self.title, text)
         if sys.stderr.isatty():
-            return self._on_terminal(text, unit)
+            return self._on_terminal(unit)
         started = last = time.monotonic()
 
         def advance(done: int, total: int) -> None:
@@ -42,10 +42,10 @@ class Progress:
 
         return advance
 
-    def _on_terminal(self, text: str, unit: str):
+    def _on_terminal(self, unit: str):
         from tqdm import tqdm
 
-        self.bar = tqdm(desc=f"{self.title}: {text}", unit=unit, leave=False, file=sys.stderr)
+        self.bar = tqdm(desc=self.title, unit=unit, leave=False, file=sys.stderr)
 
         def advance(done: int, total: int) -> None:
             self.bar.total = total
