@@ -286,13 +286,15 @@ class NeuroSTORM(nn.Module):
 
     def features(self, clips: Tensor) -> Tensor:
         """(B, 1, X, Y, Z, frames) -> (B, C, d, h, w, T); volumes of another size are first resized to `img_size`."""
+        from neurostorm_bids.encode import cpu  # which is written against this module
+
         size = self.config.img_size[:3]
         if tuple(clips.shape[2:5]) != tuple(size):  # the low-resolution variants
             b, c, *_, t = clips.shape
             frames = clips.movedim(-1, 1).reshape(b * t, c, *clips.shape[2:5])
             frames = F.interpolate(frames, size=size, mode="trilinear", align_corners=False)
             clips = frames.reshape(b, t, c, *size).movedim(1, -1)
-        return self.model(clips)
+        return cpu.features(self, clips) if cpu.available(self) else self.model(clips)
 
     def embed(self, clips: Tensor) -> Tensor:
         """(B, 1, X, Y, Z, frames) -> (B, C): the mean over all output tokens."""

@@ -1,0 +1,151 @@
+/* The two steps of Mamba that PyTorch has no quick operation for on a CPU: the causal depthwise convolution, and the
+ * selective scan with everything that surrounds it. Each call works on a range of sequences, on one thread: the caller
+ * splits the sequences over its threads. Plain C with vector types; on x86-64 Linux the loader picks the version for
+ * the processor. The numbers are those of scan.py, which says what is computed.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define MOST_STATES 256
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+INLINE vec splat(float x) { return x - (vec){0}; }
+
+/* n values from memory, the lanes beyond them 0 */
+INLINE vec load(const float *from, int64_t n)
+{
+    vec v = {0};
+    if (n >= LANES)
+        memcpy(&v, from, sizeof v);
+    else
+        memcpy(&v, from, (size_t)n * 4);
+    return v;
+}
+
+INLINE void store(float *to, vec v, int64_t n)
+{
+    if (n >= LANES)
+        memcpy(to, &v, sizeof v);
+    else
+        memcpy(to, &v, (size_t)n * 4);
+}
+
+INLINE vec smaller(vec a, vec b) { ivec m = a < b; return (vec)(((ivec)a & m) | ((ivec)b & ~m)); }
+INLINE vec larger(vec a, vec b) { ivec m = a > b; return (vec)(((ivec)a & m) | ((ivec)b & ~m)); }
+
+/* exp to 1 unit in the last place or two: x = n ln 2 + r, a polynomial in r (Cephes), and n put into the exponent */
+INLINE vec vexp(vec x)
+{
+    x = larger(smaller(x, splat(88.3f)), splat(-87.3f));
+    vec shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the sum's last bits are the rounded integer */
+    vec n = shifted - 12582912.0f;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return (vec)((ivec)p + ((ivec)shifted << 23));
+}
+
+INLINE vec silu(vec x)
+{
+    x = larger(x, splat(-88.0f)); /* 0 from there on, as exp(-x) overflows */
+    return x / (1.0f + vexp(-x));
+}
+
+/* out[s, t, :] = silu(bias + sum_k weight[k, :] * in[s, t - taps + 1 + k, :]), zeros before the start.
+ * in: rows of `row` floats, of which the first `channels` are read; out: rows of `channels`; weight: (taps, channels).
+ */
+FOR_EACH_PROCESSOR EXPORT void neurostorm_conv_silu(
+    const float *in, int64_t row, const float *weight, const float *bias, float *out,
+    int64_t sequences, int64_t length, int64_t channels, int64_t taps)
+{
+    for (int64_t s = 0; s < sequences; s++) {
+        const float *x = in + s * length * row;
+        float *y = out + s * length * channels;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            int64_t n = channels - c;
+            vec b = load(bias + c, n);
+            for (int64_t t = 0; t < length; t++) {
+                vec sum = b;
+                for (int64_t k = (t + 1 < taps ? taps - 1 - t : 0); k < taps; k++)
+                    sum += load(weight + k * channels + c, n) * load(x + (t - taps + 1 + k) * row + c, n);
+                store(y + t * channels + c, silu(sum), n);
+            }
+        }
+    }
+}
+
+/* The scan of LANES channels of one sequence; `states` is a constant wherever the compiler is to unroll. */
+INLINE void scan_lanes(
+    const float *u, const float *delta, const float *A, const float *bc, int64_t bc_row, const float *D,
+    const float *gate, int64_t gate_row, float *y, int64_t length, int64_t channels, int64_t n, int64_t states)
+{
+    vec h[MOST_STATES], a[MOST_STATES], skip = load(D, n);
+    for (int64_t i = 0; i < states; i++) {
+        h[i] = splat(0.0f);
+        a[i] = load(A + i * channels, n);
+    }
+    for (int64_t t = 0; t < length; t++) {
+        vec in = load(u + t * channels, n), step = load(delta + t * channels, n);
+        vec drive = step * in, sum = skip * in;
+        const float *B = bc + t * bc_row, *C = B + states;
+        for (int64_t i = 0; i < states; i++) {
+            h[i] = vexp(step * a[i]) * h[i] + drive * B[i];
+            sum += h[i] * C[i];
+        }
+        if (gate)
+            sum *= silu(load(gate + t * gate_row, n));
+        store(y + t * channels, sum, n);
+    }
+}
+
+/* y = (scan(u, delta, A, B, C) + D u) * silu(gate), for `sequences` sequences.
+ * u, delta, y: (sequences, length, channels). A: (states, channels). bc: rows of `bc_row` floats, B in the first
+ * `states` and C in the next. gate: rows of `gate_row` floats, or null.
+ */
+FOR_EACH_PROCESSOR EXPORT void neurostorm_scan(
+    const float *u, const float *delta, const float *A, const float *bc, int64_t bc_row, const float *D,
+    const float *gate, int64_t gate_row, float *y,
+    int64_t sequences, int64_t length, int64_t channels, int64_t states)
+{
+    for (int64_t s = 0; s < sequences; s++) {
+        int64_t at = s * length * channels;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            int64_t n = channels - c;
+            const float *g = gate ? gate + s * length * gate_row + c : 0;
+            if (states == 16)
+                scan_lanes(u + at + c, delta + at + c, A + c, bc + s * length * bc_row, bc_row, D + c, g, gate_row,
+                           y + at + c, length, channels, n, 16);
+            else
+                scan_lanes(u + at + c, delta + at + c, A + c, bc + s * length * bc_row, bc_row, D + c, g, gate_row,
+                           y + at + c, length, channels, n, states);
+        }
+    }
+}
+
+/* A Python module with nothing in it: it is how the library is built and found; ctypes calls the functions. */
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", 0, -1, 0, 0, 0, 0, 0};
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&definition); }

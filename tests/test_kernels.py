@@ -1,0 +1,141 @@
+"""The compiled kernels and the encoder built on them give the reference's numbers."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_encoder import random_network, textbook_scan
+
+from neurostorm_bids.encode import cpu, kernels
+from neurostorm_bids.encode.model import Mamba
+
+pytestmark = pytest.mark.skipif(kernels.library() is None, reason="installed without a compiler")
+
+
+def test_this_installation_has_the_kernels():
+    """On a machine with a compiler, as CI's, the build makes them."""
+    assert kernels.library() is not None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 40), st.integers(1, 50), st.integers(1, 40), st.integers(0, 2**31))
+def test_scan_of_any_size(n, length, channels, states, seed):
+    rng = torch.Generator().manual_seed(seed)
+    u, delta, gate = torch.randn(3, n, length, channels, generator=rng)
+    delta = F.softplus(3 * delta)
+    A = -torch.rand(channels, states, generator=rng) * 16
+    B, C = torch.randn(2, n, length, states, generator=rng)
+    D = torch.randn(channels, generator=rng)
+    wide = torch.cat([torch.randn(n, length, 3, generator=rng), B, C], dim=2)  # rows are part of longer rows
+    out = torch.full((n, length, channels), float("nan"))
+    expected = textbook_scan(u, delta, A, B, C) + D * u
+    kernels.scan(u, delta, A.T.contiguous(), wide[..., 3:], D, None, out)
+    assert (out - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max())
+    kernels.scan(u, delta, A.T.contiguous(), wide[..., 3:], D, gate, u)  # in place
+    expected = expected * F.silu(gate.double())
+    assert (u - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 30), st.integers(1, 50), st.integers(1, 6), st.integers(0, 2**31))
+def test_convolution_of_any_size(n, length, channels, taps, seed):
+    rng = torch.Generator().manual_seed(seed)
+    wide = torch.randn(n, length, 2 * channels, generator=rng)
+    x = wide[..., :channels]
+    conv = torch.nn.Conv1d(channels, channels, taps, groups=channels, padding=taps - 1)
+    out = torch.empty(n, length, channels)
+    kernels.conv_silu(x, conv.weight[:, 0].detach().T.contiguous(), conv.bias.detach(), out)
+    with torch.no_grad():
+        expected = F.silu(conv.double()(x.double().transpose(1, 2))[..., :length].transpose(1, 2))
+    assert (out - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max())
+
+
+@pytest.mark.parametrize("value", [-1e30, -200.0, -88.0, 0.0, 88.0, 200.0, 1e30])
+def test_extreme_gates_stay_finite_and_right(value):
+    ones = torch.ones(1, 2, 5)
+    out = torch.empty(1, 2, 5)
+    kernels.scan(ones, ones, -torch.ones(3, 5), torch.ones(1, 2, 6), torch.ones(5), torch.full((1, 2, 5), value), out)
+    plain = textbook_scan(ones, ones, -torch.ones(5, 3), torch.ones(1, 2, 3), torch.ones(1, 2, 3)) + 1
+    expected = plain * F.silu(torch.full((1, 2, 5), value).double())
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"prompt_len": 5},
+        {"img_size": (30, 42, 36, 5)},  # windows that do not divide, and merging that does not
+        {"img_size": (36, 30, 42, 7), "prompt_len": 3, "depths": (3, 2, 2)},
+        {"last_layer_full_MSA": False, "depths": (2, 3)},
+        {"embed_dim": 20, "in_chans": 2},
+        {"first_window_size": (2, 3, 4, 2), "window_size": (3, 2, 2, 4)},
+    ],
+)
+def test_the_encoder_by_windows_is_the_encoder(changes, threads):
+    network = random_network(**changes)
+    size = network.config.img_size
+    clips = torch.randn(2, network.config.in_chans, *size)
+    with torch.no_grad():  # without inference mode the reference runs
+        assert not cpu.available(network)
+        expected = network.features(clips)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            assert cpu.available(network)
+            features = network.features(clips)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert (features - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_memory_order_of_the_clip_does_not_matter():
+    network = random_network()
+    clip = torch.randn(1, 6, 24, 24, 24).movedim(1, -1)[:, None]  # time first in memory, as a placed run's windows
+    with torch.inference_mode():
+        assert torch.equal(network.features(clip), network.features(clip.contiguous()))
+
+
+def test_an_error_in_a_thread_is_raised_and_threads_are_given_back():
+    network, before = random_network(), torch.get_num_threads()
+    network.model.layers[0].blocks[0].norm1.weight.data = torch.ones(3)
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        network.features(torch.randn(1, 1, *network.config.img_size))
+    assert torch.get_num_threads() == before
+
+
+def test_gradients_go_the_reference_s_way():
+    network = random_network()
+    network.features(torch.randn(1, 1, *network.config.img_size)).sum().backward()
+    assert all(p.grad is not None for p in network.model.parameters() if p.requires_grad)
+
+
+def test_without_the_library_the_numbers_are_the_same(tmp_path):
+    code = (
+        "import sys; sys.path[:0] = ['tests', 'tests/golden']\n"
+        "import torch\n"
+        "from neurostorm_bids.encode import kernels\n"
+        "if sys.argv[1] == 'plain': kernels.find_spec = lambda name: None\n"
+        "from neurostorm_bids import load_model\n"
+        "torch.manual_seed(0)\n"
+        "torch.save(load_model('demo').embed(torch.randn(1, 1, 96, 96, 96, 20)), sys.argv[2])\n"
+    )
+    for way in ("plain", "compiled"):
+        subprocess.run([sys.executable, "-c", code, way, str(tmp_path / way)], check=True)
+    plain, compiled = (torch.load(tmp_path / way) for way in ("plain", "compiled"))
+    assert (plain - compiled).abs().max() < 1e-5 * plain.abs().max()
+    assert not torch.equal(plain, compiled)  # it was another way
+
+
+def test_states_beyond_the_kernel_s_room_take_the_reference():
+    network = random_network()
+    network.model.layers[0].blocks[0].mamba = Mamba(8, d_state=kernels.MOST_STATES + 1)
+    with torch.inference_mode():
+        assert not cpu.available(network)
