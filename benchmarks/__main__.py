@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.measure import machine
 
-PARTS = ("placing",)
+PARTS = ("placing", "encoding", "whole_run", "tree")
 
 
 def main() -> None:

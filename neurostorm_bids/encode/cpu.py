@@ -170,7 +170,7 @@ def _threads():
     """
     n = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(n) if n > 1 else None
+    pool = _pool(n) if n > 1 else None
 
     @torch.inference_mode()
     def worker(function: Callable, pieces: list) -> None:
@@ -193,6 +193,10 @@ def _threads():
     try:
         yield share
     finally:
-        if pool is not None:
-            pool.shutdown()
         torch.set_num_threads(n)
+
+
+@lru_cache(maxsize=1)
+def _pool(n: int) -> ThreadPoolExecutor:
+    """Threads that stay: new ones for every clip would each bring memory of their own."""
+    return ThreadPoolExecutor(n, thread_name_prefix="encode")

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 import torch
 
+from neurostorm_bids.encode import cpu
 from neurostorm_bids.encode.load import Model
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.place.placed import PlacedRun
@@ -29,9 +31,11 @@ def window_starts(n_frames: int, length: int, stride: int) -> np.ndarray:
 
 
 def clip_bytes(model: Model) -> int:
-    """Memory that encoding one window takes: measured, 50 arrays of the first stage's tokens and channels, float32."""
+    """Memory that encoding one window takes, measured in arrays of the first stage's tokens and channels, float32."""
     config = model.network.config
-    return 50 * 4 * math.prod(config.grid(0)) * config.n_frames * config.embed_dim
+    with torch.inference_mode():
+        n_arrays = 20 if cpu.available(model.network) else 50
+    return n_arrays * 4 * math.prod(config.grid(0)) * config.n_frames * config.embed_dim
 
 
 def encode(
@@ -71,10 +75,20 @@ def encode(
 
 
 def _batches(run: PlacedRun, starts: np.ndarray, length: int, batch_size: int) -> Iterator[torch.Tensor]:
-    """(B, 1, X, Y, Z, T) batches."""
-    for first in range(0, len(starts), batch_size):
+    """(B, 1, X, Y, Z, T) batches; the next one is made while the model works on the last."""
+
+    def make(first: int) -> torch.Tensor:
         windows = [run.window(start, start + length) for start in starts[first : first + batch_size]]
-        yield torch.from_numpy(np.stack(windows)[:, None])
+        # a lone window keeps its order in memory: stacking would copy it
+        return torch.from_numpy(windows[0][None, None] if len(windows) == 1 else np.stack(windows)[:, None])
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, 0)
+        for first in range(0, len(starts), batch_size):
+            batch = coming.result()
+            if first + batch_size < len(starts):
+                coming = pool.submit(make, first + batch_size)
+            yield batch
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,9 @@ class TimeMap:
             return needed[lower]
         upper = np.minimum(lower + 1, len(needed) - 1)
         share = fraction.astype(needed.dtype).reshape(-1, *[1] * (needed.ndim - 1))
-        # where nothing is mixed in, take the frame itself: an undefined neighbour (NaN) stays out
-        return np.where(share == 0, needed[lower], needed[lower] * (1 - share) + needed[upper] * share)
+        mixed = needed[lower]
+        mixed += share * (needed[upper] - mixed)
+        return mixed
 
 
 def time_map(n_frames: int, repetition_time: float, target: Optional[float]) -> TimeMap:

@@ -1,0 +1,101 @@
+"""Encoding: the selective scan and the whole encoder of the base model, each way there is, side by side."""
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.measure import in_own_process, print_table, side_by_side
+from neurostorm_bids.encode import kernels, model
+from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
+from neurostorm_bids.encode.scan import selective_scan
+
+WINDOWS, TOKENS, CHANNELS, STATES = 320, 256, 72, 16  # the first stage of one clip
+
+ONE_CLIP = """
+import torch
+from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
+network, clip = NeuroSTORM(NeuroSTORMConfig()).eval(), torch.randn(1, 1, 96, 96, 96, 20)
+with torch.inference_mode():
+    for _ in range(3):
+        network.embed(clip)
+"""
+
+
+def textbook_scan(u, delta, A, B, C):
+    """The reference as textbooks give it: all (windows, tokens, channels, states) coefficients are built first."""
+    decay = torch.exp(torch.einsum("sld,dn->sldn", delta, A))
+    drive = torch.einsum("sld,sln,sld->sldn", delta, B, u)
+    state, outputs = torch.zeros_like(drive[:, 0]), []
+    for step in range(u.shape[1]):
+        state = decay[:, step] * state + drive[:, step]
+        outputs.append(torch.einsum("sdn,sn->sd", state, C[:, step]))
+    return torch.stack(outputs, dim=1)
+
+
+def scan() -> None:
+    """The scan of one block of the first stage, whole machine."""
+    u, delta = torch.randn(2, WINDOWS, TOKENS, CHANNELS)
+    delta = F.softplus(delta - 3)
+    A = -torch.arange(1.0, STATES + 1).repeat(CHANNELS, 1)
+    BC = torch.randn(WINDOWS, TOKENS, 2 * STATES)
+    B, C = BC.split(STATES, dim=2)
+    D, out, by_state = torch.zeros(CHANNELS), torch.empty_like(u), A.T.contiguous()
+    n = torch.get_num_threads()
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(n)
+
+    def compiled() -> None:
+        parts = [slice(i * WINDOWS // n, (i + 1) * WINDOWS // n) for i in range(n)]
+        list(pool.map(lambda p: kernels.scan(u[p], delta[p], by_state, BC[p], D, None, out[p]), parts))
+
+    ways = {
+        "textbook": lambda: textbook_scan(u, delta, A, B, C),
+        "loop over tokens": lambda: selective_scan(u, delta, A, B, C),
+    }
+    if kernels.library() is not None:
+        ways["compiled"] = compiled
+    with torch.inference_mode():
+        seconds = side_by_side(ways, rounds=3)
+        assert torch.allclose(out, selective_scan(u, delta, A, B, C), atol=1e-4) or "compiled" not in ways
+    rows = [(name, f"{s:.3f}", f"{seconds['textbook'] / s:.0f}") for name, s in seconds.items()]
+    print_table(
+        f"Selective scan, {WINDOWS} windows x {TOKENS} tokens x {CHANNELS} channels x {STATES} states",
+        ("", "seconds", "times quicker"),
+        rows,
+    )
+
+
+def encoder() -> None:
+    """The base encoder, one clip."""
+    network, clip = NeuroSTORM(NeuroSTORMConfig()).eval(), torch.randn(1, 1, 96, 96, 96, 20)
+
+    def with_scan(function) -> None:
+        kept, model.selective_scan = model.selective_scan, function
+        try:
+            network.model(clip)
+        finally:
+            model.selective_scan = kept
+
+    with torch.inference_mode():
+        seconds = side_by_side(
+            {
+                "textbook scan": lambda: with_scan(textbook_scan),
+                "loop over tokens (no compiled kernels)": lambda: with_scan(selective_scan),
+                "as installed": lambda: network.features(clip),
+            },
+            rounds=3,
+        )
+    peak = in_own_process(ONE_CLIP)["peak_mb"]
+    rows = [(name, f"{s:.2f}", f"{seconds['textbook scan'] / s:.1f}") for name, s in seconds.items()]
+    print_table(
+        "Encoder of the base model, one clip of 96 x 96 x 96 x 20, fp32", ("", "seconds", "times quicker"), rows
+    )
+    print(f"\nPeak memory of a process that encodes one clip, PyTorch included: {peak:.0f} MB")
+
+
+def run() -> None:
+    """Everything about encoding."""
+    print(f"\nPyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+    scan()
+    encoder()

@@ -1,0 +1,44 @@
+"""Start-up: the help text, and the time until one subject's runs are known in data sets of growing size."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import in_own_process, print_table, side_by_side
+
+SIZES = (10, 1000, 10000)
+
+FIND = """
+from pathlib import Path
+from neurostorm_bids.find.dataset import find_dataset
+from neurostorm_bids.find.runs import Selection, find_runs
+import bids
+began = time.perf_counter()
+runs, _ = find_runs(find_dataset(Path(values["folder"])), Selection(subjects=("00005",)))
+result["find"] = time.perf_counter() - began
+assert len(runs) == 1
+"""
+
+
+def run() -> None:
+    """Everything about start-up."""
+    command = [sys.executable, "-m", "neurostorm_bids", "--help"]
+    seconds = side_by_side({"help": lambda: subprocess.run(command, check=True, capture_output=True)})["help"]
+    print(f"\n`neurostorm --help`: {seconds:.2f} s")
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        for n in SIZES:
+            folder = Path(name) / str(n)
+            for i in range(n):
+                func = folder / f"sub-{i:05d}" / "func"
+                func.mkdir(parents=True)
+                stem = f"sub-{i:05d}_task-rest_space-MNI152NLin6Asym_res-2_desc"
+                (func / f"{stem}-preproc_bold.nii.gz").touch()
+                (func / f"{stem}-brain_mask.nii.gz").touch()
+            made = {"Name": "tree", "BIDSVersion": "1.8.0", "DatasetType": "derivative"}
+            (folder / "dataset_description.json").write_text(json.dumps(made))
+            found = [in_own_process(FIND, folder=str(folder))["find"] for _ in range(3)]
+            rows.append((f"{n:,}", f"{sorted(found)[1]:.2f}"))
+    print_table("Finding one subject's runs", ("subjects in the data set", "seconds"), rows)
