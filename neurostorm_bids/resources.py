@@ -16,6 +16,8 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.progress import start_logging
 from neurostorm_bids.settings import Settings
 
+PLACING_MB = 400  # beside what the libraries take: measured on runs of 2 mm
+
 
 def prepare_process(settings: Settings) -> None:
     """Threads, seeds and messages of this process."""
@@ -27,27 +29,36 @@ def prepare_process(settings: Settings) -> None:
     torch.manual_seed(settings.random_seed)
 
 
-def batch_size(model: Model, settings: Settings) -> int:
-    """Windows to encode at a time: more do not help a CPU, and each takes memory.
+def check_memory(models: "list[Model]", settings: Settings) -> None:
+    """Say before the work begins that ``mem_mb`` is too little for it.
 
     Raises
     ------
     NeurostormError
-        If ``mem_mb`` has no room for one.
+        With what is needed.
     """
+    if settings.mem_mb is None:
+        return
+    of_one = resident_mb() + PLACING_MB + max(_window_mb(model) for model in models)
+    needed = math.ceil(of_one * settings.nprocs)
+    if settings.mem_mb < needed:
+        raise NeurostormError(
+            f"--mem-mb {settings.mem_mb} is too little: {settings.nprocs} run(s) at a time need about {needed} MB; "
+            "give more" + (", or use a smaller --nprocs" if settings.nprocs > 1 else "")
+        )
+
+
+def batch_size(model: Model, settings: Settings) -> int:
+    """Windows to encode at a time, as many as ``mem_mb`` has room for: more do not help a CPU, and each takes memory."""
     wanted = settings.batch_size or (8 if model.device.type == "cuda" else 1)
     if settings.mem_mb is None or model.device.type == "cuda":
         return wanted
-    used = resident_mb()
-    left = settings.mem_mb / settings.nprocs - used
-    each = clip_bytes(model) / 2**20
-    if left < each:
-        needed = math.ceil((used + each) * settings.nprocs)
-        raise NeurostormError(
-            f"--mem-mb {settings.mem_mb} is too little: this run needs about {needed} MB with --nprocs {settings.nprocs}; "
-            "give more, or use a smaller --nprocs"
-        )
-    return min(wanted, int(left / each))
+    left = settings.mem_mb / settings.nprocs - resident_mb()
+    return max(1, min(wanted, int(left / _window_mb(model))))
+
+
+def _window_mb(model: Model) -> float:
+    return clip_bytes(model) / 2**20
 
 
 def resident_mb() -> float:

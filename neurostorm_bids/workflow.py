@@ -9,6 +9,7 @@ from typing import Optional
 
 import numpy as np
 
+from neurostorm_bids.encode import kernels
 from neurostorm_bids.encode.load import Model, load_model, with_label_scaling
 from neurostorm_bids.encode.task import interpret
 from neurostorm_bids.encode.windows import encode, motion_of, window_starts
@@ -26,7 +27,7 @@ from neurostorm_bids.place.to_grid import Timing, place
 from neurostorm_bids.pool import process
 from neurostorm_bids.progress import Progress
 from neurostorm_bids.report.summary import Outcome, summary_table
-from neurostorm_bids.resources import batch_size, prepare_process
+from neurostorm_bids.resources import batch_size, check_memory, prepare_process
 from neurostorm_bids.route import Route, choose_route, register
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.description import write_description
@@ -48,12 +49,15 @@ def participant(settings: Settings) -> int:
     """
     prepare_process(settings)
     models = load_models(settings)
+    check_memory(models, settings)
     dataset = find_dataset(settings.bids_dir, dict(settings.derivatives))
     check_folders(settings, dataset)
     LOG.info("reading %s (written by %s)", dataset.path, dataset.generator)
     runs, problems = find_runs(dataset, selection_of(settings), settings.bids_database_dir)
     for problem in problems:
         LOG.error(problem)
+    if kernels.library() is None:
+        LOG.warning("installed without the compiled kernels (no compiler?): encoding on a CPU is about 3 times slower")
     for model in models:
         LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")
     write_description(settings.out_dir, dataset, warnings_of(models))

@@ -405,10 +405,24 @@ def test_neither_index_nor_work_go_into_the_input(tmp_path, narrow, neurostorm):
     )
 
 
-def test_memory_limit(two_subjects, tmp_path, neurostorm):
-    status, _, said = neurostorm(two_subjects.path, tmp_path / "o", "participant", "--model", "demo", "--mem-mb", "100")
+def test_too_little_memory_is_said_before_the_work_begins(two_subjects, tmp_path, neurostorm):
+    out = tmp_path / "o"
+    status, _, said = neurostorm(
+        two_subjects.path, out, "participant", "--model", "demo", "--mem-mb", "300", "--nprocs", "2"
+    )
     assert status == 1
-    assert "--mem-mb 100 is too little: this run needs about" in said
+    assert said.startswith("error: --mem-mb 300 is too little: 2 run(s) at a time need about")
+    assert not out.exists()
+
+
+def test_batches_are_made_smaller_to_fit_the_memory(two_subjects, tmp_path, neurostorm, monkeypatch):
+    from neurostorm_bids import load_model, resources
+    from neurostorm_bids.settings import Settings
+
+    monkeypatch.setattr(resources, "resident_mb", lambda: 500.0)
+    model, each = load_model("demo"), resources._window_mb(load_model("demo"))
+    settings = Settings(tmp_path, tmp_path, batch_size=6, mem_mb=int(500 + 3.5 * each))
+    assert resources.batch_size(model, settings) == 3
 
 
 def test_existing_description_is_kept_up_to_date(two_subjects, narrow, tmp_path, neurostorm):
