@@ -71,11 +71,11 @@ def encoder() -> None:
     network, clip = NeuroSTORM(NeuroSTORMConfig()).eval(), torch.randn(1, 1, 96, 96, 96, 20)
 
     def with_scan(function) -> None:
-        kept, model.selective_scan = model.selective_scan, function
+        kept, model.scan_for = model.scan_for, lambda _: function
         try:
             network.model(clip)
         finally:
-            model.selective_scan = kept
+            model.scan_for = kept
 
     with torch.inference_mode():
         seconds = side_by_side(

@@ -1,6 +1,7 @@
 """Small data sets, written to disk as fMRIPrep writes them."""
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ.setdefault("TRITON_INTERPRET", "1")  # GPU kernels are run by Triton's interpreter, on the CPU
 
 # A coarse box around the brain in world coordinates: 6 mm, RAS.
 SHAPE = (32, 38, 32)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurostorm_bids.encode.scan import cuda_scan, cuda_scan_available, selective_scan
+from neurostorm_bids.encode.scan import scan_for
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ class Mamba(nn.Module):
         u = F.silu(u)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.softplus(self.dt_proj(dt))
-        scan = cuda_scan if cuda_scan_available(u) else selective_scan
-        y = scan(u, delta, -torch.exp(self.A_log), B, C) + self.D * u
+        y = scan_for(u)(u, delta, -torch.exp(self.A_log), B, C) + self.D * u
         return self.out_proj(y * F.silu(gate))
 
 

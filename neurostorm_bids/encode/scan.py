@@ -8,8 +8,14 @@ For every sequence and channel, with ``n`` hidden states::
 Source: Gu & Dao (2023), arXiv 2312.00752, algorithm 2.
 """
 
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+LOG = logging.getLogger("neurostorm")
 
 
 def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -41,21 +47,58 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) ->
     return torch.stack(outputs, dim=1)
 
 
-def cuda_scan_available(tensor: Tensor) -> bool:
-    """Whether ``mamba_ssm``'s compiled Mamba-1 kernel can be used for this tensor."""
-    if not tensor.is_cuda:
-        return False
-    try:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # noqa: F401
-    except ImportError:  # not installed, or built without the Mamba-1 kernel
-        return False
-    return True
+def scan_for(tensor: Tensor) -> Callable:
+    """The scan for tensors like this one: a kernel on a GPU, the loop elsewhere."""
+    return gpu_scan() if tensor.is_cuda else selective_scan
 
 
-def cuda_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """`selective_scan` by the kernel of the package ``mamba_ssm``; same arguments, CUDA tensors."""
+@lru_cache(maxsize=1)
+def gpu_scan() -> Callable:
+    """The quickest scan that works on this machine's GPU: of ``mamba_ssm``, of Triton, or the loop.
+
+    A kernel is compared with the loop once, before it is used: a build that does not fit the GPU is told and left out.
+    """
+    for name, find in (("mamba_ssm", _of_mamba_ssm), ("Triton", _of_triton)):
+        try:
+            scan = find()
+        except ImportError:  # not installed, or mamba_ssm without its Mamba-1 kernel
+            continue
+        try:
+            _compare_with_loop(scan, torch.device("cuda"))
+        except Exception as error:
+            LOG.warning("the scan of %s does not work on this GPU (%s); another is used", name, error)
+            continue
+        return scan
+    LOG.warning("neither mamba_ssm nor Triton can be used: the scan on the GPU is a slow loop")
+    return selective_scan
+
+
+def _of_mamba_ssm() -> Callable:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    channels_first = [x.transpose(1, 2).contiguous() for x in (u, delta)]  # its layout is (S, D, L)
-    states_first = [x.transpose(1, 2).contiguous() for x in (B, C)]
-    return selective_scan_fn(*channels_first, A.contiguous(), *states_first).transpose(1, 2)
+    def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+        channels_first = [x.transpose(1, 2).contiguous() for x in (u, delta)]  # its layout is (S, D, L)
+        states_first = [x.transpose(1, 2).contiguous() for x in (B, C)]
+        return selective_scan_fn(*channels_first, A.contiguous(), *states_first).transpose(1, 2)
+
+    return scan
+
+
+def _of_triton() -> Callable:
+    from neurostorm_bids.encode.triton_scan import triton_scan
+
+    return triton_scan
+
+
+def _compare_with_loop(scan: Callable, device: torch.device) -> None:
+    """Raise ValueError if a scan differs from the loop."""
+    rng = torch.Generator().manual_seed(0)
+    u, delta = torch.randn(2, 2, 37, 40, generator=rng).to(device)
+    A = -8 * torch.rand(40, 16, generator=rng).to(device)
+    B, C = torch.randn(2, 2, 37, 16, generator=rng).to(device)
+    delta = torch.nn.functional.softplus(delta)
+    with torch.inference_mode():
+        expected = selective_scan(u, delta, A, B, C)
+        difference = ((scan(u, delta, A, B, C) - expected).abs().max() / expected.abs().max()).item()
+    if not difference < 1e-4:
+        raise ValueError(f"it differs from the loop by {difference:.1g} of the largest value")
