@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from neurostorm_bids.encode import cpu, kernels
 from neurostorm_bids.encode.load import Model
 from neurostorm_bids.encode.windows import clip_bytes
 from neurostorm_bids.errors import NeurostormError
@@ -27,6 +28,19 @@ def prepare_process(settings: Settings) -> None:
     random.seed(settings.random_seed)
     np.random.seed(settings.random_seed % 2**32)
     torch.manual_seed(settings.random_seed)
+
+
+def check_precision(models: "list[Model]", settings: Settings) -> None:
+    """Refuse bfloat16 where it would only be slower.
+
+    Raises
+    ------
+    NeurostormError
+        If the processor has no instructions for it.
+    """
+    on_cpu = any(model.device.type == "cpu" for model in models)
+    if settings.precision == "bf16" and on_cpu and not (cpu.has_bfloat16() and kernels.library()):
+        raise NeurostormError("--precision bf16: this processor has no bfloat16 instructions; use --precision fp32")
 
 
 def check_memory(models: "list[Model]", settings: Settings) -> None:

@@ -45,6 +45,7 @@ class Settings:
     max_censored: float = 0.5  # share of a window's frames
 
     device: str = "auto"
+    precision: str = "fp32"
     batch_size: Optional[int] = None  # windows; None: chosen for device and memory
     nprocs: int = 1
     omp_nthreads: Optional[int] = None  # None: OMP_NUM_THREADS, or the processors divided by nprocs

@@ -27,7 +27,7 @@ from neurostorm_bids.place.to_grid import Timing, place
 from neurostorm_bids.pool import process
 from neurostorm_bids.progress import Progress
 from neurostorm_bids.report.summary import Outcome, summary_table
-from neurostorm_bids.resources import batch_size, check_memory, prepare_process
+from neurostorm_bids.resources import batch_size, check_memory, check_precision, prepare_process
 from neurostorm_bids.route import Route, choose_route, register
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.description import write_description
@@ -49,6 +49,7 @@ def participant(settings: Settings) -> int:
     """
     prepare_process(settings)
     models = load_models(settings)
+    check_precision(models, settings)
     check_memory(models, settings)
     dataset = find_dataset(settings.bids_dir, dict(settings.derivatives))
     check_folders(settings, dataset)
@@ -214,13 +215,15 @@ def encode_and_write(
 ) -> int:
     """Encode a placed run with one model and write its tables; returns the number of windows."""
     starts = window_starts(len(placed.time_map), model.n_frames, settings.window_stride or model.n_frames)
-    embeddings, outputs = encode(
+    embeddings, outputs, precision = encode(
         model,
         placed,
         starts,
         batch_size(model, settings),
         progress.step(f"encoding {len(starts)} windows with model {model.name}", "window"),
+        settings.precision,
     )
+    placed.steps["Precision"] = precision
     if not np.isfinite(embeddings).all():
         raise NeurostormError("the embeddings are not finite; the weights are damaged or do not fit this model")
     motion = motion_of(placed, displacement, starts, model.n_frames, settings.fd_threshold)

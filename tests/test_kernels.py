@@ -1,5 +1,6 @@
 """The compiled kernels and the encoder built on them give the reference's numbers."""
 
+import json
 import subprocess
 import sys
 
@@ -8,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_encoder import random_network, textbook_scan
+from test_encoder import lightning, random_network, textbook_scan
+from test_participant import NARROW
 
 from neurostorm_bids.encode import cpu, kernels
 from neurostorm_bids.encode.model import Mamba
+from neurostorm_bids.write.tables import channels_of, read_table
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="installed without a compiler")
 
@@ -139,3 +142,35 @@ def test_states_beyond_the_kernel_s_room_take_the_reference():
     network.model.layers[0].blocks[0].mamba = Mamba(8, d_state=kernels.MOST_STATES + 1)
     with torch.inference_mode():
         assert not cpu.available(network)
+
+
+@pytest.mark.skipif(not cpu.has_bfloat16(), reason="no bfloat16 here")
+def test_bfloat16_keeps_embeddings(tree, tmp_path, neurostorm):
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
+    model = lightning(tmp_path / "narrow.ckpt", network.state_dict(), **NARROW)
+    tree.run()
+    for precision in ("fp32", "bf16"):
+        call = (tree.path, tmp_path / precision, "participant", "--model", model, "--precision", precision)
+        assert neurostorm(*call)[0] == 0
+    tables = [channels_of(read_table(next((tmp_path / p).rglob("func/*embeddings.tsv")))) for p in ("fp32", "bf16")]
+    cosine = F.cosine_similarity(*map(torch.from_numpy, tables), dim=1)
+    assert 1 - 1e-3 < cosine.min() < 1
+    sidecar = json.loads(next((tmp_path / "bf16").rglob("func/*embeddings.json")).read_text())
+    assert sidecar["Preprocessing"]["Precision"] == "bf16"
+
+
+@pytest.mark.skipif(not cpu.has_bfloat16(), reason="no bfloat16 here")
+def test_a_run_that_bfloat16_would_change_is_encoded_in_single(tree, tmp_path, neurostorm, monkeypatch):
+    monkeypatch.setattr("neurostorm_bids.encode.windows.NEARLY", -1.0)
+    tree.run()
+    status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo", "--precision", "bf16")
+    assert status == 0
+    assert "this run is encoded in fp32" in said
+
+
+def test_bfloat16_without_instructions_is_refused(tree, tmp_path, neurostorm, monkeypatch):
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: False)
+    tree.run()
+    status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo", "--precision", "bf16")
+    assert status == 1
+    assert "no bfloat16 instructions" in said

@@ -36,7 +36,7 @@ GROUPS = {
         "save_grid",
     ],
     "Head motion": ["fd_threshold", "max_censored"],
-    "Resources": ["device", "batch_size", "nprocs", "omp_nthreads", "mem_mb", "work_dir", "clean_workdir"],
+    "Resources": ["device", "precision", "batch_size", "nprocs", "omp_nthreads", "mem_mb", "work_dir", "clean_workdir"],
     "How to run": ["force", "stop_on_first_crash", "random_seed", "config_file", "verbose", "version", "help"],
 }
 A_FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -254,6 +254,14 @@ def read_config(ctx, _param, path):
     default="auto",
     show_default=True,
     help="auto: a GPU if there is one.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="bf16: linear layers in bfloat16, somewhat quicker where the processor has it; runs that it would change are "
+    "encoded in fp32.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Windows to encode at a time.  [default: chosen]")
 @click.option(

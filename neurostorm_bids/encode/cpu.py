@@ -35,14 +35,25 @@ def available(network: NeuroSTORM) -> bool:
     )
 
 
-def features(network: NeuroSTORM, clips: Tensor) -> Tensor:
-    """`Encoder.forward`: (B, channels, X, Y, Z, frames) -> (B, C, d, h, w, T)."""
-    encoder = network.model
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 numbers itself."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def features(network: NeuroSTORM, clips: Tensor, precision: str = "fp32") -> Tensor:
+    """`Encoder.forward`: (B, channels, X, Y, Z, frames) -> (B, C, d, h, w, T).
+
+    Parameters
+    ----------
+    precision : {"fp32", "bf16"}
+        Of the products in linear layers; everything else is float32.
+    """
+    linear = F.linear if precision == "fp32" else _linear_bf16
     with _threads() as share:
-        return torch.stack([_one_clip(encoder, clip, share) for clip in clips])
+        return torch.stack([_one_clip(network.model, clip, share, linear) for clip in clips])
 
 
-def _one_clip(encoder: Encoder, clip: Tensor, share: Callable) -> Tensor:
+def _one_clip(encoder: Encoder, clip: Tensor, share: Callable, linear: Callable) -> Tensor:
     """(channels, X, Y, Z, frames) -> (C, d, h, w, T)."""
     x = None
     for i, (embedding, stage) in enumerate(zip(encoder.pos_embeds, encoder.layers, strict=True)):
@@ -54,7 +65,7 @@ def _one_clip(encoder: Encoder, clip: Tensor, share: Callable) -> Tensor:
             x += where[:, :, :, None]
             x += when
         for block in stage.blocks:
-            _block(block, x, share)
+            _block(block, x, share, linear)
         if stage.downsample is not None:
             x = stage.downsample(x[None])[0]
     return x.permute(4, 0, 1, 2, 3)
@@ -77,7 +88,7 @@ def _patches(encoder: Encoder, clip: Tensor, where: Tensor, when: Tensor, share:
     return x
 
 
-def _block(block: Block, x: Tensor, share: Callable) -> None:
+def _block(block: Block, x: Tensor, share: Callable, linear: Callable) -> None:
     """`Block.forward` in place, (D, H, W, T, C)."""
     channels = x.shape[-1]
     index = _window_index(tuple(x.shape[:4]), block.window, block.shift)  # (windows, tokens)
@@ -102,11 +113,12 @@ def _block(block: Block, x: Tensor, share: Callable) -> None:
         if block.prompt is not None:
             n_prompt = block.prompt.shape[1]
             normal = torch.cat([block.prompt.expand(shape[0], -1, -1), normal], dim=1)
-            part += mixer(normal)[:, n_prompt:].reshape(-1, channels)
+            part += mixer(normal, linear)[:, n_prompt:].reshape(-1, channels)
         else:
-            part += mixer(normal).view(-1, channels)
-        hidden = F.gelu(block.mlp.linear1(_norm(part, block.norm2)))
-        part += block.mlp.linear2(hidden)
+            part += mixer(normal, linear).view(-1, channels)
+        first, second = block.mlp.linear1, block.mlp.linear2
+        hidden = F.gelu(linear(_norm(part, block.norm2), first.weight, first.bias))
+        part += linear(hidden, second.weight, second.bias)
         if padded:
             rows, part = rows[there], part[there]
         tokens.index_copy_(0, rows, part)
@@ -130,16 +142,21 @@ class _Mixer:
             mixer = mamba.__dict__["_mixer"] = _Mixer(mamba)
         return mixer
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, linear: Callable) -> Tensor:
         """(S, L, C) -> (S, L, C)."""
         m, (s, length, _) = self.mamba, x.shape
-        both = m.in_proj(x)  # (S, L, 2 d_inner): u, gate
+        both = linear(x, m.in_proj.weight)  # (S, L, 2 d_inner): u, gate
         u = x.new_empty(s, length, m.d_inner)
         kernels.conv_silu(both, self.taps, m.conv1d.bias, u)
-        projected = m.x_proj(u)  # (S, L, dt_rank + 2 N): dt, B, C
+        projected = linear(u, m.x_proj.weight)  # (S, L, dt_rank + 2 N): dt, B, C
         delta = F.softplus(m.dt_proj(projected[..., : m.dt_rank]))
         kernels.scan(u, delta, self.decay, projected[..., m.dt_rank :], m.D, both[..., m.d_inner :], u)
-        return m.out_proj(u)
+        return linear(u, m.out_proj.weight)
+
+
+def _linear_bf16(x: Tensor, weight: Tensor, bias: "Tensor | None" = None) -> Tensor:
+    product = F.linear(x.bfloat16(), weight.bfloat16()).float()
+    return product if bias is None else product.add_(bias)
 
 
 def _norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:

@@ -75,9 +75,12 @@ class Model:
         return self.network.features(self._checked(clips))
 
     @torch.inference_mode()
-    def embed(self, clips: Tensor) -> Tensor:
-        """Embeddings of clips, (B, 1, X, Y, Z, T) -> (B, C): the mean over all output tokens."""
-        return self.network.embed(self._checked(clips))
+    def embed(self, clips: Tensor, precision: str = "fp32") -> Tensor:
+        """Embeddings of clips, (B, 1, X, Y, Z, T) -> (B, C): the mean over all output tokens.
+
+        ``precision`` is "fp32", or "bf16" for linear layers in bfloat16.
+        """
+        return self.network.embed(self._checked(clips), precision)
 
     @torch.inference_mode()
     def predict(self, clips: Tensor) -> Tensor:

@@ -283,8 +283,11 @@ class NeuroSTORM(nn.Module):
         self.model = Encoder(config)
         self.output_head = OutputHead(config) if config.head else None
 
-    def features(self, clips: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z, frames) -> (B, C, d, h, w, T); volumes of another size are first resized to `img_size`."""
+    def features(self, clips: Tensor, precision: str = "fp32") -> Tensor:
+        """(B, 1, X, Y, Z, frames) -> (B, C, d, h, w, T); volumes of another size are first resized to `img_size`.
+
+        ``precision`` "bf16" multiplies in bfloat16 where the way that is taken can.
+        """
         from neurostorm_bids.encode import cpu  # which is written against this module
 
         size = self.config.img_size[:3]
@@ -293,8 +296,11 @@ class NeuroSTORM(nn.Module):
             frames = clips.movedim(-1, 1).reshape(b * t, c, *clips.shape[2:5])
             frames = F.interpolate(frames, size=size, mode="trilinear", align_corners=False)
             clips = frames.reshape(b, t, c, *size).movedim(1, -1)
-        return cpu.features(self, clips) if cpu.available(self) else self.model(clips)
+        if cpu.available(self):
+            return cpu.features(self, clips, precision)
+        with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision == "bf16" and clips.is_cuda):
+            return self.model(clips).float()
 
-    def embed(self, clips: Tensor) -> Tensor:
+    def embed(self, clips: Tensor, precision: str = "fp32") -> Tensor:
         """(B, 1, X, Y, Z, frames) -> (B, C): the mean over all output tokens."""
-        return self.features(clips).flatten(2).mean(dim=2)
+        return self.features(clips, precision).flatten(2).mean(dim=2)

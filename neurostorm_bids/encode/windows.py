@@ -1,5 +1,6 @@
 """Cut a placed run into windows of the model's length and encode them."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,9 @@ from neurostorm_bids.encode import cpu
 from neurostorm_bids.encode.load import Model
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.place.placed import PlacedRun
+
+LOG = logging.getLogger("neurostorm")
+NEARLY = 1e-3  # of cosine distance
 
 
 def window_starts(n_frames: int, length: int, stride: int) -> np.ndarray:
@@ -44,7 +48,8 @@ def encode(
     starts: np.ndarray,
     batch_size: int,
     progress: Optional[Callable[[int, int], None]] = None,
-) -> "tuple[np.ndarray, Optional[np.ndarray]]":
+    precision: str = "fp32",
+) -> "tuple[np.ndarray, Optional[np.ndarray], str]":
     """Encode the windows of a run.
 
     Parameters
@@ -56,22 +61,38 @@ def encode(
         Windows at a time.
     progress : callable, optional
         Called with (windows done, windows in all).
+    precision : {"fp32", "bf16"}
+        bf16 is used if it gives the run's first window nearly the same embedding (`NEARLY`).
 
     Returns
     -------
     embeddings : (windows, channels) float32 array
     outputs : (windows, outputs) float32 array, or None
         Raw outputs of the head; `None` for a model without one.
+    precision : str
+        That was used.
     """
+    if precision == "bf16" and not _bf16_serves(model, run, int(starts[0])):
+        precision = "fp32"
     embeddings, outputs = [], []
     for batch in _batches(run, starts, model.n_frames, batch_size):
-        embedded = model.embed(batch)
+        embedded = model.embed(batch, precision)
         embeddings.append(embedded.cpu().numpy())
         if model.task is not None:
             outputs.append(model.predict_from(embedded).cpu().numpy())
         if progress:
             progress(sum(map(len, embeddings)), len(starts))
-    return np.concatenate(embeddings), np.concatenate(outputs) if outputs else None
+    return np.concatenate(embeddings), np.concatenate(outputs) if outputs else None, precision
+
+
+def _bf16_serves(model: Model, run: PlacedRun, start: int) -> bool:
+    """Whether bfloat16 keeps the embedding of a window, by the cosine between the two."""
+    window = torch.from_numpy(run.window(start, start + model.n_frames)[None, None])
+    exact, rounded = (model.embed(window, precision)[0] for precision in ("fp32", "bf16"))
+    cosine = torch.nn.functional.cosine_similarity(exact, rounded, dim=0).item()
+    if cosine < 1 - NEARLY:
+        LOG.warning("bf16 moves the embedding (cosine %.4f to fp32): this run is encoded in fp32", cosine)
+    return cosine >= 1 - NEARLY
 
 
 def _batches(run: PlacedRun, starts: np.ndarray, length: int, batch_size: int) -> Iterator[torch.Tensor]:

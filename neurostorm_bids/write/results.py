@@ -46,6 +46,7 @@ DECIDING = (
     "denoise",
     "fd_threshold",
     "max_censored",
+    "precision",
 )
 
 
