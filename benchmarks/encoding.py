@@ -21,14 +21,15 @@ with torch.inference_mode():
 
 
 def textbook_scan(u, delta, A, B, C):
-    """The reference as textbooks give it: all (windows, tokens, channels, states) coefficients are built first."""
-    decay = torch.exp(torch.einsum("sld,dn->sldn", delta, A))
-    drive = torch.einsum("sld,sln,sld->sldn", delta, B, u)
-    state, outputs = torch.zeros_like(drive[:, 0]), []
-    for step in range(u.shape[1]):
-        state = decay[:, step] * state + drive[:, step]
-        outputs.append(torch.einsum("sdn,sn->sd", state, C[:, step]))
-    return torch.stack(outputs, dim=1)
+    """The reference as textbooks give it: all (windows, channels, tokens, states) coefficients are built first."""
+    u, delta, B, C = (x.transpose(1, 2).contiguous() for x in (u, delta, B, C))
+    decay = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
+    drive = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
+    state, outputs = u.new_zeros(u.shape[0], u.shape[1], A.shape[1]), []
+    for step in range(u.shape[2]):
+        state = decay[:, :, step] * state + drive[:, :, step]
+        outputs.append(torch.einsum("bdn,bn->bd", state, C[:, :, step]))
+    return torch.stack(outputs, dim=2).transpose(1, 2)
 
 
 def scan() -> None:

@@ -7,6 +7,7 @@ from typing import Optional
 
 LOG = logging.getLogger("neurostorm")
 SECONDS_BETWEEN_LINES = 30.0
+BARS = True  # off where several processes would write over each other's
 
 
 class Progress:
@@ -28,8 +29,8 @@ class Progress:
         """Begin a step; returns a function to be called with (done, in all)."""
         self.close()
         LOG.info("%s: %s", self.title, text)
-        if sys.stderr.isatty():
-            return self._on_terminal(unit)
+        if BARS and sys.stderr.isatty():
+            return self._on_terminal(text.split()[0], unit)
         started = last = time.monotonic()
 
         def advance(done: int, total: int) -> None:
@@ -42,10 +43,10 @@ class Progress:
 
         return advance
 
-    def _on_terminal(self, unit: str):
+    def _on_terminal(self, verb: str, unit: str):
         from tqdm import tqdm
 
-        self.bar = tqdm(desc=self.title, unit=unit, leave=False, file=sys.stderr)
+        self.bar = tqdm(desc=f"{self.title.split()[0]} {verb}", unit=unit, leave=False, file=sys.stderr)
 
         def advance(done: int, total: int) -> None:
             self.bar.total = total
@@ -71,7 +72,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def start_logging(verbose: int, stream: Optional[object] = None) -> None:
+def start_logging(verbose: int, stream: Optional[object] = None, bars: bool = True) -> None:
     """Send the program's messages to stderr: warnings and progress; with -v details too."""
 
     class Handler(logging.StreamHandler):
@@ -80,6 +81,8 @@ def start_logging(verbose: int, stream: Optional[object] = None) -> None:
             text = f"{level}{record.getMessage()}"
             return text + ("\n" + logging.Formatter().formatException(record.exc_info) if record.exc_info else "")
 
+    global BARS
+    BARS = bars
     LOG.handlers = [Handler(stream or sys.stderr)]
     LOG.setLevel(logging.DEBUG if verbose else logging.INFO)
     LOG.propagate = False

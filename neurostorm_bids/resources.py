@@ -1,9 +1,12 @@
 """Processors and memory: how many threads, how many windows at a time, and seeds."""
 
+import ctypes
 import math
+import multiprocessing
 import os
 import random
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -22,12 +25,20 @@ PLACING_MB = 400  # beside what the libraries take: measured on runs of 2 mm
 
 def prepare_process(settings: Settings) -> None:
     """Threads, seeds and messages of this process."""
-    start_logging(settings.verbose)
+    start_logging(settings.verbose, bars=settings.nprocs == 1)
+    end_with_parent()
     os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     torch.set_num_threads(settings.threads)
     random.seed(settings.random_seed)
     np.random.seed(settings.random_seed % 2**32)
     torch.manual_seed(settings.random_seed)
+
+
+def end_with_parent() -> None:
+    """Have the kernel end a worker whose parent was killed; elsewhere than on Linux it ends by itself, later."""
+    if sys.platform == "linux" and multiprocessing.parent_process() is not None:
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def check_precision(models: "list[Model]", settings: Settings) -> None:

@@ -67,7 +67,11 @@ class Settings:
     def threads(self) -> int:
         """Threads that one process may use."""
         asked = self.omp_nthreads or os.environ.get("OMP_NUM_THREADS", "")
-        return int(asked) if str(asked).isdigit() and int(asked) else max(1, processors() // self.nprocs)
+        return (
+            int(asked)
+            if str(asked).isascii() and str(asked).isdecimal() and int(asked)
+            else max(1, processors() // self.nprocs)
+        )
 
 
 def processors() -> int:

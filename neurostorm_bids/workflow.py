@@ -30,7 +30,7 @@ from neurostorm_bids.report.summary import Outcome, summary_table
 from neurostorm_bids.resources import batch_size, check_memory, check_precision, prepare_process
 from neurostorm_bids.route import Route, choose_route, register
 from neurostorm_bids.settings import Settings
-from neurostorm_bids.write.description import write_description
+from neurostorm_bids.write.description import is_ours_or_new, write_description
 from neurostorm_bids.write.names import GRIDS, GridOutputs, sidecar_of
 from neurostorm_bids.write.placed_files import write_int8, write_nifti
 from neurostorm_bids.write.results import collect_subject, is_finished, write_run
@@ -67,12 +67,20 @@ def participant(settings: Settings) -> int:
         for problem in outcome.problems:
             LOG.error("%s: %s", outcome.run, problem)
         outcomes.append(outcome)
+    outcomes.sort(key=lambda outcome: outcome.run)
     if len(outcomes) < len(runs):
         LOG.error("stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes))
     failed = {outcome.run for outcome in outcomes if outcome.status == "failed"}
     for subject in sorted({run.subject for run in runs}):
         for model in models:
-            for note in collect_subject(settings.out_dir, subject, grid_of(model, settings), model, settings, failed):
+            try:
+                notes = collect_subject(settings.out_dir, subject, grid_of(model, settings), model, settings, failed)
+            except Exception as error:  # a damaged table of an earlier call must not hide what this one did
+                LOG.debug("sub-%s", subject, exc_info=True)
+                problems.append(f"sub-{subject}: its table cannot be written ({type(error).__name__}: {error})")
+                LOG.error(problems[-1])
+                continue
+            for note in notes:
                 LOG.warning(note)
     print(summary_table(outcomes))
     print(f"Results are in {settings.out_dir}")
@@ -136,6 +144,8 @@ def place_run(
         notes.append(
             "no confounds table: framewise displacement is n/a" + (dummies if settings.dummy_scans is None else "")
         )
+    elif not confounds.knows_motion:
+        notes.append("the confounds have no framewise displacement: it is n/a")
     timing = Timing(
         seconds,
         said_by,
@@ -224,6 +234,8 @@ def encode_and_write(
         settings.precision,
     )
     placed.steps["Precision"] = precision
+    if outputs is not None and not np.isfinite(outputs).all():
+        raise NeurostormError("the outputs of the head are not finite; its weights are damaged")
     if not np.isfinite(embeddings).all():
         raise NeurostormError("the embeddings are not finite; the weights are damaged or do not fit this model")
     motion = motion_of(placed, displacement, starts, model.n_frames, settings.fd_threshold)
@@ -253,8 +265,10 @@ def load_models(settings: Settings) -> "list[Model]":
         raise NeurostormError("--label-mean and --label-std are for one model; give one --model")
     models = [
         with_label_scaling(_load_model(name, settings.device), settings.label_mean, settings.label_std)
-        for name in settings.model
+        for name in dict.fromkeys(settings.model)
     ]
+    if not models:
+        raise NeurostormError("no model is given; give --model NAME, such as base")
     labels = [model.label for model in models]
     for label in labels:
         if labels.count(label) > 1:
@@ -288,12 +302,20 @@ def check_folders(settings: Settings, dataset: Dataset) -> None:
             raise NeurostormError(
                 f"{option} {folder} is inside the input, which is never written to; give another folder"
             )
+        if folder.is_relative_to(settings.bids_dir) and any(
+            part.startswith("sub-") for part in folder.relative_to(settings.bids_dir).parts
+        ):
+            raise NeurostormError(f"{option} {folder} is a subject's folder of the input; give another")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             raise NeurostormError(f"{option} {folder} cannot be written to: {error.strerror}") from None
+    if not is_ours_or_new(settings.out_dir):
+        raise NeurostormError(
+            f"OUT_DIR {settings.out_dir} holds a data set of another program; give a folder of its own"
+        )
     if settings.clean_workdir:
         shutil.rmtree(settings.work / GRIDS, ignore_errors=True)
 

@@ -88,6 +88,14 @@ BAD_RUNS = {
     "not gzip": (lambda b: b.write_bytes(b"hello" * 100), "cannot be read as NIfTI"),
     "a flipped bit": (lambda b: b.write_bytes(b.read_bytes()[:-300] + bytes(100) + b.read_bytes()[-200:]), "damaged or cut short|cannot be read"),
     "of a wrong checksum": (lambda b: b.write_bytes(b.read_bytes()[:-8] + bytes(8)), "bold.nii.gz is damaged"),
+    "complex": (lambda b: save(b, signal().astype(np.complex64), repetition_time=2.0), "numbers of type complex64"),
+    "of negative values": (lambda b: save(b, -signal(), repetition_time=2.0), "no value in the brain is above 0"),
+    "a mask of one voxel": (lambda b: save(mask_of(b), (np.arange(np.prod(SHAPE)).reshape(SHAPE) == 16000).astype(np.uint8)), "too few to encode|none of its brain"),
+    "unknown data type": (lambda b: header_byte(b, 70, b"\xe7\x03"), "bold.nii.gz"),
+    "no voxels": (lambda b: header_byte(b, 42, b"\x00\x00"), "bold.nii.gz"),
+    "a sidecar that is a folder": (lambda b: (sidecar_of(b).unlink(), sidecar_of(b).mkdir()), "preproc_bold.json is not a regular file"),
+    "a deep sidecar": (lambda b: sidecar_of(b).write_text("[" * 100000), "preproc_bold.json is not readable JSON"),
+    "a repetition time of 400 digits": (lambda b: sidecar_of(b).write_text('{"RepetitionTime": ' + "9" * 400 + "}"), "RepetitionTime is .*, not a number"),
     "NaN": (with_nan, "brain voxels hold NaN or infinity"),
     "no repetition time": (no_repetition_time, "--repetition-time"),
     "repetition time of 2000 s": (lambda b: sidecar_of(b).write_text('{"RepetitionTime": 2000}'), "2000 s .*not plausible"),
@@ -258,3 +266,125 @@ def test_two_models_of_one_label(tree, tmp_path, neurostorm, model):
     )
     assert status == 1
     assert "both be written as desc-narrow" in said
+
+
+def test_output_folder_of_another_program_is_refused(tree, tmp_path, neurostorm, model):
+    tree.run(NAME)
+    out = tmp_path / "xcpd"
+    out.mkdir()
+    (out / "dataset_description.json").write_text('{"Name": "precious", "GeneratedBy": [{"Name": "XCP-D"}]}')
+    status, _, said = neurostorm(tree.path, out, "participant", "--model", model)
+    assert status == 1
+    assert "holds a data set of another program" in said
+    assert "precious" in (out / "dataset_description.json").read_text()
+
+
+def test_a_linked_data_set_is_not_written_to(tree, tmp_path, neurostorm, model):
+    tree.run(NAME)
+    raw = tmp_path / "raw" / "derivatives"
+    raw.mkdir(parents=True)
+    (raw / "fmriprep").symlink_to(tree.path)
+    before = set(tree.path.rglob("*"))
+    for option in ([], ["--work-dir", raw / "fmriprep" / "w"], ["--bids-database-dir", tree.path / "db"]):
+        out = tmp_path / "o" if option else raw / "fmriprep" / "out"
+        status, _, said = neurostorm(tmp_path / "raw", out, "participant", "--model", model, *option)
+        assert status == 1
+        assert "inside the input" in said
+    assert set(tree.path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("spoil", ["", "header", "cut", "columns"])
+def test_a_damaged_table_is_no_finished_run(tree, tmp_path, neurostorm, model, spoil):
+    tree.run(NAME)
+    call = (tree.path, tmp_path / "out", "participant", "--model", model)
+    neurostorm(*call)
+    table = next((tmp_path / "out").rglob("func/*embeddings.tsv"))
+    good = table.read_text()
+    lines = good.splitlines(keepends=True)
+    table.write_text({"": "", "header": lines[0], "cut": "".join(lines[:-1]), "columns": "a\tb\n1\t2\n"}[spoil])
+    status, printed, _ = neurostorm(*call)
+    assert (status, table.read_text()) == (0, good)
+    assert "skipped" not in printed
+
+
+def test_a_damaged_table_of_another_run_does_not_hide_what_was_done(tree, tmp_path, neurostorm, model):
+    tree.run(NAME)
+    tree.run("sub-01_task-other")
+    call = (tree.path, tmp_path / "out", "participant", "--model", model)
+    neurostorm(*call)
+    table = next((tmp_path / "out").rglob("func/*task-other*embeddings.tsv"))
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([lines[0], *(re.sub(r"[-0-9.e]+$", "abc", line.rstrip()) + "\n" for line in lines[1:])]))
+    status, printed, said = neurostorm(*call, "-t", "rest")
+    assert status == 1
+    assert "sub-01: its table cannot be written" in said
+    assert "sub-01_task-rest" in printed
+
+
+def test_a_description_that_nothing_can_read_is_one_line(tree, tmp_path, neurostorm, model):
+    tree.run(NAME)
+    (tree.path / "dataset_description.json").write_text("[" * 100000)
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)
+    assert status == 1
+    assert f"{tree.path} cannot be indexed" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("content", ["{", '{"GeneratedBy": 3}'])
+def test_junk_in_the_input_s_description_stops_nothing(tree, tmp_path, neurostorm, model, content):
+    tree.run(NAME)
+    (tree.path / "dataset_description.json").write_text(content)
+    assert neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)[0] == 0
+
+
+def test_a_head_of_nan_predicts_nothing(tree, tmp_path, neurostorm):
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"], head="v1", n_outputs=1)
+    weights = network.state_dict()
+    weights["output_head.head.head.bias"].fill_(float("nan"))
+    path = lightning(tmp_path / "x.ckpt", weights, downstream_task_type="classification", **NARROW)
+    tree.run(NAME)
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", path)
+    assert status == 1
+    assert "outputs of the head are not finite" in said
+
+
+def test_what_was_asked_for_and_is_not_there_is_told_with_what_is(tree, tmp_path, neurostorm, model):
+    tree.run("sub-01_ses-a_task-rest")
+    _, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model, "-t", "nback")
+    assert "there are: ses-a_task-rest" in said
+    assert "--level" not in said
+
+
+def test_a_label_that_bids_does_not_allow_is_told(tree, tmp_path, neurostorm, model):
+    tree.run(NAME)
+    (tree.path / "sub-a b" / "func").mkdir(parents=True)
+    status, printed, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)
+    assert status == 1
+    assert "sub-'a b': BIDS labels are letters and digits" in said
+    assert "done" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = []", "model cannot be"),
+        ("work-dir = 3", "work_dir cannot be 3"),
+        ("nprocs = 2.5", "nprocs cannot be 2.5"),
+        ("nprocs = true", "nprocs cannot be True"),
+        ("participant-label = {a = 1}", "participant_label cannot be"),
+        ("force = 1", "force cannot be 1"),
+    ],
+)
+def test_wrong_types_in_a_config_file(tree, tmp_path, neurostorm, text, message):
+    (tmp_path / "c.toml").write_text(text)
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--config-file", tmp_path / "c.toml")
+    assert status == 2
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    "option", ["--fd-threshold=nan", "--label-mean=inf", "--target-tr=1.2.3", "--dummy-scans=²", "--max-censored=nan"]
+)
+def test_numbers_that_are_none(tree, tmp_path, neurostorm, option):
+    status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", option)
+    assert status == 2
+    assert "Traceback" not in said

@@ -191,3 +191,41 @@ def test_fetch_without_a_network_says_how_else(tmp_path, monkeypatch):
 def test_list_names_every_model():
     result = CliRunner().invoke(main, ["list"])
     assert {"demo", "base", "hcpyaAge", "abideDiagnosis"} <= set(result.output.split())
+
+
+def test_a_bomb_of_shared_lists_is_left_out_in_no_time(tmp_path, good):
+    bomb = [0]
+    for _ in range(7):
+        bomb = [bomb] * 30
+    content = {"state_dict": {}, "hyper_parameters": {"bomb": bomb, **SMALL}}
+    bad = rewrite(good, tmp_path / "bad.ckpt", pickled=pickle.dumps(content))
+    assert "bomb" in read_checkpoint(bad).dropped
+
+
+def test_a_memo_index_beyond_reason_takes_no_memory(tmp_path, good):
+    bad = rewrite(good, tmp_path / "bad.ckpt", pickled=b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(NeurostormError, match="no state_dict"):
+        read_checkpoint(bad)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"embed_dim": float("inf")}, {"depths": []}, {"c_multiplier": 4096}, {"label_mean": 10**400, "label_std": 1.0}],
+)
+def test_numbers_beyond_reason_raise_nothing_else(tmp_path, change):
+    weights = random_network(head="v1", n_outputs=1).state_dict()
+    path = lightning(tmp_path / "x.ckpt", weights, **{**SMALL, "downstream_task_type": "regression", **change})
+    if "label_mean" in change:
+        assert not load_model(path).task.is_scaled_back
+    else:
+        with pytest.raises(NeurostormError, match=r"x\.ckpt"):
+            load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"), [(["a", "a"], ()), (["x\ty", "z\n"], ("x y", "z")), (["a"], ()), ("ab", ())]
+)
+def test_class_names_fit_a_table(tmp_path, names, kept):
+    weights = random_network(head="v1", n_outputs=1).state_dict()
+    path = lightning(tmp_path / "x.ckpt", weights, downstream_task_type="classification", classes=names, **SMALL)
+    assert load_model(path).task.classes == kept

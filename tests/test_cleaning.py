@@ -1,6 +1,7 @@
 """Denoising, head motion, registration and what is kept of a placed run."""
 
 import json
+from dataclasses import replace
 
 import itk
 import nibabel as nib
@@ -282,14 +283,45 @@ def test_nan_outside_the_brain_does_no_harm(tree, tmp_path):
     assert np.array_equal(np.asarray(to_model_grid(bold, mask)), np.asarray(to_model_grid(clean, mask)))
 
 
-def test_a_brain_beyond_the_grid_is_told(tmp_path):
+def test_a_brain_that_is_not_where_the_template_s_is_is_refused(tmp_path):
     affine = AFFINE.copy()
     affine[0, 3] += 70
-    placed = to_model_grid(
-        save(tmp_path / "b.nii.gz", signal(), affine, 2.0), save(tmp_path / "m.nii.gz", ellipsoid(), affine)
-    )
-    assert placed.steps["BrainOutsideGrid"] > 0.1
+    bold, mask = save(tmp_path / "b.nii.gz", signal(), affine, 2.0), save(tmp_path / "m.nii.gz", ellipsoid(), affine)
+    with pytest.raises(
+        NeurostormError, match=r"m\.nii\.gz: only \d+% of the brain lies in the brain of MNI152NLin6Asym"
+    ):
+        to_model_grid(bold, mask)
+
+
+def test_a_brain_beyond_the_grid_is_told(tmp_path):
+    half = replace(FSL, name="half", shape=(48, 96, 96))  # the right side
+    bold, mask = save(tmp_path / "b.nii.gz", signal(), AFFINE, 2.0), save(tmp_path / "m.nii.gz", ellipsoid())
+    placed = to_model_grid(bold, mask, grid=half)
+    assert placed.steps["BrainOutsideGrid"] > 0.3
     assert any("of the brain lies beyond the grid" in note for note in placed.notes)
+
+
+def test_a_few_voxels_are_no_brain_and_half_a_brain_is_told(tmp_path):
+    few, slab = np.zeros_like(ellipsoid()), ellipsoid()
+    few[15:17, 18:20, 16:18] = 1
+    slab[:, :, :18] = 0
+    bold = save(tmp_path / "b.nii.gz", signal(), repetition_time=2.0)
+    with pytest.raises(NeurostormError, match="too few to encode"):
+        to_model_grid(bold, save(tmp_path / "few.nii.gz", few))
+    placed = to_model_grid(bold, save(tmp_path / "slab.nii.gz", slab))
+    assert any("the run covers only" in note for note in placed.notes)
+
+
+def test_a_mask_with_another_affine_is_told_with_the_distance(tmp_path):
+    affine = AFFINE.copy()
+    affine[1, 3] += 3
+    bold, mask = (
+        save(tmp_path / "b.nii.gz", signal(), repetition_time=2.0),
+        save(tmp_path / "m.nii.gz", ellipsoid(), affine),
+    )
+    assert any(
+        "m.nii.gz: its affine differs from the run's, by up to 3.0 mm" in n for n in to_model_grid(bold, mask).notes
+    )
 
 
 def test_a_template_s_own_mask_is_no_warning_sign(tmp_path):

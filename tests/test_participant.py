@@ -429,7 +429,9 @@ def test_existing_description_is_kept_up_to_date(two_subjects, narrow, tmp_path,
     out = tmp_path / "out"
     out.mkdir()
     (out / ".bidsignore").write_text("mine\n")
-    (out / "dataset_description.json").write_text(json.dumps({"DatasetLinks": {"other": "file:///x"}}))
+    (out / "dataset_description.json").write_text(
+        json.dumps({"GeneratedBy": [{"Name": "neurostorm_bids"}], "DatasetLinks": {"other": "file:///x", "odd": {}}})
+    )
     neurostorm(two_subjects.path, out, "participant", "--model", narrow)
     links = json.loads((out / "dataset_description.json").read_text())["DatasetLinks"]
     assert set(links) == {"other", "fmriprep"}

@@ -67,7 +67,7 @@ def auto_or_count(_ctx, _param, value):
     """Read "auto" or a whole number."""
     if str(value) == "auto":
         return None
-    if not str(value).isdigit():
+    if not (str(value).isascii() and str(value).isdecimal()):
         raise click.BadParameter(f"'{value}' is neither auto nor a whole number")
     return int(value)
 
@@ -99,7 +99,30 @@ def read_config(ctx, _param, path):
         values["derivatives"] = [f"{name}={folder}" for name, folder in values["derivatives"].items()]
     for name in several & values.keys():
         values[name] = values[name] if isinstance(values[name], list) else [values[name]]
+    for param in ctx.command.params:
+        if param.name in values and not _fits(param, values[param.name]):
+            raise click.BadParameter(f"{path}: {param.name} cannot be {values[param.name]!r}")
     ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def _fits(param, value) -> bool:
+    """Whether a value of a TOML file is of a type that an option takes."""
+    if isinstance(param, Several):
+        return bool(value) and all(type(item) in (str, int) for item in value)
+    if param.is_flag:
+        return type(value) is bool
+    if isinstance(param.type, (click.IntRange, click.types.IntParamType)) or param.count:
+        return type(value) is int
+    if isinstance(param.type, (click.FloatRange, click.types.FloatParamType)):
+        return type(value) in (int, float)
+    return type(value) is str or (param.name in ("target_tr", "dummy_scans") and type(value) in (int, float))
+
+
+def finite(_ctx, _param, value):
+    """Refuse NaN and infinity, which are numbers to click."""
+    if value is not None and not abs(value) < 1e30:
+        raise click.BadParameter(f"{value} is not a number to work with")
+    return value
 
 
 @click.command(
@@ -166,12 +189,15 @@ def read_config(ctx, _param, path):
     help="A name of 'neurostorm-model list', or a .ckpt or .safetensors file.",
 )
 @click.option(
-    "--label-mean", type=float, help="Mean of the labels in training, for a regression model that does not hold it."
+    "--label-mean",
+    type=float,
+    callback=finite,
+    help="Mean of the labels in training, for a regression model that does not hold it.",
 )
-@click.option("--label-std", type=float, help="Standard deviation of the labels in training.")
+@click.option("--label-std", type=float, callback=finite, help="Standard deviation of the labels in training.")
 @click.option(
     "--window-stride",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=10**6),
     help="Frames from one window to the next.  [default: the model's length]",
 )
 @click.option(
@@ -215,12 +241,14 @@ def read_config(ctx, _param, path):
 @click.option(
     "--fd-threshold",
     type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
     metavar="MM",
     help="Framewise displacement above which a frame counts as high motion.",
 )
 @click.option(
     "--max-censored",
     type=click.FloatRange(min=0, max=1),
+    callback=finite,
     default=0.5,
     show_default=True,
     metavar="FRACTION",
@@ -237,6 +265,7 @@ def read_config(ctx, _param, path):
 @click.option(
     "--repetition-time",
     type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
     metavar="SECONDS",
     help="Repetition time, where sidecar and header lack it or are wrong.",
 )
@@ -275,7 +304,9 @@ def read_config(ctx, _param, path):
     help="Runs to process at a time.",
 )
 @click.option(
-    "--omp-nthreads", type=click.IntRange(min=1), help="Threads of one process.  [default: processors / nprocs]"
+    "--omp-nthreads",
+    type=click.IntRange(min=1, max=1024),
+    help="Threads of one process.  [default: processors / nprocs]",
 )
 @click.option("--mem-mb", type=click.IntRange(min=1), metavar="MB", help="Memory to stay within.")
 @click.option("-w", "--work-dir", type=A_FOLDER, help="Folder for placed runs.  [default: OUT_DIR/work]")
@@ -283,7 +314,11 @@ def read_config(ctx, _param, path):
 @click.option("--force", is_flag=True, help="Do finished runs again.")
 @click.option("--stop-on-first-crash", is_flag=True, help="Stop at the first run that fails.")
 @click.option(
-    "--random-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
+    "--random-seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of all random numbers.",
 )
 @click.option(
     "--config-file",
@@ -293,6 +328,7 @@ def read_config(ctx, _param, path):
     callback=read_config,
     help="TOML file with these options as keys.",
 )
+@click.option("--skip-bids-validation", is_flag=True, expose_value=False, hidden=True, help="Nothing is validated.")
 @click.option("-v", "--verbose", count=True, help="Say more.")
 @click.version_option(__version__, prog_name="neurostorm")
 def main(**options):
@@ -303,6 +339,8 @@ def main(**options):
     """
     options["bids_dir"] = options["bids_dir"].expanduser().resolve()
     options["out_dir"] = options["out_dir"].expanduser().resolve()
+    database = options["bids_database_dir"]
+    options["bids_database_dir"] = database.expanduser().resolve() if database else None
     options["work_dir"] = options["work_dir"].expanduser().resolve() if options["work_dir"] else None
     assert options.keys() == {field.name for field in fields(Settings)}
     settings = Settings(**options)
@@ -314,5 +352,10 @@ def main(**options):
         status = participant(settings)
     except NeurostormError as error:
         click.echo(f"error: {error}", err=True)
+        status = 1
+    except Exception as error:
+        click.echo(f"error: unexpected {type(error).__name__}: {error} (a bug; run with -v for its origin)", err=True)
+        if settings.verbose:
+            raise
         status = 1
     sys.exit(status)

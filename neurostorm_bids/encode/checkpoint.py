@@ -83,7 +83,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         with safe_open(str(path), framework="pt") as file:
             hyper_parameters = json.loads((file.metadata() or {}).get("hyper_parameters", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise NeurostormError(f"{path} is not a readable safetensors file ({error}); fetch it again") from None
     if not isinstance(hyper_parameters, dict):
         raise NeurostormError(f"{path}: its metadata 'hyper_parameters' is not a JSON object; convert the .ckpt again")
@@ -107,10 +107,10 @@ def _read_lightning(path: Path) -> Checkpoint:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise NeurostormError(f"{path} has no state_dict: it is not a Lightning checkpoint")
     tensors = {str(name): value for name, value in _items(content["state_dict"]) if isinstance(value, Tensor)}
-    hyper_parameters, dropped = {}, []
+    hyper_parameters, dropped, budget = {}, [], [100_000]
     for name, value in _items(content.get("hyper_parameters")):
         try:
-            hyper_parameters[str(name)] = _plain(value)
+            hyper_parameters[str(name)] = _plain(value, budget)
         except TypeError:
             dropped.append(str(name))
     return Checkpoint(path, tensors, hyper_parameters, dropped)
@@ -139,7 +139,7 @@ class Inert(dict):
         pass
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes room for any index a file claims
     """An unpickler that can build tensors from the archive's members and `Inert` objects, nothing else."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path):
@@ -202,14 +202,15 @@ def _items(value) -> list:
     return list(dict.items(value)) if isinstance(value, dict) else []
 
 
-def _plain(value, depth: int = 0):
-    """Copy a plain value; raise TypeError for anything else."""
-    if depth > 8:
+def _plain(value, budget: list, depth: int = 0):
+    """Copy a plain value; raise TypeError for anything else, or once the budget of items is spent."""
+    budget[0] -= 1
+    if depth > 8 or budget[0] < 0:
         raise TypeError
     if type(value) in PLAIN_TYPES:
         return value
     if type(value) in (list, tuple):
-        return [_plain(item, depth + 1) for item in value]
+        return [_plain(item, budget, depth + 1) for item in value]
     if type(value) in (dict, OrderedDict) or (type(value) is Inert and value):
-        return {str(key): _plain(item, depth + 1) for key, item in _items(value)}
+        return {str(key): _plain(item, budget, depth + 1) for key, item in _items(value)}
     raise TypeError

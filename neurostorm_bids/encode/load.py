@@ -26,6 +26,7 @@ NOT_USED = re.compile(
 SEVERAL = ("img_size", "patch_size", "depths", "first_window_size", "window_size")
 SINGLE = ("in_chans", "embed_dim", "c_multiplier")
 NEEDED = ("window_size", "first_window_size", "last_layer_full_MSA")  # these change no shape of a weight
+LARGEST_NETWORK = 2 * 10**9  # weights
 LARGEST = 4096  # no size in a configuration is larger; keeps a damaged file from filling memory
 
 
@@ -168,15 +169,18 @@ def build_network(checkpoint: Checkpoint) -> "tuple[NeuroSTORM, NeuroSTORMConfig
     NeurostormError
         If names or shapes differ from what the hyper-parameters call for.
     """
+    size = sum(t.numel() for t in checkpoint.tensors.values())
+    if size > LARGEST_NETWORK:  # a tensor can claim more numbers than its storage has, all the same one
+        raise NeurostormError(f"{checkpoint.path} was refused: it claims {size:.2g} weights")
     tensors = {name: t.float() for name, t in checkpoint.tensors.items() if not NOT_USED.match(name)}
     if checkpoint.hyper_parameters.get("pretraining"):  # a contrastive projection head is not a prediction
         tensors = {name: t for name, t in tensors.items() if not name.startswith("output_head.")}
     try:
         config = config_of(checkpoint.hyper_parameters, tensors)
-    except (TypeError, ValueError) as error:
+        with torch.device("meta"):  # shapes only: the weights come from the file
+            network = NeuroSTORM(config)
+    except Exception as error:  # numbers from outside can set off any kind
         raise NeurostormError(f"{checkpoint.path}: its hyper-parameters make no NeuroSTORM ({error})") from None
-    with torch.device("meta"):  # shapes only: the weights come from the file
-        network = NeuroSTORM(config)
     expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     got = {name: tuple(t.shape) for name, t in tensors.items()}
     if expected != got:
@@ -213,6 +217,8 @@ def config_of(hyper_parameters: dict, tensors: dict) -> NeuroSTORMConfig:
             raise ValueError(f"{name} has {len(getattr(config, name))} numbers, not 4")
     if any(n % p for n, p in zip(config.img_size, config.patch_size, strict=True)):
         raise ValueError(f"img_size {config.img_size} is not a multiple of patch_size {config.patch_size}")
+    if not config.depths or config.n_channels > 2**16:
+        raise ValueError(f"depths {config.depths} and c_multiplier {config.c_multiplier} are beyond reason")
     if sum(config.depths) > 256 or math.prod(config.img_size) > 2**31:
         raise ValueError("depths or img_size is beyond reason")
     return config
@@ -227,21 +233,29 @@ def task_of(hyper_parameters: dict, config: NeuroSTORMConfig) -> Optional[Task]:
     if kind == "regression" and config.n_outputs != 1:
         kind = "unknown"
     scaling = {key: hyper_parameters.get(key) for key in ("label_mean", "label_std")}
-    scaling = {key: float(v) if type(v) in (int, float) and math.isfinite(v) else None for key, v in scaling.items()}
+    scaling = {key: float(v) if type(v) in (int, float) and abs(v) < 1e30 else None for key, v in scaling.items()}
     minmax = "min" in str(hyper_parameters.get("label_scaling_method"))  # scaled to a range, not by mean and std
     if minmax or None in scaling.values() or not scaling["label_std"] > 0:
         scaling = {}
     return Task(
         kind,
-        target=str(hyper_parameters.get("task_name") or "target"),
+        target=_one_line(hyper_parameters.get("task_name") or "target"),
         classes=_class_names(hyper_parameters.get("classes"), 2 if kind == "binary" else config.n_outputs),
-        unit=hyper_parameters.get("unit"),
+        unit=_one_line(hyper_parameters["unit"]) if isinstance(hyper_parameters.get("unit"), str) else None,
         **scaling,
     )
 
 
 def _class_names(names, expected: int) -> tuple:
-    return tuple(map(str, names)) if isinstance(names, list) and len(names) == expected else ()
+    if not isinstance(names, list) or len(names) != expected:
+        return ()
+    names = tuple(map(_one_line, names))
+    return names if len(set(names)) == expected and all(names) else ()
+
+
+def _one_line(text) -> str:
+    """Text that a cell of a table can hold."""
+    return " ".join(str(text).split())[:80]
 
 
 def with_label_scaling(model: Model, mean: Optional[float], std: Optional[float]) -> Model:
@@ -275,6 +289,8 @@ def _demo(device: torch.device) -> Model:
 def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda") and not re.fullmatch(r"cuda:\d+", str(device)):
+        raise NeurostormError(f"unknown device '{device}'; there are: auto, cpu, cuda")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise NeurostormError("--device cuda: PyTorch sees no GPU here; use --device cpu, or run where there is one")
     return torch.device(device)
@@ -293,7 +309,7 @@ def _label(name: str) -> str:
 
 
 def _size(name: str, value) -> int:
-    if isinstance(value, bool) or int(value) != value or not 1 <= value <= LARGEST:
+    if type(value) not in (int, float) or not 1 <= value <= LARGEST or int(value) != value:
         raise ValueError(f"{name} is {value!r}")
     return int(value)
 

@@ -68,7 +68,7 @@ def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -
             raise NeurostormError(f"BIDS_DIR: there is no folder {bids_dir}")
         if not path.is_dir():
             raise NeurostormError(f"--derivatives {name}={path}: there is no such folder")
-        return Dataset(path, _link(name), read_description(path), raw=bids_dir)
+        return Dataset(path.resolve(), _link(name), read_description(path), raw=bids_dir)
     if not bids_dir.is_dir():
         raise NeurostormError(f"BIDS_DIR: there is no folder {bids_dir}")
     if bids_dir.name.startswith("sub-"):
@@ -78,13 +78,13 @@ def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -
         )
     description = read_description(bids_dir)
     if _is_derivative(description) and next(_subject_folders(bids_dir), None):
-        return Dataset(bids_dir, "fmriprep", description)
+        return Dataset(bids_dir.resolve(), "fmriprep", description)
     below = sorted(folder for pattern in ("derivatives/*fmriprep*", "*fmriprep*") for folder in bids_dir.glob(pattern))
     below = [folder for folder in below if folder.is_dir()]
     if below:
         return _only(below, bids_dir)
     if _holds_bold(bids_dir):
-        return Dataset(bids_dir, "fmriprep", description)
+        return Dataset(bids_dir.resolve(), "fmriprep", description)
     others = [folder for folder in sorted(bids_dir.glob("derivatives/*")) if folder.is_dir()]
     holding = [folder for folder in others if _holds_bold(folder)]
     if holding:
@@ -94,9 +94,10 @@ def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -
 
 def read_description(folder: Path) -> dict:
     """Read a folder's dataset_description.json; empty if it is missing or not a JSON object."""
+    path = folder / "dataset_description.json"
     try:
-        content = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -118,7 +119,7 @@ def _only(folders: list, bids_dir: Path) -> Dataset:
             f"{bids_dir} holds several fMRIPrep outputs ({', '.join(folder.name for folder in folders)}); "
             f"say which: --derivatives fmriprep={folders[-1]}"
         )
-    return Dataset(folders[0], _link(folders[0].name), read_description(folders[0]), raw=bids_dir)
+    return Dataset(folders[0].resolve(), _link(folders[0].name), read_description(folders[0]), raw=bids_dir)
 
 
 def _link(name: str) -> str:

@@ -25,9 +25,11 @@ def read_sidecar(path: Path) -> dict:
         if path.is_symlink():
             raise NeurostormError(f"not fetched: {path} is a link to a file that is not here; run 'datalad get {path}'")
         return {}
+    if not path.is_file():
+        raise NeurostormError(f"{path} is not a regular file; mend it")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NeurostormError(f"{path} is not readable JSON ({error}); fetch or mend it") from None
     if not isinstance(content, dict):
         raise NeurostormError(f"{path} is not a JSON object; fetch or mend it")
@@ -39,8 +41,10 @@ def number_in(sidecar: dict, key: str, path: Path) -> Optional[float]:
     value = sidecar.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise NeurostormError(f"{path}: {key} is {value!r}, not a number; mend it, or give --repetition-time")
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9  # NaN is not
+    if not plain:
+        text = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:76]}..."
+        raise NeurostormError(f"{path}: {key} is {text}, not a number; mend it, or give --repetition-time")
     return float(value)
 
 
@@ -55,6 +59,11 @@ class Confounds:
     non_steady_state : int
         Volumes at the start that fMRIPrep flagged as not in steady state.
     """
+
+    @property
+    def knows_motion(self) -> bool:
+        """Whether the framewise displacement of any volume is known."""
+        return bool((~np.isnan(self.framewise_displacement)).any())
 
     framewise_displacement: np.ndarray
     non_steady_state: int
@@ -77,7 +86,7 @@ def read_confounds(path: Optional[Path], n_volumes: int) -> Optional[Confounds]:
     try:
         table = pd.read_csv(path, sep="\t", na_values=["n/a"])
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise NeurostormError(f"{path} cannot be read as a table ({error}); fetch it again") from None
+        raise NeurostormError(f"{path} cannot be read as a table ({_one_line(error)}); fetch it again") from None
     if len(table) != n_volumes:
         raise NeurostormError(
             f"{path} has {len(table)} rows, the run {n_volumes} volumes; the confounds of another run?"
@@ -85,10 +94,15 @@ def read_confounds(path: Optional[Path], n_volumes: int) -> Optional[Confounds]:
     displacement = np.full(n_volumes, np.nan)
     if "framewise_displacement" in table:
         displacement = pd.to_numeric(table["framewise_displacement"], errors="coerce").to_numpy(float)
+        displacement = np.where(np.isfinite(displacement), displacement, np.nan)
     flagged = [name for name in table.columns if name.startswith("non_steady_state_outlier")]
     # one column a volume, which is 1 at that volume; the last of them ends the dummy scans
     last = [int(np.flatnonzero(table[name].to_numpy() == 1)[-1]) for name in flagged if (table[name] == 1).any()]
     return Confounds(displacement, max(last) + 1 if last else 0)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def denoising_confounds(path: Path, strategy: str) -> "tuple[pd.DataFrame, np.ndarray]":

@@ -1,6 +1,7 @@
 """Find the BOLD runs of a data set, each in every space it was written in."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,11 +127,20 @@ def find_runs(dataset: Dataset, wanted: Selection, database_dir: Optional[Path] 
         If nothing at all was found.
     """
     subjects = dataset.subjects()
+    odd = [label for label in subjects if not re.fullmatch("[A-Za-z0-9+]+", label)]
     problems = [_unknown("sub", label, subjects) for label in wanted.subjects if label not in subjects]
     subjects = [label for label in subjects if not wanted.subjects or label in wanted.subjects]
+    closed = [label for label in subjects if label not in odd and not _readable(dataset.path / f"sub-{label}")]
+    problems += [
+        f"sub-{label!r}: BIDS labels are letters and digits; it is left out" for label in odd if label in subjects
+    ]
+    problems += [
+        f"{dataset.path / f'sub-{label}'} cannot be read: permission denied" for label in closed if label in subjects
+    ]
+    subjects = [label for label in subjects if label not in odd and label not in closed]
     if not subjects:
         raise NeurostormError("; ".join(problems) or f"{dataset.path} holds no subject folder (sub-*)")
-    paths = _query(dataset, wanted, subjects, database_dir)
+    paths = _query(dataset, wanted, subjects, database_dir, only_these=bool(wanted.subjects or odd or closed))
     if not paths:
         raise NeurostormError("; ".join([*problems, _nothing(dataset, wanted, subjects)]))
     runs, unusable = _grouped(paths, keep_echoes=ECHO in (wanted.filters or {}))
@@ -154,9 +164,11 @@ def read_filter_file(path: Path) -> dict:
 
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NeurostormError(f"--bids-filter-file {path} cannot be read as JSON ({error})") from None
     filters = content.get("bold", {}) if isinstance(content, dict) else None
+    if filters == {} and (like := [key for key in content if key.strip().lower() == "bold" and key != "bold"]):
+        raise NeurostormError(f'--bids-filter-file {path}: write "bold", not "{like[0]}"')
     if not isinstance(filters, dict):
         raise NeurostormError(f'--bids-filter-file {path}: give an object such as {{"bold": {{"task": "rest"}}}}')
     meaning = {None: Query.NONE, "*": Query.ANY, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY}
@@ -175,25 +187,32 @@ def entities_of(path: Path) -> dict:
     return dict(part.split("-", 1) for part in _stem(path).split("_") if "-" in part)
 
 
-def _query(dataset: Dataset, wanted: Selection, subjects: list, database_dir: Optional[Path]) -> list:
+def _query(dataset: Dataset, wanted: Selection, subjects: list, database_dir: Optional[Path], only_these: bool) -> list:
     """Ask pybids for the preprocessed BOLD files; only the wanted subjects' folders are looked into."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     # A database is there to be used again for other subjects: it holds all of them.
-    others = [] if database_dir or not wanted.subjects else [_any_but(subjects)]
+    others = [_any_but(subjects)] if only_these and not database_dir else []
     indexer = BIDSLayoutIndexer(
         validate=False,
         index_metadata=False,  # reading every sidecar takes hours on a large data set; we read those we use
         ignore=[*others, re.compile(r"^/(?!sub-)[^/]+/"), re.compile(r"/(figures|log|anat|fmap|dwi)/")],
     )
-    layout = BIDSLayout(
-        dataset.path,
-        validate=False,
-        derivatives=False,
-        config=["bids", "derivatives"],
-        indexer=indexer,
-        database_path=database_dir,
-    )
+    try:
+        layout = BIDSLayout(
+            dataset.path,
+            validate=False,
+            derivatives=False,
+            config=["bids", "derivatives"],
+            indexer=indexer,
+            database_path=database_dir,
+        )
+    except Exception as error:  # pybids and its database raise many kinds, for odd file names and damaged indexes alike
+        where = f" (index in {database_dir})" if database_dir else ""
+        raise NeurostormError(
+            f"{dataset.path} cannot be indexed{where}: {type(error).__name__}: {' '.join(str(error).split())[:300]}; "
+            "look for file names that are no text, or choose subjects with --participant-label"
+        ) from None
     _check_database(layout, dataset, subjects, database_dir)
     query = {
         "subject": subjects,
@@ -210,11 +229,16 @@ def _query(dataset: Dataset, wanted: Selection, subjects: list, database_dir: Op
         raise NeurostormError(f"--bids-filter-file and the command line both choose the {twice[0]}; give one of them")
     if "subject" in filters:
         raise NeurostormError("--bids-filter-file chooses the subject; give --participant-label instead")
+    known = set(layout.get_entities())
+    if unknown := sorted(set(filters) - known):
+        raise NeurostormError(
+            f"--bids-filter-file: there is no entity '{unknown[0]}'; there are: {', '.join(sorted(known))}"
+        )
     query |= filters
     try:
         files = layout.get(**{key: value for key, value in query.items() if value is not None})
-    except (ValueError, TypeError) as error:
-        raise NeurostormError(f"--bids-filter-file: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # what a filter's values may set off
+        raise NeurostormError(f"--bids-filter-file: {type(error).__name__}: {str(error).splitlines()[0]}") from None
     return sorted(Path(file.path) for file in files)
 
 
@@ -263,7 +287,7 @@ def _space(entities: dict) -> Optional[str]:
 
 
 def _number(label: Optional[str]):
-    return int(label) if label and label.isdigit() else label
+    return int(label) if label and label.isascii() and label.isdecimal() else label
 
 
 def _unknown(entity: str, label: str, there: list) -> str:
@@ -281,10 +305,26 @@ def _nothing(dataset: Dataset, wanted: Selection, subjects: list) -> str:
     limits = f" ({'; '.join(asked)})" if asked else ""
     if wanted.filters:
         limits += " within --bids-filter-file"
+    missing = f"no *_desc-preproc_bold.nii.gz for {who}{limits} in {dataset.path} (written by {dataset.generator})"
+    if limits:
+        there = sorted(
+            {_label(path) for s in subjects for path in dataset.path.glob(f"sub-{s}/**/func/*desc-preproc_bold.nii*")}
+        )
+        if there:
+            return f"{missing}; there are: {', '.join(there[:8])}{', ...' if len(there) > 8 else ''}"
     return (
-        f"no *_desc-preproc_bold.nii.gz for {who}{limits} in {dataset.path} (written by {dataset.generator}); "
-        "fMRIPrep's --level minimal or resampling does not write it: use --level full"
+        f"{missing}; fMRIPrep writes it with --level full (not minimal or resampling), by this name since version 20.2"
     )
+
+
+def _label(path: Path) -> str:
+    """A run without its subject and space, such as ses-1_task-rest_run-2."""
+    return "_".join(f"{k}-{v}" for k, v in entities_of(path).items() if k != "sub" and k not in OF_THE_SPACE)
+
+
+def _readable(subject: Path) -> bool:
+    folders = [subject, subject / "func", *subject.glob("ses-*"), *subject.glob("ses-*/func")]
+    return all(os.access(folder, os.R_OK | os.X_OK) for folder in folders if folder.is_dir())
 
 
 def _stem(path: Path) -> str:

@@ -145,5 +145,5 @@ def _has_warp(chain: Chain) -> bool:
 
 def _resolution_order(file: BoldFile) -> tuple:
     """TemplateFlow's res-2 (2 mm) first, the BOLD's own voxel size next, then the others."""
-    index = int(file.res) if file.res and file.res.isdigit() else file.res
+    index = int(file.res) if file.res and file.res.isascii() and file.res.isdecimal() else file.res
     return (0 if index == 2 else 1 if index is None else 2, str(index))

@@ -1,5 +1,8 @@
 """Read NIfTI runs and masks: frame after frame, checked, with every problem named by file."""
 
+import logging
+import math
+import os
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -10,10 +13,15 @@ import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from neurostorm_bids.errors import NeurostormError
 
-READ_ERRORS = (EOFError, OSError, ValueError, zlib.error, isal_zlib.IsalError, ImageFileError)
+READ_ERRORS = (
+    EOFError, OSError, ValueError, TypeError, OverflowError, zlib.error, isal_zlib.IsalError, ImageFileError, HeaderDataError,
+)  # fmt: skip
+MOST_VOXELS = 2**31  # of a mask: more is a damaged header
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it names no file; what matters is told by us
 TIME_UNITS_IN_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 
 
@@ -43,11 +51,17 @@ class Bold:
         self._image, self.name = open_image(image)
         shape = self._image.shape
         times = [axis for axis, n in enumerate(shape) if axis > 2 and n > 1]
+        if min(shape, default=0) < 1:
+            raise NeurostormError(f"{self.name}: its header says {shape} voxels; the file is damaged")
         if len(times) > 1:
             raise NeurostormError(f"{self.name} has {len(shape)} axes {shape}; a BOLD run has x, y, z and time")
         if len(shape) < 4 or not times:
             raise NeurostormError(f"{self.name} is one volume {shape}, not a run; give the 4-D *_bold file")
         self._time_axis = times[0]
+        if self._image.get_data_dtype().kind not in "iuf":
+            raise NeurostormError(
+                f"{self.name} holds numbers of type {self._image.get_data_dtype()}; BOLD is whole or real numbers"
+            )
         self.shape, self.n_frames = tuple(shape[:3]), shape[self._time_axis]
         self.affine = checked_affine(self._image, self.name)
         self.header_repetition_time = _header_repetition_time(self._image.header)
@@ -96,12 +110,16 @@ def read_mask(image) -> "tuple[np.ndarray, np.ndarray, str]":
         For messages.
     """
     opened, name = open_image(image)
+    if math.prod(opened.shape) > MOST_VOXELS:
+        raise NeurostormError(f"{name}: its header says {opened.shape} voxels; the file is damaged")
     try:
         values = np.squeeze(np.asanyarray(opened.dataobj))
     except READ_ERRORS as error:
         raise NeurostormError(f"{name} is damaged or cut short ({error}); copy or fetch it again") from None
     if values.ndim != 3:
         raise NeurostormError(f"{name} has shape {opened.shape}; a brain mask is one volume")
+    if values.dtype.kind not in "iufb":
+        raise NeurostormError(f"{name} holds numbers of type {values.dtype}; a brain mask is 0 and 1")
     brain = values > 0.5 if values.dtype.kind == "f" else values != 0
     if not brain.any():
         raise NeurostormError(f"{name} is empty: no voxel is brain; check fMRIPrep's report of this run")
@@ -119,6 +137,8 @@ def checked_affine(image, name: str) -> np.ndarray:
 def open_image(image):
     """Open a path as a stream (gzip through ISA-L, read once from front to back), or take an image as it is."""
     if not isinstance(image, (str, Path)):
+        if not hasattr(image, "dataobj"):
+            raise NeurostormError(f"an image is a path or a nibabel image, not {type(image).__name__}")
         return image, str(image.get_filename() or "the image given")
     path = Path(image)
     if path.is_symlink() and not path.exists():
@@ -127,14 +147,19 @@ def open_image(image):
         raise NeurostormError(f"file not found: {path}")
     if path.stat().st_size == 0:
         raise NeurostormError(f"{path} is empty (0 bytes); fetch it again")
+    if not os.access(path, os.R_OK):
+        raise NeurostormError(f"{path} cannot be read: permission denied")
     try:
         opened = nib.load(path, mmap=False)
         if not isinstance(opened, nib.Nifti1Image):  # Nifti2Image is one too
             raise NeurostormError(f"{path} is {type(opened).__name__}, not NIfTI")
         if path.name.endswith(".gz"):
             opened = type(opened).from_stream(igzip.open(path))
-    except READ_ERRORS as error:
-        raise NeurostormError(f"{path} cannot be read as NIfTI ({error or type(error).__name__})") from None
+    except NeurostormError:
+        raise
+    except Exception as error:  # a damaged header can set off any kind
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise NeurostormError(f"{path} cannot be read as NIfTI ({why}); copy or fetch it again") from None
     return opened, str(path)
 
 

@@ -1,6 +1,5 @@
 """Time: which repetition time holds, and how frames are resampled to the model's."""
 
-import re
 from dataclasses import dataclass
 from typing import Optional
 
@@ -127,8 +126,12 @@ def parse_target(text: "str | float") -> Optional[float]:
     """Read ``--target-tr``: seconds, or "native" for `None`."""
     if str(text).strip().lower() == "native":
         return None
-    if not re.fullmatch(r"\s*[0-9.]+(e-?[0-9]+)?\s*", str(text)) or not PLAUSIBLE[0] <= float(text) <= PLAUSIBLE[1]:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not PLAUSIBLE[0] <= seconds <= PLAUSIBLE[1]:
         raise NeurostormError(
             f"--target-tr is seconds between {PLAUSIBLE[0]} and {PLAUSIBLE[1]}, or native; not '{text}'"
         )
-    return float(text)
+    return seconds

@@ -22,6 +22,8 @@ BLOCK = 16  # volumes read and placed at a time
 PLAUSIBLE_OVERLAP = 0.8  # share of the placed brain that lies in the template's; fMRIPrep's own masks reach 0.98
 GOOD_OVERLAP = 0.9
 MUCH_OUTSIDE = 0.1
+PARTIAL = 0.5  # of the template's brain
+FEWEST_VOXELS = 1000  # 8 cm3
 FAR = 24  # voxels beyond the grid that are looked at for brain
 
 
@@ -171,6 +173,8 @@ def place(
     cleaned = clean(frames) if clean else {}
     times = time_map(len(frames), timing.repetition_time, timing.target)
     statistics = brain_statistics(frames, times)
+    if not statistics.maximum > 0:
+        raise NeurostormError(f"{bold.name}: no value in the brain is above 0; is it a z-scored or demeaned run?")
     if not statistics.std > 1e-6 * abs(statistics.mean):  # rounding alone makes a constant run differ by less
         raise NeurostormError(
             f"{bold.name}: the signal is the same everywhere in the brain; there is nothing to encode"
@@ -248,8 +252,8 @@ class Brain:
         Where they are in the run, in voxels.
     outside : float
         Share of the brain that lies beyond the grid (looked at every second voxel, as far as `FAR`).
-    overlap : float or None
-        Share of the placed brain that lies in the template's brain; `None` where no transform was applied.
+    overlap : float
+        Share of the placed brain that lies in the template's brain.
     notes : list of str
     mask, mask_affine : arrays
         The mask as it was read.
@@ -258,7 +262,7 @@ class Brain:
     indices: np.ndarray
     voxels: np.ndarray
     outside: float
-    overlap: Optional[float]
+    overlap: float
     notes: list
     mask: np.ndarray
     mask_affine: np.ndarray
@@ -275,7 +279,13 @@ def brain_of_grid(bold: Bold, mask, grid: Grid, space: Space) -> Brain:
     in_mask, mask_affine, mask_name = read_mask(mask)
     maps = space.read()
     notes = []
-    if in_mask.shape != bold.shape or not np.allclose(mask_affine, bold.affine, atol=1e-3):
+    if in_mask.shape == bold.shape and not np.allclose(mask_affine, bold.affine, atol=1e-3):
+        corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(bold.shape) - 1)
+        apart = np.linalg.norm(apply_affine(mask_affine, corners) - apply_affine(bold.affine, corners), axis=1).max()
+        notes.append(
+            f"{Path(mask_name).name}: its affine differs from the run's, by up to {apart:.1f} mm; it is resampled"
+        )
+    elif in_mask.shape != bold.shape:
         notes.append(
             f"{Path(mask_name).name} is on another grid of voxels ({_by(in_mask.shape)}) than the run "
             f"({_by(bold.shape)}): it is resampled to it"
@@ -300,16 +310,24 @@ def brain_of_grid(bold: Bold, mask, grid: Grid, space: Space) -> Brain:
     )
     beyond = beyond[~inside(beyond, grid.shape)]
     n_outside = 8 * int(look_up(beyond)[0].sum())
-    overlap = None
-    if maps:
-        overlap = float(template_brain(grid)[is_brain].mean())
+    if is_brain.sum() < FEWEST_VOXELS:
+        raise NeurostormError(
+            f"{mask_name}: {is_brain.sum()} voxels of brain in the grid are too few to encode; check the mask"
+        )
+    template = template_brain(grid)
+    overlap, coverage = float(template[is_brain].mean()), float(is_brain[template].mean())
+    if coverage < PARTIAL:
+        notes.append(
+            f"the run covers only {coverage:.0%} of the brain of {grid.template}; the model was trained on whole brains"
+        )
+    if overlap < GOOD_OVERLAP:
         if overlap < PLAUSIBLE_OVERLAP:
             raise NeurostormError(
-                f"{mask_name}: after the transforms only {overlap:.0%} of the brain lies in the brain of "
-                f"{grid.template}; " + _likely_cause(space, "the space of the run is not the one its name says")
+                f"{mask_name}: {'after the transforms ' if maps else ''}only {overlap:.0%} of the brain lies in the brain of "
+                f"{grid.template}; "
+                + _likely_cause(space, "the space of the run is not the one its name says, or its header is damaged")
             )
-        if overlap < GOOD_OVERLAP:
-            notes.append(f"only {overlap:.0%} of the brain lies in the brain of {grid.template}: look at the alignment")
+        notes.append(f"only {overlap:.0%} of the brain lies in the brain of {grid.template}: look at the alignment")
     indices = np.flatnonzero(is_brain)
     outside = n_outside / (n_outside + len(indices))
     if outside > MUCH_OUTSIDE:

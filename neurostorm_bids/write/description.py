@@ -44,6 +44,10 @@ def lock(out_dir: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise NeurostormError(f"another process holds {out_dir / LOCK} for two minutes; is it hanging?") from None
+    except OSError as error:
+        raise NeurostormError(
+            f"cannot lock {out_dir / LOCK}: {error.strerror}; is the folder another user's?"
+        ) from None
 
 
 def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") -> None:
@@ -52,7 +56,9 @@ def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") ->
     with lock(out_dir):
         before = read_json(path)
         known = before.get("DatasetLinks")
-        links = (known if isinstance(known, dict) else {}) | {dataset.link: dataset.path.as_uri()}
+        links = {
+            name: uri for name, uri in (known if isinstance(known, dict) else {}).items() if isinstance(uri, str)
+        } | {dataset.link: dataset.path.as_uri()}
         if dataset.raw is not None:
             links["raw"] = dataset.raw.as_uri()
         sources = [{"URL": uri} for uri in sorted(set(links.values()))]
@@ -64,7 +70,7 @@ def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") ->
             "Name": "NeuroSTORM embeddings and predictions",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
-            "License": dataset.description.get("License", "unknown: see the source data sets"),
+            "License": str(dataset.description.get("License", "unknown: see the source data sets")),
             "GeneratedBy": [
                 {
                     "Name": "neurostorm_bids",
@@ -79,7 +85,7 @@ def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") ->
         if content != before:
             write_sidecar(path, content)
         ignore = out_dir / ".bidsignore"
-        lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
+        lines = ignore.read_text(encoding="utf-8", errors="replace").splitlines() if ignore.is_file() else []
         if missing := [line for line in IGNORED if line not in lines]:
             write_text(ignore, "\n".join([*lines, *missing]) + "\n")
 
@@ -89,3 +95,13 @@ def _said_of_models(description: dict) -> "list[str]":
     made = description.get("GeneratedBy")
     said = made[0].get("Description") if isinstance(made, list) and made and isinstance(made[0], dict) else None
     return [part for part in str(said or "").split("; ") if part.startswith("model ")]
+
+
+def is_ours_or_new(out_dir: Path) -> bool:
+    """Whether a folder's description, if there is one, was written by us."""
+    path = out_dir / "dataset_description.json"
+    if not path.exists():
+        return True
+    made = read_json(path).get("GeneratedBy")
+    first = made[0] if isinstance(made, list) and made else None
+    return isinstance(first, dict) and first.get("Name") == "neurostorm_bids"

@@ -40,7 +40,6 @@ DECIDING = (
     "repetition_time",
     "dummy_scans",
     "window_stride",
-    "template_warp",
     "interpolation",
     "register",
     "denoise",
@@ -81,8 +80,19 @@ def is_finished(out_dir: Path, run: Run, inputs: "list[Path]", grid: Grid, model
     return (
         unchanged
         and sidecar.get("SettingsHash") == hash_of(grid, model, settings)
-        and all(file.is_file() for file in files)
+        and all(file.is_file() and file.stat().st_size for file in files)
+        and _is_whole(out_dir / outputs.embeddings, sidecar)
     )
+
+
+def _is_whole(table: Path, sidecar: dict) -> bool:
+    """Whether a table of windows has the rows and the columns that its sidecar tells of."""
+    with open(table, encoding="utf-8", errors="replace") as file:
+        columns = file.readline().rstrip("\n").split("\t")
+        n_rows = sum(1 for _ in file)
+    channels = [name for name in sidecar if name.startswith("channel")]
+    count = sidecar.get("Windows", {}).get("Count") if isinstance(sidecar.get("Windows"), dict) else None
+    return n_rows == count and columns[-1] in (*channels[-1:], "weights") and set(channels) <= set(columns)
 
 
 def write_run(
@@ -180,10 +190,12 @@ def collect_subject(
                 notes.append(str(error))
                 continue
             sources.append(f"bids::{path.relative_to(out_dir).as_posix()}")
+        path = out_dir / subject_embeddings(subject, grid.template, model.label)
         if not runs:
+            for stale in (path, sidecar_of(path)):
+                stale.unlink(missing_ok=True)
             return notes
         table, columns = stamped(*subject_table(runs), model.warning)
-        path = out_dir / subject_embeddings(subject, grid.template, model.label)
         write_table(path, table)
         content = {
             "Description": "NeuroSTORM embeddings, one row per run and their mean weighted by windows",

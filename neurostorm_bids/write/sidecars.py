@@ -50,6 +50,6 @@ def read_json(path: Path) -> dict:
     """Read a JSON object that we wrote; empty if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
