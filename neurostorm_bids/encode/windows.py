@@ -80,6 +80,8 @@ def encode(
         embeddings.append(embedded.cpu().numpy())
         if model.task is not None:
             outputs.append(model.predict_from(embedded).cpu().numpy())
+        if len(embeddings) % 8 == 0:
+            cpu.give_back_memory()
         if progress:
             progress(sum(map(len, embeddings)), len(starts))
     return np.concatenate(embeddings), np.concatenate(outputs) if outputs else None, precision
