@@ -9,6 +9,7 @@ import click
 from neurostorm_bids import __version__
 from neurostorm_bids.command.click_extras import BidsCommand, Several
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.transforms import BOLD_SPACE, STANDARD_SPACES
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.toml import parse_toml
 
@@ -209,7 +210,7 @@ def finite(_ctx, _param, value):
 )
 @click.option(
     "--input-space",
-    type=click.Choice(["MNI152NLin6Asym", "MNI152NLin2009cAsym", "T1w", "bold"]),
+    type=click.Choice([*STANDARD_SPACES, "T1w", BOLD_SPACE]),
     help="Space of the BOLD files to take; bold: without space-.  [default: the one with the fewest steps]",
 )
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.files import check_fetched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +22,8 @@ def read_sidecar(path: Path) -> dict:
     NeurostormError
         If it is there but cannot be read.
     """
+    check_fetched(path)
     if not path.exists():
-        if path.is_symlink():
-            raise NeurostormError(f"not fetched: {path} is a link to a file that is not here; run 'datalad get {path}'")
         return {}
     if not path.is_file():
         raise NeurostormError(f"{path} is not a regular file; mend it")
@@ -81,8 +81,7 @@ def read_confounds(path: Optional[Path], n_volumes: int) -> Optional[Confounds]:
 
     if path is None:
         return None
-    if path.is_symlink() and not path.exists():
-        raise NeurostormError(f"not fetched: {path} is a link to a file that is not here; run 'datalad get {path}'")
+    check_fetched(path)
     try:
         table = pd.read_csv(path, sep="\t", na_values=["n/a"])
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.files import check_there
 
 READ_ERRORS = (
     EOFError, OSError, ValueError, TypeError, OverflowError, zlib.error, isal_zlib.IsalError, ImageFileError, HeaderDataError,
@@ -141,14 +141,7 @@ def open_image(image):
             raise NeurostormError(f"an image is a path or a nibabel image, not {type(image).__name__}")
         return image, str(image.get_filename() or "the image given")
     path = Path(image)
-    if path.is_symlink() and not path.exists():
-        raise NeurostormError(f"not fetched: {path} is a link to a file that is not here; run 'datalad get {path}'")
-    if not path.is_file():
-        raise NeurostormError(f"file not found: {path}")
-    if path.stat().st_size == 0:
-        raise NeurostormError(f"{path} is empty (0 bytes); fetch it again")
-    if not os.access(path, os.R_OK):
-        raise NeurostormError(f"{path} cannot be read: permission denied")
+    check_there(path)
     try:
         opened = nib.load(path, mmap=False)
         if not isinstance(opened, nib.Nifti1Image):  # Nifti2Image is one too

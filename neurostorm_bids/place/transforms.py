@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.files import check_there
 from neurostorm_bids.place.sample import apply_affine, inside
 
 
@@ -75,12 +76,7 @@ def read_transform(path: Path) -> list:
     """
     from nitransforms.io.itk import ITKCompositeH5, ITKLinearTransform
 
-    if path.is_symlink() and not path.exists():
-        raise NeurostormError(f"not fetched: {path} is a link to a file that is not here; run 'datalad get {path}'")
-    if not path.is_file():
-        raise NeurostormError(f"file not found: {path}")
-    if path.stat().st_size == 0:
-        raise NeurostormError(f"{path} is empty (0 bytes); fetch it again")
+    check_there(path)
     try:
         if path.suffix == ".h5":
             maps = [_to_map(part) for part in ITKCompositeH5.from_filename(path)]
