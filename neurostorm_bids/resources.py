@@ -20,6 +20,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.progress import start_logging
 from neurostorm_bids.settings import Settings
 
+MOST_ON_GPU = 16  # windows at a time
 PLACING_MB = 400  # beside what the libraries take: measured on runs of 2 mm
 
 
@@ -42,7 +43,7 @@ def end_with_parent() -> None:
 
 
 def check_precision(models: "list[Model]", settings: Settings) -> None:
-    """Refuse bfloat16 where it would only be slower.
+    """Refuse half precision where it would only be slower.
 
     Raises
     ------
@@ -52,6 +53,8 @@ def check_precision(models: "list[Model]", settings: Settings) -> None:
     on_cpu = any(model.device.type == "cpu" for model in models)
     if settings.precision == "bf16" and on_cpu and not (cpu.has_bfloat16() and kernels.library()):
         raise NeurostormError("--precision bf16: this processor has no bfloat16 instructions; use --precision fp32")
+    if settings.precision == "fp16" and on_cpu:
+        raise NeurostormError("--precision fp16 is for GPUs; on a CPU use --precision fp32, or bf16")
 
 
 def check_memory(models: "list[Model]", settings: Settings) -> None:
@@ -74,9 +77,16 @@ def check_memory(models: "list[Model]", settings: Settings) -> None:
 
 
 def batch_size(model: Model, settings: Settings) -> int:
-    """Windows to encode at a time, as many as ``mem_mb`` has room for: more do not help a CPU, and each takes memory."""
-    wanted = settings.batch_size or (8 if model.device.type == "cuda" else 1)
-    if settings.mem_mb is None or model.device.type == "cuda":
+    """Windows to encode at a time.
+
+    On a GPU as many as its free memory has room for, up to where more fill no further cores. On a CPU one, since more
+    do not help it, and never more than ``mem_mb`` has room for.
+    """
+    if model.device.type == "cuda":
+        free_mb = torch.cuda.mem_get_info(model.device)[0] / 2**20 / settings.nprocs
+        return settings.batch_size or max(1, min(MOST_ON_GPU, int(0.8 * free_mb / _window_mb(model))))
+    wanted = settings.batch_size or 1
+    if settings.mem_mb is None:
         return wanted
     left = settings.mem_mb / settings.nprocs - resident_mb()
     return max(1, min(wanted, int(left / _window_mb(model))))

@@ -57,7 +57,7 @@ def participant(settings: Settings) -> int:
     runs, problems = find_runs(dataset, selection_of(settings), settings.bids_database_dir)
     for problem in problems:
         LOG.error(problem)
-    if kernels.library() is None:
+    if kernels.library() is None and any(model.device.type == "cpu" for model in models):
         LOG.warning("installed without the compiled kernels (no compiler?): encoding on a CPU is about 3 times slower")
     for model in models:
         LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")

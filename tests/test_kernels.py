@@ -14,6 +14,7 @@ from test_participant import NARROW
 
 from neurostorm_bids.encode import cpu, kernels
 from neurostorm_bids.encode.model import Mamba
+from neurostorm_bids.encode.scan import selective_scan
 from neurostorm_bids.write.tables import channels_of, read_table
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="installed without a compiler")
@@ -166,6 +167,30 @@ def test_a_run_that_bfloat16_would_change_is_encoded_in_single(tree, tmp_path, n
     status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo", "--precision", "bf16")
     assert status == 0
     assert "this run is encoded in fp32" in said
+
+
+def test_autocast_keeps_features_and_sums_the_scan_in_single(monkeypatch):
+    """The way of a GPU, taken on the CPU: its scan is given float32 only."""
+    network, types = random_network(), set()
+
+    def scan(*tensors):
+        types.update(tensor.dtype for tensor in tensors)
+        return selective_scan(*tensors)
+
+    monkeypatch.setattr(cpu, "available", lambda network: False)
+    monkeypatch.setattr("neurostorm_bids.encode.model.scan_for", lambda tensor: scan)
+    clips = torch.randn(1, 1, *network.config.img_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        exact, rounded = (network.embed(clips, precision) for precision in ("fp32", "bf16"))
+    assert types == {torch.float32}
+    assert 1 - 1e-3 < F.cosine_similarity(exact, rounded).item() < 1
+
+
+def test_fp16_on_a_cpu_is_refused(tree, tmp_path, neurostorm):
+    tree.run()
+    status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo", "--precision", "fp16")
+    assert status == 1
+    assert "--precision fp16 is for GPUs" in said
 
 
 def test_bfloat16_without_instructions_is_refused(tree, tmp_path, neurostorm, monkeypatch):

@@ -287,11 +287,11 @@ def finite(_ctx, _param, value):
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16"]),
+    type=click.Choice(["fp32", "bf16", "fp16"]),
     default="fp32",
     show_default=True,
-    help="bf16: linear layers in bfloat16, somewhat quicker where the processor has it; runs that it would change are "
-    "encoded in fp32.",
+    help="bf16, fp16 (GPU only): matrix products in half precision, quicker where the device has it; runs that it "
+    "would change are encoded in fp32.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Windows to encode at a time.  [default: chosen]")
 @click.option(

@@ -79,7 +79,7 @@ class Model:
     def embed(self, clips: Tensor, precision: str = "fp32") -> Tensor:
         """Embeddings of clips, (B, 1, X, Y, Z, T) -> (B, C): the mean over all output tokens.
 
-        ``precision`` is "fp32", or "bf16" for linear layers in bfloat16.
+        ``precision`` is "fp32", or "bf16" or (on a GPU) "fp16" for matrix products in that type.
         """
         return self.network.embed(self._checked(clips), precision)
 

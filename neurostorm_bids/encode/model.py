@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from neurostorm_bids.encode.scan import scan_for
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True)
 class NeuroSTORMConfig:
@@ -106,7 +108,9 @@ class Mamba(nn.Module):
         u = F.silu(u)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.softplus(self.dt_proj(dt))
-        y = scan_for(u)(u, delta, -torch.exp(self.A_log), B, C) + self.D * u
+        with torch.autocast(x.device.type, enabled=False):  # a sum over hundreds of steps: never in half precision
+            u, delta, B, C = u.float(), delta.float(), B.float(), C.float()
+            y = scan_for(u)(u, delta, -torch.exp(self.A_log), B, C) + self.D * u
         return self.out_proj(y * F.silu(gate))
 
 
@@ -286,7 +290,7 @@ class NeuroSTORM(nn.Module):
     def features(self, clips: Tensor, precision: str = "fp32") -> Tensor:
         """(B, 1, X, Y, Z, frames) -> (B, C, d, h, w, T); volumes of another size are first resized to `img_size`.
 
-        ``precision`` "bf16" multiplies in bfloat16 where the way that is taken can.
+        ``precision`` is "fp32", or "bf16" or "fp16" for matrix products in that type.
         """
         from neurostorm_bids.encode import cpu  # which is written against this module
 
@@ -296,9 +300,9 @@ class NeuroSTORM(nn.Module):
             frames = clips.movedim(-1, 1).reshape(b * t, c, *clips.shape[2:5])
             frames = F.interpolate(frames, size=size, mode="trilinear", align_corners=False)
             clips = frames.reshape(b, t, c, *size).movedim(1, -1)
-        if cpu.available(self):
+        if precision != "fp16" and cpu.available(self):
             return cpu.features(self, clips, precision)
-        with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision == "bf16" and clips.is_cuda):
+        with torch.autocast(clips.device.type, HALF.get(precision), enabled=precision in HALF):
             return self.model(clips).float()
 
     def embed(self, clips: Tensor, precision: str = "fp32") -> Tensor:

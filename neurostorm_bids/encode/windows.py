@@ -2,8 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Optional
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from neurostorm_bids.encode import cpu
+from neurostorm_bids.encode.feed import batches
 from neurostorm_bids.encode.load import Model
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.place.placed import PlacedRun
@@ -61,8 +61,8 @@ def encode(
         Windows at a time.
     progress : callable, optional
         Called with (windows done, windows in all).
-    precision : {"fp32", "bf16"}
-        bf16 is used if it gives the run's first window nearly the same embedding (`NEARLY`).
+    precision : {"fp32", "bf16", "fp16"}
+        A half precision is used if it gives the run's first window nearly the same embedding (`NEARLY`).
 
     Returns
     -------
@@ -72,10 +72,10 @@ def encode(
     precision : str
         That was used.
     """
-    if precision == "bf16" and not _bf16_serves(model, run, int(starts[0])):
+    if precision != "fp32" and not _half_serves(model, run, int(starts[0]), precision):
         precision = "fp32"
     embeddings, outputs = [], []
-    for batch in _batches(run, starts, model.n_frames, batch_size):
+    for batch in batches(run, starts, model.n_frames, batch_size, model.device):
         embedded = model.embed(batch, precision)
         embeddings.append(embedded.cpu().numpy())
         if model.task is not None:
@@ -87,31 +87,15 @@ def encode(
     return np.concatenate(embeddings), np.concatenate(outputs) if outputs else None, precision
 
 
-def _bf16_serves(model: Model, run: PlacedRun, start: int) -> bool:
-    """Whether bfloat16 keeps the embedding of a window, by the cosine between the two."""
+def _half_serves(model: Model, run: PlacedRun, start: int, precision: str) -> bool:
+    """Whether a half precision keeps the embedding of a window, by the cosine between the two."""
     window = torch.from_numpy(run.window(start, start + model.n_frames)[None, None])
-    exact, rounded = (model.embed(window, precision)[0] for precision in ("fp32", "bf16"))
+    exact, rounded = model.embed(window, "fp32")[0], model.embed(window, precision)[0]
     cosine = torch.nn.functional.cosine_similarity(exact, rounded, dim=0).item()
-    if cosine < 1 - NEARLY:
-        LOG.warning("bf16 moves the embedding (cosine %.4f to fp32): this run is encoded in fp32", cosine)
-    return cosine >= 1 - NEARLY
-
-
-def _batches(run: PlacedRun, starts: np.ndarray, length: int, batch_size: int) -> Iterator[torch.Tensor]:
-    """(B, 1, X, Y, Z, T) batches; the next one is made while the model works on the last."""
-
-    def make(first: int) -> torch.Tensor:
-        windows = [run.window(start, start + length) for start in starts[first : first + batch_size]]
-        # a lone window keeps its order in memory: stacking would copy it
-        return torch.from_numpy(windows[0][None, None] if len(windows) == 1 else np.stack(windows)[:, None])
-
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(make, 0)
-        for first in range(0, len(starts), batch_size):
-            batch = coming.result()
-            if first + batch_size < len(starts):
-                coming = pool.submit(make, first + batch_size)
-            yield batch
+    serves = cosine >= 1 - NEARLY  # not where fp16 overflowed to NaN
+    if not serves:
+        LOG.warning("%s moves the embedding (cosine %.4f to fp32): this run is encoded in fp32", precision, cosine)
+    return serves
 
 
 @dataclass(frozen=True)
