@@ -1,8 +1,11 @@
-"""The compiled kernels, which setup.cfg has no place for; everything else of the build is there."""
+"""The compiled kernels and the place of boilerplate/, beyond what setup.cfg can say; the rest of the build is there."""
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 setup(
+    # the texts that go into users' papers stand at the top level, where a scientist finds them
+    packages=[*find_packages(include=["neurostorm_bids*"]), "neurostorm_bids.boilerplate"],
+    package_dir={"neurostorm_bids.boilerplate": "boilerplate"},
     ext_modules=[
         Extension(
             "neurostorm_bids.encode._kernels",
@@ -10,5 +13,5 @@ setup(
             extra_compile_args=["-O3", "-ffp-contract=fast", "-Wno-psabi"],
             optional=True,  # without a compiler the package installs all the same and runs encode/scan.py
         )
-    ]
+    ],
 )

@@ -24,11 +24,12 @@ class Progress:
     def __init__(self, run: str, place: str):
         self.title = f"[{place}] {run}"
         self.bar = None
+        self.doing = "choosing the files"
 
     def step(self, text: str, unit: str):
         """Begin a step; returns a function to be called with (done, in all)."""
         self.close()
-        LOG.info("%s: %s", self.title, text)
+        self.say(text)
         if BARS and sys.stderr.isatty():
             return self._on_terminal(text.split()[0], unit)
         started = last = time.monotonic()
@@ -42,6 +43,11 @@ class Progress:
                 LOG.info("%s: %d of %d %ss, %s left", self.title, done, total, unit, clock(left))
 
         return advance
+
+    def say(self, text: str) -> None:
+        """Tell what is begun."""
+        self.doing = text
+        LOG.info("%s: %s", self.title, text)
 
     def _on_terminal(self, verb: str, unit: str):
         from tqdm import tqdm

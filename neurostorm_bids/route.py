@@ -7,12 +7,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from neurostorm_bids.encode.load import Model
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.runs import BoldFile, Run
 from neurostorm_bids.find.templateflow import TemplateWarp, find_template, find_warp
 from neurostorm_bids.find.transforms import BOLD_SPACE, Chain, bold_to_t1w, chains, preprocessed_t1w
-from neurostorm_bids.place.grid import Grid
+from neurostorm_bids.place.grid import Grid, get_grid
 from neurostorm_bids.place.image import Bold, open_image
 from neurostorm_bids.place.to_grid import Space
 from neurostorm_bids.settings import Settings
@@ -45,6 +46,11 @@ class Route:
         optional = [path for path in (self.file.sidecar, run.confounds) if path is not None and path.is_file()]
         others = [path for path in self.moving or () if path not in (self.file.path, self.file.mask)]
         return [self.file.path, self.file.mask, *optional, *self.space.transforms, *others]
+
+
+def grid_of(model: Model, settings: Settings) -> Grid:
+    """The grid that a model is fed in."""
+    return model.grid if settings.grid == "auto" else get_grid(settings.grid)
 
 
 def choose_route(run: Run, dataset: Dataset, grid: Grid, settings: Settings) -> Route:

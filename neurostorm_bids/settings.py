@@ -1,9 +1,26 @@
 """All settings of one call, in one place."""
 
+import hashlib
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Optional
+
+# Settings that change the numbers, beside grid, model and task
+DECIDING = (
+    "target_tr",
+    "repetition_time",
+    "dummy_scans",
+    "window_stride",
+    "interpolation",
+    "register",
+    "denoise",
+    "fd_threshold",
+    "max_censored",
+    "precision",
+)
+AS_WORDS = {"target_tr": "native", "dummy_scans": "auto"}  # what None is called on the command line
 
 
 @dataclass(frozen=True)
@@ -53,10 +70,33 @@ class Settings:
     work_dir: Optional[Path] = None
     clean_workdir: bool = False
 
+    boilerplate_only: bool = False
+    md_only_boilerplate: bool = False
+    reports_only: bool = False
     stop_on_first_crash: bool = False
     force: bool = False
     random_seed: int = 0
     verbose: int = 0
+
+    @property
+    def deciding(self) -> dict:
+        """The settings that change the numbers."""
+        return {name: getattr(self, name) for name in DECIDING}
+
+    def as_toml(self) -> str:
+        """All settings as a file for --config-file; folders and level, which are arguments, as comments."""
+        lines = [f"# neurostorm {json.dumps(str(self.bids_dir))} {json.dumps(str(self.out_dir))} {self.analysis_level}"]
+        for field in fields(self)[3:]:
+            value = getattr(self, field.name)
+            value = AS_WORDS.get(field.name) if value is None else value
+            if value is None or value == ():
+                continue
+            if field.name == "derivatives":
+                value = [f"{name}={path}" for name, path in value]
+            value = [*value] if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+            # a JSON string, number, truth value or list of these is the same in TOML
+            lines.append(f"{field.name} = {json.dumps(value, ensure_ascii=False)}")
+        return "\n".join(lines) + "\n"
 
     @property
     def work(self) -> Path:
@@ -72,6 +112,11 @@ class Settings:
             if str(asked).isascii() and str(asked).isdecimal() and int(asked)
             else max(1, processors() // self.nprocs)
         )
+
+
+def digest(content: dict) -> str:
+    """A short digest that is equal for equal settings."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def processors() -> int:

@@ -18,7 +18,7 @@ from neurostorm_bids.find.dataset import Dataset, find_dataset
 from neurostorm_bids.find.metadata import Confounds, denoising_confounds, number_in, read_confounds, read_sidecar
 from neurostorm_bids.find.runs import BoldFile, Run, Selection, find_runs, read_filter_file
 from neurostorm_bids.place.denoise import regress_out
-from neurostorm_bids.place.grid import Grid, get_grid
+from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.place.image import Bold
 from neurostorm_bids.place.placed import PlacedRun
 from neurostorm_bids.place.store import FrameStore
@@ -26,14 +26,17 @@ from neurostorm_bids.place.time import choose_repetition_time
 from neurostorm_bids.place.to_grid import Timing, place
 from neurostorm_bids.pool import process
 from neurostorm_bids.progress import Progress
+from neurostorm_bids.report.run import draw_figures, figure_paths
 from neurostorm_bids.report.summary import Outcome, summary_table
+from neurostorm_bids.reporting import write_citations, write_reports
 from neurostorm_bids.resources import batch_size, check_memory, check_precision, prepare_process
-from neurostorm_bids.route import Route, choose_route, register
+from neurostorm_bids.route import Route, choose_route, grid_of, register
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.description import is_ours_or_new, write_description
+from neurostorm_bids.write.logs import account, log_folder, new_call_id, write_configuration, write_crash
 from neurostorm_bids.write.names import GRIDS, GridOutputs, sidecar_of
 from neurostorm_bids.write.placed_files import write_int8, write_nifti
-from neurostorm_bids.write.results import collect_subject, is_finished, write_run
+from neurostorm_bids.write.results import EncodedRun, collect_subject, is_finished, withdraw, write_run
 from neurostorm_bids.write.sidecars import write_sidecar
 
 LOG = logging.getLogger("neurostorm")
@@ -61,16 +64,45 @@ def participant(settings: Settings) -> int:
         LOG.warning("installed without the compiled kernels (no compiler?): encoding on a CPU is about 3 times slower")
     for model in models:
         LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")
-    write_description(settings.out_dir, dataset, warnings_of(models))
-    outcomes = []
-    for outcome in process(runs, process_run, dataset, settings):
-        for problem in outcome.problems:
-            LOG.error("%s: %s", outcome.run, problem)
-        outcomes.append(outcome)
-    outcomes.sort(key=lambda outcome: outcome.run)
+    configuration = {"grid": settings.grid, **settings.deciding}
+    dataset, mixed = write_description(settings.out_dir, dataset, warnings_of(models), configuration)
+    for note in mixed:
+        LOG.warning(note)
+    methods = write_citations(runs, dataset, models, settings)
+    if settings.boilerplate_only or settings.md_only_boilerplate:
+        print(f"The methods text is in {settings.out_dir / 'logs'}")
+        return 1 if problems else 0
+    outcomes, call_id = [], new_call_id()
+    if not settings.reports_only:
+        for subject in sorted({run.subject for run in runs}):
+            write_configuration(log_folder(settings.out_dir, subject, call_id), settings)
+        subject_of = {run.name: run.subject for run in runs}
+        for outcome in process(runs, process_run, dataset, settings):
+            if outcome.problems:
+                folder = log_folder(settings.out_dir, subject_of[outcome.run], call_id)
+                path = write_crash(folder, outcome.run, outcome.account or "\n".join(outcome.problems) + "\n")
+                for problem in outcome.problems:
+                    LOG.error("%s: %s", outcome.run, problem)
+                LOG.info("  details are in %s", path)
+            outcomes.append(outcome)
+        outcomes.sort(key=lambda outcome: outcome.run)
+        problems += collect_subjects(runs, outcomes, models, settings)
+    problems += write_reports(runs, outcomes, problems, dataset, methods, settings)
+    if settings.reports_only:
+        print(f"The reports are in {settings.out_dir}")
+        return 1 if problems else 0
     if len(outcomes) < len(runs):
         LOG.error("stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes))
-    failed = {outcome.run for outcome in outcomes if outcome.status == "failed"}
+    print(summary_table(outcomes))
+    print(f"Results are in {settings.out_dir}")
+    return 1 if problems or len(outcomes) < len(runs) or any(o.status == "failed" for o in outcomes) else 0
+
+
+def collect_subjects(
+    runs: "list[Run]", outcomes: "list[Outcome]", models: "list[Model]", settings: Settings
+) -> "list[str]":
+    """Write the subjects' tables; returns what could not be written."""
+    problems, failed = [], {outcome.run for outcome in outcomes if outcome.status == "failed"}
     for subject in sorted({run.subject for run in runs}):
         for model in models:
             try:
@@ -82,25 +114,29 @@ def participant(settings: Settings) -> int:
                 continue
             for note in notes:
                 LOG.warning(note)
-    print(summary_table(outcomes))
-    print(f"Results are in {settings.out_dir}")
-    return 1 if problems or len(outcomes) < len(runs) or any(o.status == "failed" for o in outcomes) else 0
+    return problems
 
 
 def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> Outcome:
     """One run through all models; a problem ends this run and no other."""
     started = time.monotonic()
     progress = Progress(run.name, where)
-    n_windows, problems = 0, []
+    n_windows, problems, accounts, inputs = 0, [], [], []
+
+    def failed(problem: str, error: BaseException) -> None:
+        problems.append(problem)
+        accounts.append(account(run, progress.doing, inputs, error))
+
     try:
         by_grid = {}
         for model in load_models(settings):
             by_grid.setdefault(grid_of(model, settings), []).append(model)
         for grid, models in by_grid.items():
             route = choose_route(run, dataset, grid, settings)
+            inputs = route.inputs(run)
             todo = [
                 model for model in models
-                if settings.force or not is_finished(settings.out_dir, run, route.inputs(run), grid, model, settings)
+                if settings.force or not is_finished(settings.out_dir, run, inputs, grid, model, settings)
             ]  # fmt: skip
             if not todo:
                 continue
@@ -111,18 +147,18 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> O
                 try:
                     n_windows += encode_and_write(run, route, placed, displacement, model, dataset, settings, progress)
                 except NeurostormError as error:
-                    problems.append(f"model {model.name}: {error}")
+                    failed(f"model {model.name}: {error}", error)
     except NeurostormError as error:
-        problems.append(str(error))
-    except MemoryError:
-        problems.append("there is not enough memory for this run; use a smaller --batch-size or a machine with more")
+        failed(str(error), error)
+    except MemoryError as error:
+        failed("there is not enough memory for this run; use a smaller --batch-size or a machine with more", error)
     except Exception as error:  # a bug of ours must not stop the other runs
         LOG.debug("%s", run.name, exc_info=True)
-        problems.append(f"unexpected {type(error).__name__}: {error} (a bug; run with -v for its origin)")
+        failed(f"unexpected {type(error).__name__}: {error} (a bug; its origin is in the file named below)", error)
     finally:
         progress.close()
     status = "failed" if problems else "done" if n_windows else "skipped"
-    return Outcome(run.name, status, n_windows, time.monotonic() - started, tuple(problems))
+    return Outcome(run.name, status, n_windows, time.monotonic() - started, tuple(problems), "\n".join(accounts))
 
 
 def place_run(
@@ -155,7 +191,7 @@ def place_run(
     )
     space, record = route.space, {}
     if route.moving:
-        LOG.info("%s: registering %s to %s", progress.title, route.moving[0].name, grid.template)
+        progress.say(f"registering {route.moving[0].name} to {grid.template}")
         space, record = register(route, grid, settings.random_seed)
     placed = place(
         bold,
@@ -196,7 +232,7 @@ def denoiser(file: BoldFile, n_dummies: int, settings: Settings):
 
 def save_grid(run: Run, placed: PlacedRun, settings: Settings, progress: Progress) -> None:
     """Keep the placed run, as NIfTI in the output folder and as int8 in the work folder."""
-    LOG.info("%s: saving the placed run", progress.title)
+    progress.say("saving the placed run")
     outputs = GridOutputs(run, placed.grid)
     write_nifti(settings.out_dir / outputs.nifti, placed)
     write_sidecar(
@@ -225,6 +261,7 @@ def encode_and_write(
 ) -> int:
     """Encode a placed run with one model and write its tables; returns the number of windows."""
     starts = window_starts(len(placed.time_map), model.n_frames, settings.window_stride or model.n_frames)
+    motion = motion_of(placed, displacement, starts, model.n_frames, settings.fd_threshold)
     embeddings, outputs, precision = encode(
         model,
         placed,
@@ -233,29 +270,30 @@ def encode_and_write(
         progress.step(f"encoding {len(starts)} windows with model {model.name}", "window"),
         settings.precision,
     )
-    placed.steps["Precision"] = precision
     if outputs is not None and not np.isfinite(outputs).all():
         raise NeurostormError("the outputs of the head are not finite; its weights are damaged")
     if not np.isfinite(embeddings).all():
         raise NeurostormError("the embeddings are not finite; the weights are damaged or do not fit this model")
-    motion = motion_of(placed, displacement, starts, model.n_frames, settings.fd_threshold)
     censored = motion.censored(settings.max_censored)
     if censored.any():
         LOG.warning("%s: %d of %d windows are censored for head motion", run.name, censored.sum(), len(starts))
-    prediction = interpret(model.task, outputs[~censored]) if outputs is not None else None
-    write_run(
-        settings.out_dir,
-        run,
-        route.inputs(run),
-        dataset,
-        placed,
-        model,
-        settings,
-        starts,
-        embeddings,
-        motion,
-        prediction,
+    result = EncodedRun(
+        run=run,
+        inputs=tuple(route.inputs(run)),
+        placed=placed,
+        displacement=displacement,
+        model=model,
+        starts=starts,
+        embeddings=embeddings,
+        motion=motion,
+        censored=censored,
+        prediction=interpret(model.task, outputs[~censored]) if outputs is not None else None,
+        precision=precision,
     )
+    progress.say("drawing the figures")
+    withdraw(settings.out_dir, run, placed.grid, model)
+    draw_figures(settings.out_dir, result, settings.fd_threshold)
+    write_run(settings.out_dir, result, dataset, settings, figure_paths(result))
     return len(starts)
 
 
@@ -318,11 +356,6 @@ def check_folders(settings: Settings, dataset: Dataset) -> None:
         )
     if settings.clean_workdir:
         shutil.rmtree(settings.work / GRIDS, ignore_errors=True)
-
-
-def grid_of(model: Model, settings: Settings) -> Grid:
-    """The grid that a model is fed in."""
-    return model.grid if settings.grid == "auto" else get_grid(settings.grid)
 
 
 def dummy_scans(settings: Settings, confounds: Optional[Confounds]) -> int:

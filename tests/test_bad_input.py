@@ -128,7 +128,7 @@ def test_a_bad_run_is_told_and_the_others_finish(tree, tmp_path, neurostorm, mod
     assert "bug" not in said
     assert [line.split()[-1] for line in printed.splitlines()[1:3]] == ["FAILED", "done"]
     assert list((tmp_path / "out").glob("sub-02/func/*embeddings.tsv"))
-    assert not (tmp_path / "out" / "sub-01").exists()
+    assert not (tmp_path / "out" / "sub-01" / "func").exists()
 
 
 def test_mask_on_another_grid_is_resampled_with_a_warning(tree, tmp_path, neurostorm, model):

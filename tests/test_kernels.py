@@ -157,7 +157,7 @@ def test_bfloat16_keeps_embeddings(tree, tmp_path, neurostorm):
     cosine = F.cosine_similarity(*map(torch.from_numpy, tables), dim=1)
     assert 1 - 1e-3 < cosine.min() < 1
     sidecar = json.loads(next((tmp_path / "bf16").rglob("func/*embeddings.json")).read_text())
-    assert sidecar["Preprocessing"]["Precision"] == "bf16"
+    assert sidecar["Precision"] == "bf16"
 
 
 @pytest.mark.skipif(not cpu.has_bfloat16(), reason="no bfloat16 here")

@@ -38,6 +38,7 @@ GROUPS = {
     ],
     "Head motion": ["fd_threshold", "max_censored"],
     "Resources": ["device", "precision", "batch_size", "nprocs", "omp_nthreads", "mem_mb", "work_dir", "clean_workdir"],
+    "What is written": ["boilerplate_only", "md_only_boilerplate", "reports_only"],
     "How to run": ["force", "stop_on_first_crash", "random_seed", "config_file", "verbose", "version", "help"],
 }
 A_FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -312,6 +313,9 @@ def finite(_ctx, _param, value):
 @click.option("--mem-mb", type=click.IntRange(min=1), metavar="MB", help="Memory to stay within.")
 @click.option("-w", "--work-dir", type=A_FOLDER, help="Folder for placed runs.  [default: OUT_DIR/work]")
 @click.option("--clean-workdir", is_flag=True, help="Remove what earlier calls left in the work folder.")
+@click.option("--boilerplate-only", is_flag=True, help="Write the methods text (logs/CITATION.*) and nothing else.")
+@click.option("--md-only-boilerplate", is_flag=True, help="The same, as Markdown only.")
+@click.option("--reports-only", is_flag=True, help="Write the reports anew from the results that are there.")
 @click.option("--force", is_flag=True, help="Do finished runs again.")
 @click.option("--stop-on-first-crash", is_flag=True, help="Stop at the first run that fails.")
 @click.option(

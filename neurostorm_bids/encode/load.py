@@ -50,6 +50,8 @@ class Model:
         Of the weights file; for the demo model, of its tensors.
     source : str
         Where the weights came from.
+    about : str
+        What is known of their training, in one line; empty if nothing is.
     warning : str or None
         Goes into every output, such as "untrained, for demonstration".
     """
@@ -63,6 +65,7 @@ class Model:
     sha256: str
     source: str
     device: torch.device
+    about: str = ""
     warning: Optional[str] = None
 
     @property
@@ -158,6 +161,7 @@ def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
         sha256=sha256_of(path),
         source=f"{known.repository}@{known.revision}:{known.file}" if known else str(path),
         device=where,
+        about=known.about if known else _trained_on(checkpoint.hyper_parameters),
     )
 
 
@@ -242,8 +246,20 @@ def task_of(hyper_parameters: dict, config: NeuroSTORMConfig) -> Optional[Task]:
         target=_one_line(hyper_parameters.get("task_name") or "target"),
         classes=_class_names(hyper_parameters.get("classes"), 2 if kind == "binary" else config.n_outputs),
         unit=_one_line(hyper_parameters["unit"]) if isinstance(hyper_parameters.get("unit"), str) else None,
+        label_range=_range(hyper_parameters.get("label_range")),
+        trained_on=_one_line(hyper_parameters.get("dataset_name") or "") or None,
         **scaling,
     )
+
+
+def _trained_on(hyper_parameters: dict) -> str:
+    name = hyper_parameters.get("dataset_name")
+    return f"trained on {_one_line(name)}" if isinstance(name, str) and name.strip() else ""
+
+
+def _range(value) -> "tuple[float, float] | None":
+    good = isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) in (int, float) for v in value)
+    return (float(value[0]), float(value[1])) if good and -1e30 < value[0] <= value[1] < 1e30 else None
 
 
 def _class_names(names, expected: int) -> tuple:

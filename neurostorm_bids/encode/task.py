@@ -25,6 +25,10 @@ class Task:
         Unit of a regression's value once the label scaling is undone.
     label_mean, label_std : float or None
         Mean and standard deviation, in ``unit``, that the labels were standardised with.
+    label_range : tuple of 2 float, or None
+        Smallest and largest label in training, in ``unit``.
+    trained_on : str or None
+        Whom the head was trained on.
     """
 
     kind: str
@@ -33,9 +37,12 @@ class Task:
     unit: Optional[str] = None
     label_mean: Optional[float] = None
     label_std: Optional[float] = None
+    label_range: Optional[tuple] = None
+    trained_on: Optional[str] = None
 
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "label_range", tuple(self.label_range) if self.label_range else None)
 
     def with_scaling(self, mean: Optional[float], std: Optional[float]) -> "Task":
         """This task with the user's label scaling, which goes before any other."""

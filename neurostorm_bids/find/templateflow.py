@@ -47,8 +47,8 @@ def find_warp(warp: TemplateWarp, fetch: bool = True) -> Path:
     return path
 
 
-def find_template(template: str, desc: Optional[str], suffix: str) -> Path:
-    """A template's image at 2 mm.
+def find_template(template: str, desc: Optional[str], suffix: str, fetch: bool = True) -> Path:
+    """A template's image at 2 mm, fetched if it is not on this machine and that is wanted.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def find_template(template: str, desc: Optional[str], suffix: str) -> Path:
         If it is not there and cannot be fetched.
     """
     name = f"tpl-{template}_res-02_{f'desc-{desc}_' if desc else ''}{suffix}.nii.gz"
-    path = _find(template, name, True, resolution=2, desc=desc, suffix=suffix, extension=".nii.gz")
+    path = _find(template, name, fetch, resolution=2, desc=desc, suffix=suffix, extension=".nii.gz")
     if path is None:
         raise NeurostormError(
             f"the template is not on this machine: {templateflow_home() / f'tpl-{template}' / name}. Fetch it with "

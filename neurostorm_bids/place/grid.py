@@ -9,6 +9,8 @@ import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
 
+SIDES = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))  # low and high end of x, y, z
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -58,6 +60,29 @@ class Grid:
             "Orientation": self.orientation,
             "Affine": [list(row) for row in self.affine],
         }
+
+
+def sides_beyond(grid: Grid, indices: np.ndarray) -> "list[str]":
+    """On which sides of the grid voxels lie that are beyond it, such as inferior.
+
+    Parameters
+    ----------
+    indices : (n, 3) int array
+        Indices of the grid's voxels, continued.
+
+    Examples
+    --------
+    >>> sides_beyond(FSL, np.array([[96, 50, -2]]))  # stored LAS: the first axis runs to the left
+    ['left', 'inferior']
+    """
+    found = []
+    for axis in range(3):
+        direction = grid.matrix[:3, axis]
+        world = int(np.abs(direction).argmax())
+        low, high = (indices[:, axis] < 0).any(), (indices[:, axis] >= grid.shape[axis]).any()
+        low, high = (low, high) if direction[world] > 0 else (high, low)
+        found += [(world, name) for name, there in zip(SIDES[world], (low, high), strict=True) if there]
+    return [name for _, name in sorted(found, key=lambda pair: pair[0])]
 
 
 def centre_crop(name: str, template: str, affine: np.ndarray, shape: tuple, size: int = 96) -> Grid:

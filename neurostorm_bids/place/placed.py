@@ -32,6 +32,8 @@ class PlacedRun:
         What was done, for sidecars.
     notes : list of str
         What a user should know.
+    beyond : (n, 3) int array
+        Where brain lies beyond the grid, as indices of its voxels continued; every second one along each axis.
     """
 
     grid: Grid
@@ -45,6 +47,7 @@ class PlacedRun:
     maximum: float
     steps: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    beyond: np.ndarray = field(default_factory=lambda: np.empty((0, 3), int))
 
     @property
     def shape(self) -> tuple:

@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.place.grid import Grid, get_grid
+from neurostorm_bids.place.grid import Grid, get_grid, sides_beyond
 from neurostorm_bids.place.image import Bold, read_mask
 from neurostorm_bids.place.placed import PlacedRun
 from neurostorm_bids.place.sample import apply_affine, inside, make_sampler, nearest
@@ -185,6 +185,7 @@ def place(
         "Interpolation": "none (voxels coincide)" if sampler.weights is None else interpolation,
         "BrainVoxels": len(brain.indices),
         "BrainOutsideGrid": brain.outside,
+        "BrainOutsideGridSides": sides_beyond(grid, brain.beyond),
         "BrainInTemplate": brain.overlap,
         "SourceRepetitionTime": timing.repetition_time,
         "SourceRepetitionTimeFrom": timing.source,
@@ -215,6 +216,7 @@ def place(
         maximum=statistics.maximum,
         steps=steps,
         notes=[*bold.notes, *notes, *brain.notes],
+        beyond=brain.beyond,
     )
 
 
@@ -250,8 +252,10 @@ class Brain:
         In the flattened (C order) grid.
     voxels : (n, 3) array
         Where they are in the run, in voxels.
+    beyond : (n, 3) int array
+        Where brain lies beyond the grid (looked at every second voxel along each axis, as far as `FAR`).
     outside : float
-        Share of the brain that lies beyond the grid (looked at every second voxel, as far as `FAR`).
+        Share of the brain that lies there.
     overlap : float
         Share of the placed brain that lies in the template's brain.
     notes : list of str
@@ -261,6 +265,7 @@ class Brain:
 
     indices: np.ndarray
     voxels: np.ndarray
+    beyond: np.ndarray
     outside: float
     overlap: float
     notes: list
@@ -309,7 +314,8 @@ def brain_of_grid(bold: Bold, mask, grid: Grid, space: Space) -> Brain:
         -1, 3
     )
     beyond = beyond[~inside(beyond, grid.shape)]
-    n_outside = 8 * int(look_up(beyond)[0].sum())
+    beyond = beyond[look_up(beyond)[0]]
+    n_outside = 8 * len(beyond)
     if is_brain.sum() < FEWEST_VOXELS:
         raise NeurostormError(
             f"{mask_name}: {is_brain.sum()} voxels of brain in the grid are too few to encode; check the mask"
@@ -332,7 +338,7 @@ def brain_of_grid(bold: Bold, mask, grid: Grid, space: Space) -> Brain:
     outside = n_outside / (n_outside + len(indices))
     if outside > MUCH_OUTSIDE:
         notes.append(f"{outside:.0%} of the brain lies beyond the grid: look at the alignment")
-    return Brain(indices, voxels[indices], outside, overlap, notes, in_mask, mask_affine)
+    return Brain(indices, voxels[indices], beyond, outside, overlap, notes, in_mask, mask_affine)
 
 
 @lru_cache(maxsize=4)

@@ -16,6 +16,8 @@ class Outcome:
     seconds : float
     problems : tuple of str
         Why it failed, a line each.
+    account : str
+        What was being done when it failed, for the crash file.
     """
 
     run: str
@@ -23,6 +25,7 @@ class Outcome:
     windows: int = 0
     seconds: float = 0.0
     problems: tuple = ()
+    account: str = ""
 
 
 STATUS = {"done": "done", "skipped": "finished earlier, skipped", "failed": "FAILED"}

@@ -1,7 +1,10 @@
-"""The data set's own files: dataset_description.json and .bidsignore."""
+"""The data set's own files: dataset_description.json, .bidsignore, README and CHANGES."""
 
 import contextlib
+import os
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -9,6 +12,7 @@ from filelock import FileLock, Timeout
 from neurostorm_bids import __version__
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.settings import digest
 from neurostorm_bids.write.atomic import write_text
 from neurostorm_bids.write.sidecars import read_json, write_sidecar
 
@@ -18,9 +22,27 @@ IGNORED = (
     "*_embeddings.json",
     "*_predictions.tsv",
     "*_predictions.json",
+    "sub-*.html",
+    "sub-*/figures",
+    "sub-*/log",
+    "logs",
     ".neurostorm.lock",
     "work",
 )
+README = """# NeuroSTORM embeddings and predictions
+
+Written by neurostorm_bids from preprocessed BOLD runs.
+
+- sub-X.html: report of a subject; open it before any table
+- sub-X/[ses-Y/]func/*_embeddings.tsv: one row per window of a run; the .json beside it says what each column is and
+  how it was made
+- sub-X/[ses-Y/]func/*_predictions.tsv: one row, what a model with a head predicts for the run
+- sub-X/sub-X_*_embeddings.tsv: one row per run, and their mean
+- logs/CITATION.*: methods text and references for papers
+- sub-X/log/: settings of every call, and accounts of failures
+
+Research use only: not for diagnosis.
+"""
 CITATION = (
     "Please cite Wang et al. (2026), Towards a general-purpose foundation model for functional MRI analysis, "
     "Nature Biomedical Engineering, https://doi.org/10.1038/s41551-026-01666-y"
@@ -50,51 +72,129 @@ def lock(out_dir: Path) -> Iterator[None]:
         ) from None
 
 
-def write_description(out_dir: Path, dataset: Dataset, warnings: "list[str]") -> None:
-    """Write dataset_description.json and .bidsignore; what an earlier call wrote about other inputs stays."""
+def write_description(
+    out_dir: Path, dataset: Dataset, warnings: "list[str]", configuration: dict
+) -> "tuple[Dataset, list[str]]":
+    """Write dataset_description.json, .bidsignore, README and CHANGES; what earlier calls wrote stays.
+
+    Parameters
+    ----------
+    warnings : list of str
+        On the models' weights.
+    configuration : dict
+        The settings that change the numbers.
+
+    Returns
+    -------
+    dataset : Dataset
+        With the name that it has in this folder's BIDS URIs: another, if an earlier call read another data set.
+    notes : list of str
+        Other configurations that the folder's results were made with.
+    """
     path = out_dir / "dataset_description.json"
     with lock(out_dir):
         before = read_json(path)
-        known = before.get("DatasetLinks")
-        links = {
-            name: uri for name, uri in (known if isinstance(known, dict) else {}).items() if isinstance(uri, str)
-        } | {dataset.link: dataset.path.as_uri()}
+        links = before.get("DatasetLinks")
+        links = {name: uri for name, uri in (links if isinstance(links, dict) else {}).items() if isinstance(uri, str)}
+        dataset = replace(dataset, link=_free_name(dataset, links))
+        links[dataset.link] = dataset.path.as_uri()
         if dataset.raw is not None:
             links["raw"] = dataset.raw.as_uri()
         sources = [{"URL": uri} for uri in sorted(set(links.values()))]
         for source in sources:
             if source["URL"] == dataset.path.as_uri() and dataset.description.get("DatasetDOI"):
                 source["DOI"] = dataset.description["DatasetDOI"]
-        earlier = _said_of_models(before)
+        links["templateflow"] = "https://github.com/templateflow/templateflow"
+        made, notes = _with_this_call(_entries(before), warnings, configuration)
         content = {
             "Name": "NeuroSTORM embeddings and predictions",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "License": str(dataset.description.get("License", "unknown: see the source data sets")),
-            "GeneratedBy": [
-                {
-                    "Name": "neurostorm_bids",
-                    "Version": __version__,
-                    "Description": "; ".join(["NeuroSTORM run on preprocessed BOLD", *sorted({*earlier, *warnings})]),
-                }
-            ],
+            "GeneratedBy": made,
             "SourceDatasets": sources,
             "DatasetLinks": links,
             "HowToAcknowledge": CITATION,
         }
         if content != before:
             write_sidecar(path, content)
-        ignore = out_dir / ".bidsignore"
-        lines = ignore.read_text(encoding="utf-8", errors="replace").splitlines() if ignore.is_file() else []
-        if missing := [line for line in IGNORED if line not in lines]:
-            write_text(ignore, "\n".join([*lines, *missing]) + "\n")
+        _write_lines(out_dir / ".bidsignore", IGNORED)
+        if not (out_dir / "README").exists():
+            write_text(out_dir / "README", README)
+        if not _mentions(out_dir / "CHANGES", __version__):
+            entry = f"{__version__} {time.strftime('%Y-%m-%d')}\n  - Results of neurostorm_bids {__version__}\n"
+            write_text(out_dir / "CHANGES", entry + ("\n" + _text(out_dir / "CHANGES")).rstrip("\n").lstrip("\n"))
+    return dataset, notes
 
 
-def _said_of_models(description: dict) -> "list[str]":
-    """Warnings on models that an earlier call wrote, such as that they are untrained: their files are still there."""
+def _free_name(dataset: Dataset, links: dict) -> str:
+    """A name for the data set that no other has in this folder."""
+    uri, name, n = dataset.path.as_uri(), dataset.link, 1
+    while links.get(name, uri) != uri:
+        n += 1
+        name = f"{dataset.link}{n}"
+    return name
+
+
+def _with_this_call(made: list, warnings: "list[str]", configuration: dict) -> "tuple[list, list[str]]":
+    """The entries of GeneratedBy with one for this version and configuration, and what the others differ in."""
+    this = {
+        "Name": "neurostorm_bids",
+        "Version": __version__,
+        "Description": "NeuroSTORM run on preprocessed BOLD",
+        "ConfigurationHash": digest(configuration),
+        "Configuration": configuration,
+    }
+    if os.environ.get("NEUROSTORM_CONTAINER"):  # set by our images
+        this["Container"] = {"Type": os.environ["NEUROSTORM_CONTAINER"]}
+    same = [entry for entry in made if _key(entry) == _key(this)]
+    earlier = [part for entry in same for part in _said_of_models(entry)]
+    this["Description"] = "; ".join([this["Description"], *sorted({*earlier, *warnings})])
+    others = [entry for entry in made if _key(entry) != _key(this)]
+    notes = []
+    for entry in others:
+        theirs = entry.get("Configuration") if isinstance(entry.get("Configuration"), dict) else {}
+        differing = [
+            f"{name} was {theirs[name]}, is {value}" for name, value in configuration.items()
+            if name in theirs and theirs[name] != value
+        ]  # fmt: skip
+        if entry.get("Version") != __version__:
+            differing.append(f"version was {entry.get('Version')}, is {__version__}")
+        if differing:
+            notes.append(
+                f"OUT_DIR also holds results made with other settings ({'; '.join(differing)}): do not mix them in one "
+                "analysis, or give each configuration a folder of its own"
+            )
+    return [*others, this], notes
+
+
+def _key(entry: dict) -> tuple:
+    return entry.get("Version"), entry.get("ConfigurationHash")
+
+
+def _entries(description: dict) -> list:
     made = description.get("GeneratedBy")
-    said = made[0].get("Description") if isinstance(made, list) and made and isinstance(made[0], dict) else None
-    return [part for part in str(said or "").split("; ") if part.startswith("model ")]
+    return [entry for entry in (made if isinstance(made, list) else []) if isinstance(entry, dict)]
+
+
+def _said_of_models(entry: dict) -> "list[str]":
+    """Warnings on models that an earlier call wrote, such as that they are untrained: their files are still there."""
+    return [part for part in str(entry.get("Description") or "").split("; ") if part.startswith("model ")]
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _mentions(path: Path, version: str) -> bool:
+    return any(line.split(" ")[0] == version for line in _text(path).splitlines())
+
+
+def _write_lines(path: Path, lines: "tuple[str, ...]") -> None:
+    """Add to a file the lines that it lacks."""
+    there = _text(path).splitlines()
+    if missing := [line for line in lines if line not in there]:
+        write_text(path, "\n".join([*there, *missing]) + "\n")
 
 
 def is_ours_or_new(out_dir: Path) -> bool:
@@ -102,6 +202,5 @@ def is_ours_or_new(out_dir: Path) -> bool:
     path = out_dir / "dataset_description.json"
     if not path.exists():
         return True
-    made = read_json(path).get("GeneratedBy")
-    first = made[0] if isinstance(made, list) and made else None
-    return isinstance(first, dict) and first.get("Name") == "neurostorm_bids"
+    made = _entries(read_json(path))
+    return bool(made) and made[0].get("Name") == "neurostorm_bids"

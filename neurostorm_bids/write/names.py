@@ -29,6 +29,40 @@ class RunOutputs:
         return self._file("predictions.tsv")
 
 
+@dataclass(frozen=True)
+class FigureOutputs:
+    """The figures of one run, relative to the output folder."""
+
+    run: Run
+    space: str
+
+    def _file(self, desc: str) -> Path:
+        return Path(f"sub-{self.run.subject}") / "figures" / f"{self.run.name}_space-{self.space}_desc-{desc}_bold.png"
+
+    @property
+    def mosaic(self) -> Path:
+        """The placed mean and the template."""
+        return self._file("placed")
+
+    @property
+    def crop(self) -> Path:
+        """What lies beyond the grid."""
+        return self._file("beyond")
+
+    def carpet(self, label: str) -> Path:
+        """Signal and head motion, with a model's windows."""
+        return self._file(f"{label}Carpet")
+
+    def course(self, label: str) -> Path:
+        """How a model's embedding moves."""
+        return self._file(f"{label}Course")
+
+
+def crash_file(run: str) -> str:
+    """Name of the account of a run's failure."""
+    return f"crash-{run}.txt"
+
+
 GRIDS = "neurostorm-grids"  # folder of the int8 stores in the work folder
 
 

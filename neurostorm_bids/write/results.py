@@ -1,5 +1,6 @@
 """Write what a run and a subject came to, and tell whether it is there already."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -14,14 +15,13 @@ from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.runs import Run
 from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.place.placed import PlacedRun
-from neurostorm_bids.settings import Settings
+from neurostorm_bids.settings import Settings, digest
 from neurostorm_bids.write.description import lock
 from neurostorm_bids.write.names import GridOutputs, RunOutputs, sidecar_of, subject_embeddings
 from neurostorm_bids.write.sidecars import (
     fingerprint,
     model_entry,
     read_json,
-    settings_hash,
     software_versions,
     write_sidecar,
 )
@@ -34,30 +34,16 @@ from neurostorm_bids.write.tables import (
     write_table,
 )
 
-# Settings that change the numbers, beside grid, model and task
-DECIDING = (
-    "target_tr",
-    "repetition_time",
-    "dummy_scans",
-    "window_stride",
-    "interpolation",
-    "register",
-    "denoise",
-    "fd_threshold",
-    "max_censored",
-    "precision",
-)
-
 
 def hash_of(grid: Grid, model: Model, settings: Settings) -> str:
     """Digest of all settings that the numbers depend on."""
-    return settings_hash(
+    return digest(
         {
             "version": __version__,
             "grid": grid.describe(),
             "weights": model.sha256,
             "task": repr(model.task),
-            **{name: getattr(settings, name) for name in DECIDING},
+            **settings.deciding,
         }
     )
 
@@ -70,6 +56,8 @@ def is_finished(out_dir: Path, run: Run, inputs: "list[Path]", grid: Grid, model
     outputs = RunOutputs(run, grid.template, model.label)
     sidecar = read_json(out_dir / sidecar_of(outputs.embeddings))
     files = [out_dir / outputs.embeddings] + ([out_dir / outputs.predictions] if model.task else [])
+    figures = sidecar.get("Figures")
+    files += [out_dir / str(name) for name in (figures if isinstance(figures, list) else ())]
     if settings.save_grid:
         saved = GridOutputs(run, grid)
         files += [out_dir / saved.nifti, settings.work / saved.int8]
@@ -95,63 +83,116 @@ def _is_whole(table: Path, sidecar: dict) -> bool:
     return n_rows == count and columns[-1] in (*channels[-1:], "weights") and set(channels) <= set(columns)
 
 
-def write_run(
-    out_dir: Path,
-    run: Run,
-    inputs: "list[Path]",
-    dataset: Dataset,
-    placed: PlacedRun,
-    model: Model,
-    settings: Settings,
-    starts: np.ndarray,
-    embeddings: np.ndarray,
-    motion: WindowMotion,
-    prediction: Optional[Prediction],
-) -> None:
-    """Write one run's tables and sidecars for one model."""
+@dataclass(frozen=True)
+class EncodedRun:
+    """What one model made of one run.
+
+    Attributes
+    ----------
+    run : Run
+    inputs : tuple of Path
+        Every file it is made from, the BOLD first.
+    placed : PlacedRun
+    displacement : (source frames,) array or None
+        Framewise displacement of the kept volumes, mm.
+    model : Model
+    starts : (windows,) int array
+        First frames of the windows.
+    embeddings : (windows, channels) array
+    motion : WindowMotion
+    censored : (windows,) bool array
+    prediction : Prediction or None
+    precision : str
+        That it was encoded in.
+    """
+
+    run: Run
+    inputs: tuple
+    placed: PlacedRun
+    displacement: Optional[np.ndarray]
+    model: Model
+    starts: np.ndarray
+    embeddings: np.ndarray
+    motion: WindowMotion
+    censored: np.ndarray
+    prediction: Optional[Prediction]
+    precision: str
+
+    @property
+    def onsets(self) -> np.ndarray:
+        """Of the windows, s after the start of the run, (windows,)."""
+        return self.placed.frame_times[self.starts]
+
+    @property
+    def duration(self) -> float:
+        """Of a window, s."""
+        return self.model.n_frames * self.placed.repetition_time
+
+
+def withdraw(out_dir: Path, run: Run, grid: Grid, model: Model) -> None:
+    """Take away the sidecar that vouches for a run's tables and figures, before they change."""
+    (out_dir / sidecar_of(RunOutputs(run, grid.template, model.label).embeddings)).unlink(missing_ok=True)
+
+
+def write_run(out_dir: Path, result: EncodedRun, dataset: Dataset, settings: Settings, figures: "list[Path]") -> None:
+    """Write one run's tables and sidecars for one model, after `withdraw`.
+
+    Parameters
+    ----------
+    figures : list of Path
+        Figures that belong to it, relative to the output folder.
+    """
+    run, placed, model, starts, prediction = (
+        result.run, result.placed, result.model, result.starts, result.prediction
+    )  # fmt: skip
     outputs = RunOutputs(run, placed.grid.template, model.label)
-    censored = motion.censored(settings.max_censored)
     stride = settings.window_stride or model.n_frames
     provenance = {
         "Description": f"NeuroSTORM embeddings, one row per window of {model.n_frames} frames",
         "Model": model_entry(model),
         "Grid": placed.grid.describe(),
         "Preprocessing": placed.steps,
+        "Precision": result.precision,
         "Windows": {
             "Frames": model.n_frames,
             "Stride": stride,
             "Count": len(starts),
             "FramesNotUsed": int(len(placed.time_map) - starts[-1] - model.n_frames),
-            "Censored": int(censored.sum()),
+            "Censored": int(result.censored.sum()),
             "FramewiseDisplacementThreshold": settings.fd_threshold,
             "MaxCensoredFraction": settings.max_censored,
         },
         "Notes": placed.notes,
-        "Sources": [dataset.uri(path) for path in inputs],
+        "Sources": [dataset.uri(path) for path in result.inputs],
         "SoftwareVersions": software_versions(),
         "RandomSeed": settings.random_seed,
     }
-    # The sidecar vouches for the tables: while they change it is not there.
-    (out_dir / sidecar_of(outputs.embeddings)).unlink(missing_ok=True)
     if prediction is None:
         for path in (outputs.predictions, sidecar_of(outputs.predictions)):
             (out_dir / path).unlink(missing_ok=True)
     else:
-        table, columns = stamped(*predictions_table(prediction, int((~censored).sum())), model.warning)
-        task = {"Kind": model.task.kind, "LabelMean": model.task.label_mean, "LabelStd": model.task.label_std}
+        table, columns = stamped(*predictions_table(prediction, int((~result.censored).sum())), model.warning)
+        task = {
+            "Kind": model.task.kind,
+            "LabelMean": model.task.label_mean,
+            "LabelStd": model.task.label_std,
+            "LabelRange": model.task.label_range,
+            "TrainedOn": model.task.trained_on,
+        }
         write_table(out_dir / outputs.predictions, table)
         write_sidecar(
             out_dir / sidecar_of(outputs.predictions),
             {**provenance, "Description": "NeuroSTORM prediction of the run", "Task": task, **columns},
         )
-    duration = model.n_frames * placed.repetition_time
     table, columns = stamped(
-        *embeddings_table(embeddings, placed.frame_times[starts], duration, motion, censored), model.warning
+        *embeddings_table(result.embeddings, result.onsets, result.duration, result.motion, result.censored),
+        model.warning,
     )
     write_table(out_dir / outputs.embeddings, table)
     finished = {
         "SettingsHash": hash_of(placed.grid, model, settings),
-        "InputFiles": fingerprint(inputs),
+        "InputFiles": fingerprint(result.inputs),
+        "Figures": [path.as_posix() for path in figures],
     }
     write_sidecar(out_dir / sidecar_of(outputs.embeddings), {**provenance, **finished, **columns})
 

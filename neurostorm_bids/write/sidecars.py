@@ -1,20 +1,22 @@
 """JSON sidecars: what a table holds and exactly how it was made."""
 
-import hashlib
 import json
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from neurostorm_bids.encode.load import Model
 from neurostorm_bids.write.atomic import write_text
 
-LIBRARIES = ("neurostorm_bids", "torch", "numpy", "scipy", "nibabel", "pybids", "pandas")
+LIBRARIES = ("neurostorm_bids", "torch", "numpy", "scipy", "nibabel", "nilearn", "nitransforms", "pybids", "pandas")
 
 
 def model_entry(model: Model) -> dict:
     """What a sidecar says of the model."""
     entry = {"Name": model.name, "Source": model.source, "WeightsSHA256": model.sha256}
+    if model.about:
+        entry["Description"] = model.about
     if model.warning:
         entry["Warning"] = model.warning
     return entry
@@ -31,12 +33,7 @@ def software_versions() -> dict:
     return versions
 
 
-def settings_hash(settings: dict) -> str:
-    """A short digest that is equal for equal settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def fingerprint(paths: "list[Path]") -> list:
+def fingerprint(paths: "Iterable[Path]") -> list:
     """Size and time of change of input files, by which a changed input is noticed."""
     return [[path.name, path.stat().st_size, int(path.stat().st_mtime)] for path in paths]
 

@@ -1,0 +1,95 @@
+"""Put methods text and reports together from what the rooms know."""
+
+import logging
+import shlex
+import sys
+
+from neurostorm_bids.encode.load import Model
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.metadata import number_in, read_sidecar
+from neurostorm_bids.find.runs import Run, Selection, find_runs
+from neurostorm_bids.report.methods import Way, methods_html, methods_text, write_methods
+from neurostorm_bids.report.subject import write_report
+from neurostorm_bids.report.summary import STATUS, Outcome
+from neurostorm_bids.route import choose_route, grid_of
+from neurostorm_bids.settings import Settings
+
+LOG = logging.getLogger("neurostorm")
+
+
+def write_citations(runs: "list[Run]", dataset: Dataset, models: "list[Model]", settings: Settings) -> str:
+    """Write logs/CITATION.*, which tell what is done with these runs; returns the text as HTML."""
+    ways = [way for run in runs for model in models if (way := way_of(run, dataset, model, settings))]
+    text = methods_text(settings, dataset, models, ways)
+    write_methods(settings.out_dir, text, settings.md_only_boilerplate)
+    return methods_html(text)
+
+
+def way_of(run: Run, dataset: Dataset, model: Model, settings: Settings) -> "Way | None":
+    """How a run comes to a model's grid; `None` if it cannot: the run itself will say why."""
+    grid = grid_of(model, settings)
+    try:
+        route = choose_route(run, dataset, grid, settings)
+        seconds = settings.repetition_time
+        if seconds is None:
+            seconds = number_in(read_sidecar(route.file.sidecar), "RepetitionTime", route.file.sidecar)
+    except NeurostormError:
+        return None
+    return Way(
+        grid,
+        route.space.name,
+        tuple(path.name for path in route.space.transforms),
+        registered=route.moving is not None,
+        without_warp=any("--template-warp skip" in note for note in route.notes),
+        repetition_time=seconds,
+    )
+
+
+def write_reports(
+    runs: "list[Run]",
+    outcomes: "list[Outcome]",
+    problems: "list[str]",
+    dataset: Dataset,
+    methods: str,
+    settings: Settings,
+) -> "list[str]":
+    """Write the report of every subject; returns what could not be written.
+
+    Parameters
+    ----------
+    problems : list of str
+        Found before the runs were begun, such as files that cannot be used.
+    methods : str
+        The methods text, HTML.
+    """
+    missed = []
+    for subject in sorted({run.subject for run in runs}):
+        states = states_of(subject, outcomes, dataset)
+        of_subject = [problem for problem in problems if f"sub-{subject}" in problem]
+        try:
+            write_report(settings.out_dir, subject, states, of_subject, methods, command())
+        except Exception as error:  # results are written: a report that fails must not hide them
+            LOG.debug("sub-%s", subject, exc_info=True)
+            missed.append(f"sub-{subject}: its report cannot be written ({type(error).__name__}: {error})")
+            LOG.error(missed[-1])
+    return missed
+
+
+def states_of(subject: str, outcomes: "list[Outcome]", dataset: Dataset) -> "dict[str, str]":
+    """What became of every run of a subject, those not asked for included."""
+    try:
+        everything = find_runs(dataset, Selection((subject,)))[0]
+    except NeurostormError:
+        everything = []
+    states = {run.name: "not processed by the last call" for run in everything}
+    for outcome in outcomes:
+        if outcome.run in states:
+            why = f": {'; '.join(outcome.problems)}" if outcome.problems else ""
+            states[outcome.run] = STATUS[outcome.status].lower() + why
+    return states
+
+
+def command() -> str:
+    """The call, as one types it."""
+    return shlex.join(["neurostorm", *sys.argv[1:]])

@@ -1,0 +1,67 @@
+"""What a call leaves behind to be looked into: its settings, and on failure what was being done."""
+
+import json
+import time
+import traceback
+import uuid
+from pathlib import Path
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.runs import Run
+from neurostorm_bids.place.image import open_image
+from neurostorm_bids.settings import Settings
+from neurostorm_bids.write.atomic import write_text
+from neurostorm_bids.write.names import crash_file
+
+CONFIGURATION = "neurostorm.toml"
+
+
+def new_call_id() -> str:
+    """Time and a random part, such as 20260131-142259_0f8c…: no two calls share it."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
+
+
+def log_folder(out_dir: Path, subject: str, call_id: str) -> Path:
+    """Where a call's files on one subject go."""
+    return out_dir / f"sub-{subject}" / "log" / call_id
+
+
+def write_configuration(folder: Path, settings: Settings) -> None:
+    """Write the resolved settings, such that --config-file takes them again."""
+    write_text(folder / CONFIGURATION, settings.as_toml())
+
+
+def write_crash(folder: Path, run: str, text: str) -> Path:
+    """Write the account of a failure; returns its path."""
+    path = folder / crash_file(run)
+    write_text(path, text)
+    return path
+
+
+def account(run: Run, doing: str, inputs: "list[Path]", error: BaseException) -> str:
+    """What was being done, what the inputs are, and where the program was."""
+    lines = [
+        f"run: {run.name}",
+        f"problem: {error}",
+        f"while: {doing}",
+        "inputs:",
+        *(f"  {path}  ({_about(path)})" for path in inputs),
+        "",
+        *traceback.format_exception(error),
+    ]
+    return "\n".join(line.rstrip("\n") for line in lines) + "\n"
+
+
+def _about(path: Path) -> str:
+    """Size, and shape and voxels of an image."""
+    try:
+        size = f"{path.stat().st_size} bytes"
+        if not path.name.endswith((".nii", ".nii.gz")):
+            return size
+        image, _ = open_image(path)
+        voxels = " x ".join(f"{v:.3g}" for v in image.header.get_zooms()[:3])
+        return f"{size}, {json.dumps(image.shape)}, {voxels} mm, {image.get_data_dtype()}"
+    except NeurostormError as problem:
+        return str(problem)
+    except Exception as problem:  # a damaged file is why we are here
+        return f"cannot be read: {problem}"
