@@ -34,6 +34,8 @@ def main(folder: Path, only_data: bool):
     click.echo(
         "Each has a .json beside it: columns, model, grid, every step. The model is untrained, for demonstration."
     )
+    for path in sorted(results.glob("sub-*.html")):
+        click.echo(f"Open the report in a browser: {path}")
     sys.exit(status)
 
 

@@ -77,7 +77,7 @@ def draw_crop(placed: PlacedRun, path: Path) -> None:
         for voxels, colour, step in ((inside, FAINT, 2.0), (placed.beyond, ALARM, 4.0)):
             world = nib.affines.apply_affine(grid.matrix, voxels)
             spots = np.unique(np.round(world[:, [across, up]] / step) * step, axis=0)
-            ax.scatter(*spots.T, s=4.0 if step == 2.0 else 12.0, marker="s", color=colour, linewidths=0)
+            ax.scatter(*spots.T, s=4.0 if step == 2.0 else 24.0, marker="s", color=colour, linewidths=0)
         corners = nib.affines.apply_affine(grid.matrix, [[-0.5] * 3, [n - 0.5 for n in grid.shape]])
         (x0, y0), (x1, y1) = corners[:, [across, up]].min(axis=0), corners[:, [across, up]].max(axis=0)
         ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=INK, linewidth=1.2)

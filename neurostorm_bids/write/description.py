@@ -123,7 +123,7 @@ def write_description(
             write_text(out_dir / "README", README)
         if not _mentions(out_dir / "CHANGES", __version__):
             entry = f"{__version__} {time.strftime('%Y-%m-%d')}\n  - Results of neurostorm_bids {__version__}\n"
-            write_text(out_dir / "CHANGES", entry + ("\n" + _text(out_dir / "CHANGES")).rstrip("\n").lstrip("\n"))
+            write_text(out_dir / "CHANGES", "\n".join(filter(None, (entry, _text(out_dir / "CHANGES")))))
     return dataset, notes
 
 

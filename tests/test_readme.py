@@ -1,0 +1,69 @@
+"""What the README says is so: every command runs, every option and output is there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Tree
+from test_encoder import SMALL, lightning, random_network
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
+    if line and not line.startswith(("docker", "apptainer"))  # tests/container/run.sh runs these
+]  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder in which the README's names mean something."""
+    tree = Tree(tmp_path / "BIDS_DIR")
+    bold = tree.run()
+    (tmp_path / "bold.nii.gz").symlink_to(bold)
+    (tmp_path / "mask.nii.gz").symlink_to(str(bold).replace("preproc_bold", "brain_mask"))
+    lightning(tmp_path / "FILE.ckpt", random_network().state_dict(), **SMALL)
+    return tmp_path
+
+
+def how_to_run(command):
+    """The command as it is run here, with what differs from a user's machine."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        return ["make", "-n", "-C", ROOT, words[1]]  # make test is what runs this
+    if words[0] == "pip":  # everything that it needs is here already: no network
+        return [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", ROOT]
+    if words[0] == "neurostorm":
+        words += ["--model", "demo", "--window-stride", "9"]  # the published weights are not here
+    return [BIN / words[0], *words[1:]]
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(COMMANDS))
+def test_command_runs(command, place):
+    done = subprocess.run(how_to_run(command), cwd=place, capture_output=True, text=True)
+    if command.startswith("neurostorm-model fetch"):
+        pytest.skip("needs a network" if done.returncode else "there is a network")
+    assert done.returncode == 0, done.stderr
+
+
+def test_notebook_example_runs(place, monkeypatch):
+    monkeypatch.chdir(place)
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", README, re.DOTALL)[1], names)
+    assert names["embedding"].shape == (1, 96)
+
+
+def test_options_are_all_there():
+    said = subprocess.run([BIN / "neurostorm", "--help"], capture_output=True, text=True).stdout
+    of_help = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", said, re.MULTILINE)) - {"--help", "--version"}
+    table = README[README.index("### Options") : README.index("## From Python")]
+    assert set(re.findall(r"`(--[\w-]+)`", table)) - {"--help"} == of_help
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
