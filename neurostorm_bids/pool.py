@@ -1,5 +1,6 @@
 """Several runs at a time, each in a process of its own, such that one that dies takes no other with it."""
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +11,7 @@ from neurostorm_bids.find.runs import Run
 from neurostorm_bids.report.summary import Outcome
 from neurostorm_bids.resources import prepare_process
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.stop import Stopped, in_worker, stop_workers
 
 
 def process(runs: "list[Run]", work: Callable, dataset: Dataset, settings: Settings):
@@ -43,6 +45,16 @@ def process(runs: "list[Run]", work: Callable, dataset: Dataset, settings: Setti
             return
 
 
+@contextlib.contextmanager
+def _workers_stopped_with_us():
+    """Leaving a pool waits for its workers: tell them when we are to stop."""
+    try:
+        yield
+    except Stopped:
+        stop_workers()
+        raise
+
+
 def _in_pool(left: "list[Run]", n: int, work: Callable, places: dict, dataset: Dataset, settings: Settings):
     """Process runs in a pool of processes, taking each out of ``left`` when it begins; yields outcomes.
 
@@ -52,13 +64,16 @@ def _in_pool(left: "list[Run]", n: int, work: Callable, places: dict, dataset: D
         Runs that were begun and not done when a process was killed; empty if none was.
     """
     futures, stop = {}, False
-    with ProcessPoolExecutor(
-        n, mp_context=get_context("spawn"), initializer=prepare_process, initargs=(settings,)
-    ) as pool:
+    with (
+        ProcessPoolExecutor(
+            n, mp_context=get_context("spawn"), initializer=prepare_process, initargs=(settings,)
+        ) as pool,
+        _workers_stopped_with_us(),
+    ):
         while futures or (left and not stop):
             while left and not stop and len(futures) < n:
                 run = left.pop(0)
-                futures[pool.submit(work, run, places[run], dataset, settings)] = run
+                futures[pool.submit(in_worker, work, run, places[run], dataset, settings)] = run
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
                 try:
                     outcome = future.result()

@@ -11,7 +11,7 @@ from neurostorm_bids.find.metadata import number_in, read_sidecar
 from neurostorm_bids.find.runs import Run, Selection, find_runs
 from neurostorm_bids.report.methods import Way, methods_html, methods_text, write_methods
 from neurostorm_bids.report.subject import write_report
-from neurostorm_bids.report.summary import STATUS, Outcome
+from neurostorm_bids.report.summary import Outcome
 from neurostorm_bids.route import choose_route, grid_of
 from neurostorm_bids.settings import Settings
 
@@ -85,8 +85,9 @@ def states_of(subject: str, outcomes: "list[Outcome]", dataset: Dataset) -> "dic
     states = {run.name: "not processed by the last call" for run in everything}
     for outcome in outcomes:
         if outcome.run in states:
-            why = f": {'; '.join(outcome.problems)}" if outcome.problems else ""
-            states[outcome.run] = STATUS[outcome.status].lower() + why
+            why = "; ".join(outcome.problems)
+            # not whether this call or an earlier one did it: the report does not depend on how often it was called
+            states[outcome.run] = f"failed: {why}" if outcome.status == "failed" else "done"
     return states
 
 

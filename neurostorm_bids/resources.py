@@ -19,6 +19,7 @@ from neurostorm_bids.encode.windows import clip_bytes
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.progress import start_logging
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.stop import stop_on_signals
 
 MOST_ON_GPU = 16  # windows at a time
 PLACING_MB = 400  # beside what the libraries take: measured on runs of 2 mm
@@ -28,6 +29,7 @@ def prepare_process(settings: Settings) -> None:
     """Threads, seeds and messages of this process."""
     start_logging(settings.verbose, bars=settings.nprocs == 1)
     end_with_parent()
+    stop_on_signals()
     os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     torch.set_num_threads(settings.threads)
     random.seed(settings.random_seed)

@@ -83,6 +83,13 @@ class Settings:
         """The settings that change the numbers."""
         return {name: getattr(self, name) for name in DECIDING}
 
+    @property
+    def asked(self) -> dict:
+        """What decides which results a subject has in the end: which runs, which models, and how."""
+        names = ("model", "grid", "input_space", "template_warp", "session_label", "task_id", "run_label", "save_grid")
+        filters = str(self.bids_filter_file or "")
+        return {"bids_filter_file": filters, **{name: getattr(self, name) for name in names}, **self.deciding}
+
     def as_toml(self) -> str:
         """All settings as a file for --config-file; folders and level, which are arguments, as comments."""
         lines = [f"# neurostorm {json.dumps(str(self.bids_dir))} {json.dumps(str(self.out_dir))} {self.analysis_level}"]

@@ -4,7 +4,8 @@ import logging
 import shutil
 import tempfile
 import time
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Optional
 
 import numpy as np
@@ -32,12 +33,21 @@ from neurostorm_bids.reporting import write_citations, write_reports
 from neurostorm_bids.resources import batch_size, check_memory, check_precision, prepare_process
 from neurostorm_bids.route import Route, choose_route, grid_of, register
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.stop import Stopped
 from neurostorm_bids.write.description import is_ours_or_new, write_description
-from neurostorm_bids.write.logs import account, log_folder, new_call_id, write_configuration, write_crash
+from neurostorm_bids.write.locks import Busy, lock_run, refuse_links_out
+from neurostorm_bids.write.logs import (
+    account,
+    log_folder,
+    new_call_id,
+    write_configuration,
+    write_crash,
+    write_outcome,
+)
 from neurostorm_bids.write.names import GRIDS, GridOutputs, sidecar_of
 from neurostorm_bids.write.placed_files import write_int8, write_nifti
 from neurostorm_bids.write.results import EncodedRun, collect_subject, is_finished, withdraw, write_run
-from neurostorm_bids.write.sidecars import write_sidecar
+from neurostorm_bids.write.sidecars import fingerprint, write_sidecar
 
 LOG = logging.getLogger("neurostorm")
 
@@ -72,21 +82,33 @@ def participant(settings: Settings) -> int:
     if settings.boilerplate_only or settings.md_only_boilerplate:
         print(f"The methods text is in {settings.out_dir / 'logs'}")
         return 1 if problems else 0
-    outcomes, call_id = [], new_call_id()
+    outcomes = []
     if not settings.reports_only:
+        call_id, started = new_call_id(), time.monotonic()
         for subject in sorted({run.subject for run in runs}):
             write_configuration(log_folder(settings.out_dir, subject, call_id), settings)
-        subject_of = {run.name: run.subject for run in runs}
-        for outcome in process(runs, process_run, dataset, settings):
-            if outcome.problems:
-                folder = log_folder(settings.out_dir, subject_of[outcome.run], call_id)
-                path = write_crash(folder, outcome.run, outcome.account or "\n".join(outcome.problems) + "\n")
-                for problem in outcome.problems:
-                    LOG.error("%s: %s", outcome.run, problem)
-                LOG.info("  details are in %s", path)
-            outcomes.append(outcome)
+        try:
+            for outcome in process_all(runs, dataset, settings):
+                tell(outcome, runs, call_id, settings)
+                outcomes.append(outcome)
+        except Stopped as stop:
+            LOG.error(
+                "stopped by %s: %d of %d runs are done; give the same command again",
+                stop.name,
+                len(outcomes),
+                len(runs),
+            )
+            print(summary_table(sorted(outcomes, key=lambda outcome: outcome.run)))
+            raise
         outcomes.sort(key=lambda outcome: outcome.run)
         problems += collect_subjects(runs, outcomes, models, settings)
+        for subject in sorted({run.subject for run in runs}):
+            of_subject = [outcome for outcome in outcomes if outcome.run.split("_")[0] == f"sub-{subject}"]
+            whole = len(of_subject) == sum(run.subject == subject for run in runs) and not any(
+                f"sub-{subject}" in problem for problem in problems
+            )
+            folder = log_folder(settings.out_dir, subject, call_id)
+            write_outcome(folder, settings, of_subject, whole, time.monotonic() - started)
     problems += write_reports(runs, outcomes, problems, dataset, methods, settings)
     if settings.reports_only:
         print(f"The reports are in {settings.out_dir}")
@@ -96,6 +118,31 @@ def participant(settings: Settings) -> int:
     print(summary_table(outcomes))
     print(f"Results are in {settings.out_dir}")
     return 1 if problems or len(outcomes) < len(runs) or any(o.status == "failed" for o in outcomes) else 0
+
+
+def process_all(runs: "list[Run]", dataset: Dataset, settings: Settings) -> "Iterator[Outcome]":
+    """Process every run; those that another process is at come last, to be found finished then."""
+    busy = set()
+    for outcome in process(runs, process_run, dataset, settings):
+        if outcome.status == "busy":
+            LOG.info("%s: another process is at it; it is looked at again in the end", outcome.run)
+            busy.add(outcome.run)
+        else:
+            yield outcome
+    again = [run for run in runs if run.name in busy]
+    yield from process(again, partial(process_run, wait=True), dataset, settings)
+
+
+def tell(outcome: Outcome, runs: "list[Run]", call_id: str, settings: Settings) -> None:
+    """Say what went wrong with a run, and leave the account of it."""
+    if not outcome.problems:
+        return
+    subject = next(run.subject for run in runs if run.name == outcome.run)
+    folder = log_folder(settings.out_dir, subject, call_id)
+    path = write_crash(folder, outcome.run, outcome.account or "\n".join(outcome.problems) + "\n")
+    for problem in outcome.problems:
+        LOG.error("%s: %s", outcome.run, problem)
+    LOG.info("  details are in %s", path)
 
 
 def collect_subjects(
@@ -117,8 +164,16 @@ def collect_subjects(
     return problems
 
 
-def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> Outcome:
-    """One run through all models; a problem ends this run and no other."""
+def process_run(run: Run, where: str, dataset: Dataset, settings: Settings, wait: bool = False) -> Outcome:
+    """One run through all models; a problem ends this run and no other.
+
+    Parameters
+    ----------
+    where : str
+        The run's place among the others, such as 2/5.
+    wait : bool
+        Wait for another process that is at this run.
+    """
     started = time.monotonic()
     progress = Progress(run.name, where)
     n_windows, problems, accounts, inputs = 0, [], [], []
@@ -128,26 +183,35 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings) -> O
         accounts.append(account(run, progress.doing, inputs, error))
 
     try:
+        refuse_links_out(settings.out_dir, run)
         by_grid = {}
         for model in load_models(settings):
             by_grid.setdefault(grid_of(model, settings), []).append(model)
-        for grid, models in by_grid.items():
-            route = choose_route(run, dataset, grid, settings)
-            inputs = route.inputs(run)
-            todo = [
-                model for model in models
-                if settings.force or not is_finished(settings.out_dir, run, inputs, grid, model, settings)
-            ]  # fmt: skip
-            if not todo:
-                continue
-            placed, displacement = place_run(run, route, grid, settings, progress)
-            if settings.save_grid:
-                save_grid(run, placed, settings, progress)
-            for model in todo:
-                try:
-                    n_windows += encode_and_write(run, route, placed, displacement, model, dataset, settings, progress)
-                except NeurostormError as error:
-                    failed(f"model {model.name}: {error}", error)
+        with lock_run(settings.out_dir, run, wait):
+            for grid, models in by_grid.items():
+                route = choose_route(run, dataset, grid, settings)
+                inputs = route.inputs(run)
+                todo = [
+                    model for model in models
+                    if settings.force or not is_finished(settings.out_dir, run, inputs, grid, model, settings)
+                ]  # fmt: skip
+                if not todo:
+                    continue
+                before = fingerprint(path for path in inputs if path.is_file())
+                placed, displacement = place_run(run, route, grid, settings, progress)
+                if fingerprint(inputs) != before:
+                    raise NeurostormError("its input changed while it was read; is it still being written? Run again")
+                if settings.save_grid:
+                    save_grid(run, placed, settings, progress)
+                for model in todo:
+                    try:
+                        n_windows += encode_and_write(
+                            run, route, placed, displacement, model, dataset, settings, progress
+                        )
+                    except NeurostormError as error:
+                        failed(f"model {model.name}: {error}", error)
+    except Busy:
+        return Outcome(run.name, "busy")
     except NeurostormError as error:
         failed(str(error), error)
     except MemoryError as error:

@@ -79,6 +79,18 @@ def fetch(name: str, to: "Path | None"):
 
 
 @main.command()
+def templates():
+    """Fetch what is used of TemplateFlow: the warps between the MNI152 templates, their T1w images and brain masks."""
+    from neurostorm_bids.find.templateflow import TemplateWarp, find_template, find_warp
+    from neurostorm_bids.find.transforms import STANDARD_SPACES
+
+    for space, other in (STANDARD_SPACES, STANDARD_SPACES[::-1]):
+        click.echo(f"{find_warp(TemplateWarp(source=other, target=space))}")
+        click.echo(f"{find_template(space, None, 'T1w')}")
+        click.echo(f"{find_template(space, 'brain', 'mask')}")
+
+
+@main.command()
 @click.argument("source", metavar="FILE.ckpt", type=click.Path(path_type=Path))
 @click.argument("target", metavar="FILE.safetensors", type=click.Path(path_type=Path))
 def convert(source: Path, target: Path):

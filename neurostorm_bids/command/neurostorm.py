@@ -1,6 +1,7 @@
 """``neurostorm``: the BIDS App."""
 
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from neurostorm_bids.command.click_extras import BidsCommand, Several
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.transforms import BOLD_SPACE, STANDARD_SPACES
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.stop import Stopped
 from neurostorm_bids.toml import parse_toml
 
 GROUPS = {
@@ -351,10 +353,18 @@ def main(**options):
     settings = Settings(**options)
     if settings.analysis_level == "group":
         raise click.ClickException("the group level is not there yet; participant writes what it will read")
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        raise click.ClickException(
+            "no folder for temporary files can be written to; mount one at /tmp (docker: --tmpfs /tmp) or set TMPDIR"
+        ) from None
     from neurostorm_bids.workflow import participant
 
     try:
         status = participant(settings)
+    except Stopped as stop:
+        status = stop.status
     except NeurostormError as error:
         click.echo(f"error: {error}", err=True)
         status = 1

@@ -3,13 +3,30 @@
 Figures are made without pyplot, which keeps state and would draw on a screen where there is one.
 """
 
+import atexit
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from neurostorm_bids.write.atomic import replacing
+
+def _give_matplotlib_a_folder() -> None:
+    """Where HOME cannot be written to (containers), a folder of this process's: matplotlib would complain."""
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.path.expanduser("~")) / ".config") / "matplotlib"
+    existing = next(folder for folder in (own, *own.parents) if folder.exists())
+    if "MPLCONFIGDIR" not in os.environ and not os.access(existing, os.W_OK):
+        os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="neurostorm-")
+        atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
+
+
+_give_matplotlib_a_folder()
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from neurostorm_bids.write.atomic import replacing  # noqa: E402
 
 INK, FAINT, SIGNAL, ALARM = "#22303c", "#8a97a3", "#00796b", "#c62828"
 OUTLINE = "#ff9f1c"  # of the brain mask, to be seen on grey

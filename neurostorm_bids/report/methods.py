@@ -18,6 +18,7 @@ from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.report.citations import bibliography_of, read_bibliography, to_html, to_tex
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.atomic import write_text
+from neurostorm_bids.write.locks import lock_folder
 from neurostorm_bids.write.sidecars import software_versions
 
 WIDTH = 110
@@ -87,9 +88,10 @@ def write_methods(out_dir: Path, text: str, markdown_only: bool = False) -> "lis
     if not markdown_only:
         contents |= {"html": html, "tex": to_tex(text), "bib": bibliography_of(text, entries)}
     paths = []
-    for suffix, content in contents.items():
-        paths.append(out_dir / "logs" / f"CITATION.{suffix}")
-        write_text(paths[-1], content)
+    with lock_folder(out_dir):
+        for suffix, content in contents.items():
+            paths.append(out_dir / "logs" / f"CITATION.{suffix}")
+            write_text(paths[-1], content)
     return paths
 
 

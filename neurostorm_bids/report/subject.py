@@ -14,6 +14,7 @@ from neurostorm_bids import __version__
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.report.course import course_of, in_words
 from neurostorm_bids.write.atomic import write_text
+from neurostorm_bids.write.locks import lock_folder
 from neurostorm_bids.write.names import crash_file
 from neurostorm_bids.write.sidecars import read_json
 from neurostorm_bids.write.tables import censored_in, channels_of, read_table
@@ -95,7 +96,8 @@ def write_report(
         failures=failures,
     )
     path = out_dir / f"sub-{subject}.html"
-    write_text(path, text)
+    with lock_folder(out_dir):
+        write_text(path, text)
     return path
 
 

@@ -10,7 +10,8 @@ class Outcome:
     Attributes
     ----------
     run : str
-    status : {"done", "skipped", "failed"}
+    status : {"done", "skipped", "failed", "busy"}
+        busy: another process is at it.
     windows : int
         Encoded, over all models.
     seconds : float

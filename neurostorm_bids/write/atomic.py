@@ -8,6 +8,8 @@ from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
 
+PARTIAL = ".partial"
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -20,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
         os.close(handle)
     except OSError as error:
         raise NeurostormError(f"cannot write {path}: {error.strerror}") from None
@@ -35,6 +37,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise NeurostormError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, prefix: str) -> None:
+    """Remove what killed processes left of files whose names begin so; only where no other process can be writing."""
+    for path in folder.glob(f".{prefix}*{PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,19 +1,15 @@
 """The data set's own files: dataset_description.json, .bidsignore, README and CHANGES."""
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from neurostorm_bids import __version__
-from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.settings import digest
-from neurostorm_bids.write.atomic import write_text
+from neurostorm_bids.write.atomic import sweep, write_text
+from neurostorm_bids.write.locks import lock_folder
 from neurostorm_bids.write.sidecars import read_json, write_sidecar
 
 BIDS_VERSION = "1.10.0"
@@ -26,7 +22,7 @@ IGNORED = (
     "sub-*/figures",
     "sub-*/log",
     "logs",
-    ".neurostorm.lock",
+    ".locks",
     "work",
 )
 README = """# NeuroSTORM embeddings and predictions
@@ -49,29 +45,6 @@ CITATION = (
 )
 
 
-LOCK = ".neurostorm.lock"
-
-
-@contextlib.contextmanager
-def lock(out_dir: Path) -> Iterator[None]:
-    """Hold the lock of files that several processes write.
-
-    Raises
-    ------
-    NeurostormError
-        If another process holds it for two minutes.
-    """
-    try:
-        with FileLock(out_dir / LOCK, timeout=120):
-            yield
-    except Timeout:
-        raise NeurostormError(f"another process holds {out_dir / LOCK} for two minutes; is it hanging?") from None
-    except OSError as error:
-        raise NeurostormError(
-            f"cannot lock {out_dir / LOCK}: {error.strerror}; is the folder another user's?"
-        ) from None
-
-
 def write_description(
     out_dir: Path, dataset: Dataset, warnings: "list[str]", configuration: dict
 ) -> "tuple[Dataset, list[str]]":
@@ -92,7 +65,9 @@ def write_description(
         Other configurations that the folder's results were made with.
     """
     path = out_dir / "dataset_description.json"
-    with lock(out_dir):
+    with lock_folder(out_dir):
+        sweep(out_dir, "")
+        sweep(out_dir / "logs", "")
         before = read_json(path)
         links = before.get("DatasetLinks")
         links = {name: uri for name, uri in (links if isinstance(links, dict) else {}).items() if isinstance(uri, str)}

@@ -1,6 +1,8 @@
 """What a call leaves behind to be looked into: its settings, and on failure what was being done."""
 
 import json
+import resource
+import sys
 import time
 import traceback
 import uuid
@@ -9,11 +11,12 @@ from pathlib import Path
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.runs import Run
 from neurostorm_bids.place.image import open_image
-from neurostorm_bids.settings import Settings
+from neurostorm_bids.settings import Settings, digest
 from neurostorm_bids.write.atomic import write_text
 from neurostorm_bids.write.names import crash_file
+from neurostorm_bids.write.sidecars import write_sidecar
 
-CONFIGURATION = "neurostorm.toml"
+CONFIGURATION, OUTCOME = "neurostorm.toml", "outcome.json"
 
 
 def new_call_id() -> str:
@@ -36,6 +39,32 @@ def write_crash(folder: Path, run: str, text: str) -> Path:
     path = folder / crash_file(run)
     write_text(path, text)
     return path
+
+
+def write_outcome(folder: Path, settings: Settings, outcomes: list, whole: bool, seconds: float) -> None:
+    """Write what became of a subject's runs in a call, for those who look after many calls.
+
+    Parameters
+    ----------
+    outcomes : list of Outcome
+        Of this subject.
+    whole : bool
+        Whether everything that was asked for came out.
+    seconds : float
+        That the call took.
+    """
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    content = {
+        "Status": "finished" if whole and all(o.status != "failed" for o in outcomes) else "failed",
+        "Asked": digest(settings.asked),
+        "Runs": {
+            o.run: {"Status": o.status, "Windows": o.windows, "Seconds": round(o.seconds, 1), "Problems": o.problems}
+            for o in outcomes
+        },
+        "Seconds": round(seconds, 1),
+        "PeakMemoryMB": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+    }
+    write_sidecar(folder / OUTCOME, content)
 
 
 def account(run: Run, doing: str, inputs: "list[Path]", error: BaseException) -> str:

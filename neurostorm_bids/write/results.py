@@ -16,7 +16,8 @@ from neurostorm_bids.find.runs import Run
 from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.place.placed import PlacedRun
 from neurostorm_bids.settings import Settings, digest
-from neurostorm_bids.write.description import lock
+from neurostorm_bids.write.atomic import sweep
+from neurostorm_bids.write.locks import lock_folder
 from neurostorm_bids.write.names import GridOutputs, RunOutputs, sidecar_of, subject_embeddings
 from neurostorm_bids.write.sidecars import (
     fingerprint,
@@ -216,7 +217,8 @@ def collect_subject(
     folder = out_dir / f"sub-{subject}"
     wanted = hash_of(grid, model, settings)
     notes, runs, sources = [], {}, []
-    with lock(out_dir):
+    with lock_folder(out_dir):
+        sweep(folder, f"sub-{subject}_")
         for path in sorted([*folder.glob(f"func/*{pattern}"), *folder.glob(f"ses-*/func/*{pattern}")]):
             name = path.name.removesuffix(pattern)
             if name in failed:

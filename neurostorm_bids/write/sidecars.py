@@ -34,8 +34,8 @@ def software_versions() -> dict:
 
 
 def fingerprint(paths: "Iterable[Path]") -> list:
-    """Size and time of change of input files, by which a changed input is noticed."""
-    return [[path.name, path.stat().st_size, int(path.stat().st_mtime)] for path in paths]
+    """Size and time of change (ns) of input files, by which a changed input is noticed."""
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
 
 def write_sidecar(path: Path, content: dict) -> None:

@@ -1,0 +1,95 @@
+"""Locks between processes, on one machine or on many that share a file system.
+
+They are locks of the kernel (flock), which network file systems pass on to their server: when a process dies, even by
+SIGKILL, its locks are free. The lock files themselves stay and mean nothing.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.runs import Run
+from neurostorm_bids.write.atomic import sweep
+
+FOLDER = ".locks"
+
+
+class Busy(Exception):
+    """Another process is at this run."""
+
+
+@contextlib.contextmanager
+def lock_folder(out_dir: Path) -> Iterator[None]:
+    """Hold the lock of the files that concern more than one run.
+
+    Raises
+    ------
+    NeurostormError
+        If another process holds it for two minutes.
+    """
+    try:
+        with _held(out_dir, "folder", timeout=120):
+            yield
+    except Busy:
+        path = out_dir / FOLDER / "folder.lock"
+        raise NeurostormError(f"another process holds {path} for two minutes; is it hanging?") from None
+
+
+@contextlib.contextmanager
+def lock_run(out_dir: Path, run: Run, wait: bool) -> Iterator[None]:
+    """Hold the lock of a run, so that no two processes work on it.
+
+    Parameters
+    ----------
+    wait : bool
+        Wait for another process that holds it, as long as it lives.
+
+    Raises
+    ------
+    Busy
+        If another process holds it and ``wait`` is off.
+    """
+    with _held(out_dir, run.name, timeout=-1 if wait else 0):
+        for folder in (out_dir / run.folder, out_dir / f"sub-{run.subject}" / "figures"):
+            sweep(folder, f"{run.name}_")  # what a killed process left: we alone write here now
+        yield
+
+
+def refuse_links_out(out_dir: Path, run: Run) -> None:
+    """Raise if a link in the output folder would lead a write out of it.
+
+    Raises
+    ------
+    NeurostormError
+        With the link.
+    """
+    subject = out_dir / f"sub-{run.subject}"
+    for folder in (out_dir / run.folder, out_dir / run.folder.parent, subject, subject / "figures", subject / "log"):
+        if not folder.resolve().is_relative_to(out_dir.resolve()):
+            raise NeurostormError(
+                f"{folder} leads out of the output folder, to {folder.resolve()}: remove the link, or give that place "
+                "as OUT_DIR"
+            )
+
+
+@contextlib.contextmanager
+def _held(out_dir: Path, name: str, timeout: float) -> Iterator[None]:
+    path = out_dir / FOLDER / f"{name}.lock"
+    lock = FileLock(path, timeout=timeout)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise Busy from None
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise NeurostormError(
+            f"cannot lock {path} ({why}): is the folder another user's, or a file system mounted without locks?"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
