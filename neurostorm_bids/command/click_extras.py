@@ -1,6 +1,10 @@
 """What neuroimagers expect of a command line and click lacks: options in groups, and several values after one option."""
 
+import sys
+
 import click
+
+from neurostorm_bids.errors import NeurostormError
 
 
 class Several(click.Option):
@@ -70,3 +74,14 @@ class BidsCommand(click.Command):
         for title, names in self.groups.items():
             with formatter.section(title):
                 formatter.write_dl([by_name[name].get_help_record(ctx) for name in names], col_max=28)
+
+
+class OneLineErrors(click.Group):
+    """A group whose commands tell our errors in one line."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except NeurostormError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)

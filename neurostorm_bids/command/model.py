@@ -1,22 +1,11 @@
 """``neurostorm-model``: list, inspect, fetch and convert models."""
 
-import sys
 from pathlib import Path
 
 import click
 
+from neurostorm_bids.command.click_extras import OneLineErrors
 from neurostorm_bids.errors import NeurostormError
-
-
-class OneLineErrors(click.Group):
-    """A group whose commands tell our errors in one line."""
-
-    def invoke(self, ctx: click.Context):
-        try:
-            return super().invoke(ctx)
-        except NeurostormError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})

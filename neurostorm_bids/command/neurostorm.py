@@ -344,13 +344,7 @@ def main(**options):
     BIDS_DIR is fMRIPrep's output folder, or the raw BIDS data set that has it in derivatives/. OUT_DIR gets the
     results, as BIDS derivatives. BIDS_DIR is never written to.
     """
-    options["bids_dir"] = options["bids_dir"].expanduser().resolve()
-    options["out_dir"] = options["out_dir"].expanduser().resolve()
-    database = options["bids_database_dir"]
-    options["bids_database_dir"] = database.expanduser().resolve() if database else None
-    options["work_dir"] = options["work_dir"].expanduser().resolve() if options["work_dir"] else None
-    assert options.keys() == {field.name for field in fields(Settings)}
-    settings = Settings(**options)
+    settings = _settings(options)
     if settings.analysis_level == "group":
         raise click.ClickException("the group level is not there yet; participant writes what it will read")
     try:
@@ -374,3 +368,23 @@ def main(**options):
             raise
         status = 1
     sys.exit(status)
+
+
+def settings_of(words: "list[str]") -> Settings:
+    """The settings that a command line means.
+
+    Raises
+    ------
+    click.ClickException
+        If it is not one of neurostorm's.
+    """
+    with main.make_context("neurostorm", list(words)) as context:
+        return _settings(context.params)
+
+
+def _settings(options: dict) -> Settings:
+    options = dict(options)
+    for name in ("bids_dir", "out_dir", "bids_database_dir", "work_dir"):
+        options[name] = options[name].expanduser().resolve() if options[name] else None
+    assert options.keys() == {field.name for field in fields(Settings)}
+    return Settings(**options)
