@@ -1,8 +1,8 @@
 """Put methods text and reports together from what the rooms know."""
 
 import logging
-import shlex
-import sys
+import re
+from pathlib import Path
 
 from neurostorm_bids.encode.load import Model
 from neurostorm_bids.errors import NeurostormError
@@ -10,10 +10,11 @@ from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.metadata import number_in, read_sidecar
 from neurostorm_bids.find.runs import Run, Selection, find_runs
 from neurostorm_bids.report.methods import Way, methods_html, methods_text, write_methods
-from neurostorm_bids.report.subject import write_report
+from neurostorm_bids.report.subject import NOT_PROCESSED, write_report
 from neurostorm_bids.report.summary import Outcome
 from neurostorm_bids.route import choose_route, grid_of
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.write.locks import link_out
 
 LOG = logging.getLogger("neurostorm")
 
@@ -46,12 +47,22 @@ def way_of(run: Run, dataset: Dataset, model: Model, settings: Settings) -> "Way
     )
 
 
+def earlier_methods(out_dir: Path) -> str:
+    """The methods text that an earlier call wrote, as HTML; empty if there is none."""
+    try:
+        page = (out_dir / "logs" / "CITATION.html").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return page.partition("</h2>")[2].partition("</body>")[0]
+
+
 def write_reports(
     runs: "list[Run]",
     outcomes: "list[Outcome]",
     problems: "list[str]",
     dataset: Dataset,
     methods: str,
+    hashes: "set[str]",
     settings: Settings,
 ) -> "list[str]":
     """Write the report of every subject; returns what could not be written.
@@ -62,18 +73,32 @@ def write_reports(
         Found before the runs were begun, such as files that cannot be used.
     methods : str
         The methods text, HTML.
+    hashes : set of str
+        Digests of the settings that it tells of; empty if they are not known.
     """
-    missed = []
-    for subject in sorted({run.subject for run in runs}):
+    missed, subjects = [], {run.subject for run in runs}
+    subjects |= {label for label in dataset.subjects() if any(concerns(problem, label) for problem in problems)}
+    for subject in sorted(subjects):
+        if link_out(settings.out_dir, subject=subject):
+            continue
+        of_subject = [problem for problem in problems if concerns(problem, subject)]
         states = states_of(subject, outcomes, dataset)
-        of_subject = [problem for problem in problems if f"sub-{subject}" in problem]
         try:
-            write_report(settings.out_dir, subject, states, of_subject, methods, command())
+            write_report(settings.out_dir, subject, states, of_subject, methods, hashes, settings.as_command())
         except Exception as error:  # results are written: a report that fails must not hide them
             LOG.debug("sub-%s", subject, exc_info=True)
             missed.append(f"sub-{subject}: its report cannot be written ({type(error).__name__}: {error})")
             LOG.error(missed[-1])
     return missed
+
+
+def concerns(problem: str, subject: str) -> bool:
+    """Whether a message is about a subject.
+
+    >>> concerns("sub-80_task-rest: only single echoes", "8"), concerns("there is no sub-8", "8")
+    (False, True)
+    """
+    return re.search(rf"sub-{re.escape(subject)}(?![A-Za-z0-9+])", problem) is not None
 
 
 def states_of(subject: str, outcomes: "list[Outcome]", dataset: Dataset) -> "dict[str, str]":
@@ -82,15 +107,10 @@ def states_of(subject: str, outcomes: "list[Outcome]", dataset: Dataset) -> "dic
         everything = find_runs(dataset, Selection((subject,)))[0]
     except NeurostormError:
         everything = []
-    states = {run.name: "not processed by the last call" for run in everything}
+    states = {run.name: NOT_PROCESSED for run in everything}
     for outcome in outcomes:
-        if outcome.run in states:
+        if outcome.subject == subject:
             why = "; ".join(outcome.problems)
             # not whether this call or an earlier one did it: the report does not depend on how often it was called
             states[outcome.run] = f"failed: {why}" if outcome.status == "failed" else "done"
     return states
-
-
-def command() -> str:
-    """The call, as one types it."""
-    return shlex.join(["neurostorm", *sys.argv[1:]])

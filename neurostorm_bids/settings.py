@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Optional
@@ -89,6 +90,23 @@ class Settings:
         names = ("model", "grid", "input_space", "template_warp", "session_label", "task_id", "run_label", "save_grid")
         filters = str(self.bids_filter_file or "")
         return {"bids_filter_file": filters, **{name: getattr(self, name) for name in names}, **self.deciding}
+
+    def as_command(self) -> str:
+        """The call, as one types it: what differs from the defaults."""
+        words = ["neurostorm", str(self.bids_dir), str(self.out_dir), self.analysis_level]
+        for field in fields(self)[3:]:
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            words.append(f"--{field.name.replace('_', '-')}")
+            if field.name == "derivatives":
+                value = tuple(f"{name}={path}" for name, path in value)
+            if field.name == "verbose":
+                words += words.pop() and ["-" + "v" * value]
+            elif value is not True:
+                value = AS_WORDS[field.name] if value is None else value
+                words += [str(item) for item in value] if isinstance(value, tuple) else [str(value)]
+        return shlex.join(words)
 
     def as_toml(self) -> str:
         """All settings as a file for --config-file; folders and level, which are arguments, as comments."""

@@ -29,13 +29,13 @@ from neurostorm_bids.pool import process
 from neurostorm_bids.progress import Progress
 from neurostorm_bids.report.run import draw_figures, figure_paths
 from neurostorm_bids.report.summary import Outcome, summary_table
-from neurostorm_bids.reporting import write_citations, write_reports
+from neurostorm_bids.reporting import concerns, earlier_methods, write_citations, write_reports
 from neurostorm_bids.resources import batch_size, check_memory, check_precision, prepare_process
 from neurostorm_bids.route import Route, choose_route, grid_of, register
-from neurostorm_bids.settings import Settings
+from neurostorm_bids.settings import AS_WORDS, Settings
 from neurostorm_bids.stop import Stopped
 from neurostorm_bids.write.description import is_ours_or_new, write_description
-from neurostorm_bids.write.locks import Busy, lock_run, refuse_links_out
+from neurostorm_bids.write.locks import Busy, link_out, lock_run
 from neurostorm_bids.write.logs import (
     account,
     log_folder,
@@ -46,7 +46,7 @@ from neurostorm_bids.write.logs import (
 )
 from neurostorm_bids.write.names import GRIDS, GridOutputs, sidecar_of
 from neurostorm_bids.write.placed_files import write_int8, write_nifti
-from neurostorm_bids.write.results import EncodedRun, collect_subject, is_finished, withdraw, write_run
+from neurostorm_bids.write.results import EncodedRun, collect_subject, hash_of, is_finished, withdraw, write_run
 from neurostorm_bids.write.sidecars import fingerprint, write_sidecar
 
 LOG = logging.getLogger("neurostorm")
@@ -61,63 +61,69 @@ def participant(settings: Settings) -> int:
         If nothing can be begun: no such folder, no such model, no run.
     """
     prepare_process(settings)
-    models = load_models(settings)
+    models = [] if settings.reports_only else load_models(settings)
     check_precision(models, settings)
     check_memory(models, settings)
     dataset = find_dataset(settings.bids_dir, dict(settings.derivatives))
     check_folders(settings, dataset)
     LOG.info("reading %s (written by %s)", dataset.path, dataset.generator)
     runs, problems = find_runs(dataset, selection_of(settings), settings.bids_database_dir)
+    problems += dict.fromkeys(problem for run in runs if (problem := link_out(settings.out_dir, run)))
+    runs = [run for run in runs if link_out(settings.out_dir, run) is None]
     for problem in problems:
         LOG.error(problem)
+    if settings.reports_only:
+        problems += write_reports(runs, [], problems, dataset, earlier_methods(settings.out_dir), set(), settings)
+        print(f"The reports are in {settings.out_dir}")
+        return 1 if problems else 0
     if kernels.library() is None and any(model.device.type == "cpu" for model in models):
         LOG.warning("installed without the compiled kernels (no compiler?): encoding on a CPU is about 3 times slower")
     for model in models:
         LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")
-    configuration = {"grid": settings.grid, **settings.deciding}
-    dataset, mixed = write_description(settings.out_dir, dataset, warnings_of(models), configuration)
-    for note in mixed:
-        LOG.warning(note)
     methods = write_citations(runs, dataset, models, settings)
     if settings.boilerplate_only or settings.md_only_boilerplate:
         print(f"The methods text is in {settings.out_dir / 'logs'}")
         return 1 if problems else 0
-    outcomes = []
-    if not settings.reports_only:
-        call_id, started = new_call_id(), time.monotonic()
-        for subject in sorted({run.subject for run in runs}):
-            write_configuration(log_folder(settings.out_dir, subject, call_id), settings)
-        try:
-            for outcome in process_all(runs, dataset, settings):
-                tell(outcome, runs, call_id, settings)
-                outcomes.append(outcome)
-        except Stopped as stop:
-            LOG.error(
-                "stopped by %s: %d of %d runs are done; give the same command again",
-                stop.name,
-                len(outcomes),
-                len(runs),
-            )
-            print(summary_table(sorted(outcomes, key=lambda outcome: outcome.run)))
-            raise
-        outcomes.sort(key=lambda outcome: outcome.run)
-        problems += collect_subjects(runs, outcomes, models, settings)
-        for subject in sorted({run.subject for run in runs}):
-            of_subject = [outcome for outcome in outcomes if outcome.run.split("_")[0] == f"sub-{subject}"]
-            whole = len(of_subject) == sum(run.subject == subject for run in runs) and not any(
-                f"sub-{subject}" in problem for problem in problems
-            )
-            folder = log_folder(settings.out_dir, subject, call_id)
-            write_outcome(folder, settings, of_subject, whole, time.monotonic() - started)
-    problems += write_reports(runs, outcomes, problems, dataset, methods, settings)
-    if settings.reports_only:
-        print(f"The reports are in {settings.out_dir}")
-        return 1 if problems else 0
+    configuration = {"grid": settings.grid, **settings.deciding}
+    configuration = {name: AS_WORDS.get(name) if value is None else value for name, value in configuration.items()}
+    dataset, mixed = write_description(settings.out_dir, dataset, warnings_of(models), configuration)
+    for note in mixed:
+        LOG.warning(note)
+    outcomes = process_and_tell(runs, dataset, problems, settings)
+    if any(outcome.status != "failed" for outcome in outcomes):
+        write_description(settings.out_dir, dataset, warnings_of(models), configuration, results=True)
+    problems += collect_subjects(runs, outcomes, models, settings)
+    hashes = {hash_of(grid_of(model, settings), model, settings) for model in models}
+    problems += write_reports(runs, outcomes, problems, dataset, methods, hashes, settings)
     if len(outcomes) < len(runs):
         LOG.error("stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes))
     print(summary_table(outcomes))
     print(f"Results are in {settings.out_dir}")
     return 1 if problems or len(outcomes) < len(runs) or any(o.status == "failed" for o in outcomes) else 0
+
+
+def process_and_tell(runs: "list[Run]", dataset: Dataset, problems: "list[str]", settings: Settings) -> "list[Outcome]":
+    """Process every run, and leave in the logs of each subject what was asked for and what became of it."""
+    call_id, started, outcomes = new_call_id(), time.monotonic(), []
+    subjects = sorted({run.subject for run in runs})
+    for subject in subjects:
+        write_configuration(log_folder(settings.out_dir, subject, call_id), settings)
+    try:
+        for outcome in process_all(runs, dataset, settings):
+            tell(outcome, call_id, settings)
+            outcomes.append(outcome)
+    except Stopped as stop:
+        done = f"{len(outcomes)} of {len(runs)} runs are done"
+        LOG.error("stopped by %s: %s; give the same command again", stop.name, done)
+        print(summary_table(sorted(outcomes, key=lambda outcome: outcome.run)))
+        raise
+    for subject in subjects:
+        of_subject = [outcome for outcome in outcomes if outcome.subject == subject]
+        asked = sum(run.subject == subject for run in runs)
+        whole = len(of_subject) == asked and not any(concerns(problem, subject) for problem in problems)
+        folder = log_folder(settings.out_dir, subject, call_id)
+        write_outcome(folder, settings, of_subject, whole, time.monotonic() - started)
+    return sorted(outcomes, key=lambda outcome: outcome.run)
 
 
 def process_all(runs: "list[Run]", dataset: Dataset, settings: Settings) -> "Iterator[Outcome]":
@@ -133,12 +139,11 @@ def process_all(runs: "list[Run]", dataset: Dataset, settings: Settings) -> "Ite
     yield from process(again, partial(process_run, wait=True), dataset, settings)
 
 
-def tell(outcome: Outcome, runs: "list[Run]", call_id: str, settings: Settings) -> None:
+def tell(outcome: Outcome, call_id: str, settings: Settings) -> None:
     """Say what went wrong with a run, and leave the account of it."""
     if not outcome.problems:
         return
-    subject = next(run.subject for run in runs if run.name == outcome.run)
-    folder = log_folder(settings.out_dir, subject, call_id)
+    folder = log_folder(settings.out_dir, outcome.subject, call_id)
     path = write_crash(folder, outcome.run, outcome.account or "\n".join(outcome.problems) + "\n")
     for problem in outcome.problems:
         LOG.error("%s: %s", outcome.run, problem)
@@ -183,7 +188,6 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings, wait
         accounts.append(account(run, progress.doing, inputs, error))
 
     try:
-        refuse_links_out(settings.out_dir, run)
         by_grid = {}
         for model in load_models(settings):
             by_grid.setdefault(grid_of(model, settings), []).append(model)
@@ -414,6 +418,8 @@ def check_folders(settings: Settings, dataset: Dataset) -> None:
                 pass
         except OSError as error:
             raise NeurostormError(f"{option} {folder} cannot be written to: {error.strerror}") from None
+    if problem := link_out(settings.out_dir):
+        raise NeurostormError(problem)
     if not is_ours_or_new(settings.out_dir):
         raise NeurostormError(
             f"OUT_DIR {settings.out_dir} holds a data set of another program; give a folder of its own"

@@ -243,8 +243,9 @@ def test_a_killed_worker_fails_its_own_run_alone(two_subjects, narrow, tmp_path,
     assert status == 1
     assert "sub-01_task-rest_run-2: its process was killed, probably for want of memory" in said
     states = {line.split()[0]: line.split()[-1] for line in printed.splitlines()[1:4]}
+    # a run that was finished when the others' pool died is found so
+    assert states.pop("sub-01_task-rest_run-1") in ("done", "skipped")
     assert states == {
-        "sub-01_task-rest_run-1": "done",
         "sub-01_task-rest_run-2": "FAILED",
         "sub-02_ses-a_task-rest": "done",
     }

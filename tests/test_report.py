@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from test_encoder import lightning, random_network
 from test_participant import NARROW
 
 from neurostorm_bids import to_model_grid
-from neurostorm_bids.command.neurostorm import main
+from neurostorm_bids.command.neurostorm import main, settings_of
 from neurostorm_bids.place.grid import AS_FMRIPREP, FSL
 from neurostorm_bids.report import citations, mosaic
 from neurostorm_bids.report.carpet import carpet_of
@@ -272,7 +273,7 @@ def test_course_is_sklearn_s_and_told_in_words():
     np.testing.assert_allclose(np.abs(course.scores), np.abs(pca.transform(embeddings)), atol=1e-9)
     np.testing.assert_allclose(course.explained, pca.explained_variance_ratio_, atol=1e-12)
     assert "follows head motion" in in_words(course)
-    assert "one window" in in_words(course_of(embeddings[:1], motion[:1]))
+    assert "describes" not in in_words(course_of(embeddings[:2], motion[:2]))
     embeddings[7] *= -1
     assert "Window 8 is unlike the others" in in_words(course_of(embeddings, np.full(12, np.nan)))
 
@@ -379,12 +380,12 @@ def test_description_of_two_inputs_keeps_both(tmp_path):
 
 
 def test_mixed_settings_are_warned_of(tree, tmp_path, neurostorm):
-    tree.run()
+    tree.run(data=signal(n_volumes=24))
     out = tmp_path / "out"
     assert "other settings" not in neurostorm(tree.path, out, "participant", "--model", "demo")[2]
     status, _, said = neurostorm(tree.path, out, "participant", "--model", "demo", "--target-tr", "native")
-    assert status == 0 or "too short" in said
-    assert "other settings (target_tr was 0.8, is None)" in said
+    assert status == 0
+    assert "other settings (target_tr was 0.8, is native)" in said
     made = json.loads((out / "dataset_description.json").read_text())["GeneratedBy"]
     assert len({entry["ConfigurationHash"] for entry in made}) == 2
     assert all("untrained" in entry["Description"] for entry in made)
@@ -396,8 +397,8 @@ def test_readme_of_the_user_and_changes_of_older_versions_stay(tree, tmp_path, n
     out.mkdir()
     (out / "README").write_text("mine\n")
     (out / "CHANGES").write_text("0.0.1 2026-01-01\n  - first\n")
-    neurostorm(tree.path, out, "participant", "--model", "demo", "--boilerplate-only")
-    neurostorm(tree.path, out, "participant", "--model", "demo", "--boilerplate-only")
+    for _ in range(2):
+        neurostorm(tree.path, out, "participant", "--model", "demo")
     assert (out / "README").read_text() == "mine\n"
     changes = (out / "CHANGES").read_text()
     assert re.fullmatch(
@@ -467,6 +468,83 @@ def test_reports_only_writes_the_reports_anew(results, tmp_path, neurostorm):
     assert "reports are in" in printed
     assert list(Page(out / "sub-01.html").sections) == ["summary", "sub-01_task-rest", "about", "methods", "errors"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("func/*")} == before
+
+
+def test_results_of_other_settings_are_told_apart(tree, tmp_path, neurostorm):
+    """The methods text is of the last call: what it does not tell of says so."""
+    for task in ("a", "b"):
+        tree.run(f"sub-01_task-{task}", data=signal(n_volumes=24))
+    arguments = (tree.path, tmp_path / "o", "participant", "--model", "demo")
+    neurostorm(*arguments, "-t", "a")
+    neurostorm(*arguments, "-t", "b", "--target-tr", "native")
+    page = Page(tmp_path / "o/sub-01.html")
+    assert "Of an earlier call with other settings" in text(page, "sub-01_task-a")
+    assert "Of an earlier call" not in text(page, "sub-01_task-b")
+    assert "2 s, resampled to 0.8 s" in text(page, "sub-01_task-a")
+    assert "resampled" not in text(page, "sub-01_task-b")
+
+
+def test_motion_is_that_of_all_volumes(tree, tmp_path, neurostorm):
+    """The worst volume is after the last window."""
+    tree.run(data=signal(n_volumes=18))
+    confounds = tree.folder("sub-01_task-rest") / "sub-01_task-rest_desc-confounds_timeseries.tsv"
+    confounds.write_text("framewise_displacement\nn/a\n" + "0.1\n" * 16 + "7.0\n")
+    neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo")
+    assert f"{(16 * 0.1 + 7) / 17:.2f} mm in the mean, 7.00 mm at most" in text(
+        Page(tmp_path / "o/sub-01.html"), "sub-01_task-rest"
+    )
+
+
+def test_a_failure_of_other_options_goes_when_the_run_is_found_done(tree, tmp_path, neurostorm):
+    tree.run()
+    arguments = (tree.path, tmp_path / "o", "participant", "--model", "demo", "--window-stride", "9")
+    neurostorm(*arguments)
+    assert neurostorm(*arguments, "--dummy-scans", "99")[0] == 1
+    assert "cannot drop 99 dummy scans" in (tmp_path / "o/sub-01.html").read_text()
+    assert "finished earlier" in neurostorm(*arguments)[1]
+    assert "No errors to report!" in (tmp_path / "o/sub-01.html").read_text()
+
+
+def test_a_subject_s_problems_are_its_own(tree, tmp_path, neurostorm):
+    tree.run("sub-8_task-rest")
+    bold = tree.run("sub-80_task-rest")
+    bold.rename(str(bold).replace("task-rest", "task-rest_echo-1"))
+    status, *_ = neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo", "--window-stride", "9")
+    assert status == 1
+    assert "No errors to report!" in (tmp_path / "o/sub-8.html").read_text()
+    assert "sub-80" in text(Page(tmp_path / "o/sub-80.html"), "errors")
+
+
+def test_the_command_is_one_that_can_be_given(results):
+    shown = re.search("<code>(neurostorm .*?)</code>", (results / "sub-01.html").read_text())[1]
+    words = shlex.split(shown)
+    assert words[3:6] == ["participant", "--model", "demo"]
+    assert words[-2:] == ["--fd-threshold", "1.0"]
+    assert settings_of(words[1:]).model[0] == "demo"
+
+
+def test_settings_that_made_nothing_are_not_warned_of(tree, tmp_path, neurostorm):
+    tree.run()
+    arguments = (tree.path, tmp_path / "o", "participant", "--model", "demo")
+    neurostorm(*arguments, "--boilerplate-only", "--denoise", "simple")
+    assert not (tmp_path / "o" / "dataset_description.json").exists()
+    neurostorm(*arguments, "--dummy-scans", "99")
+    assert "other settings" not in neurostorm(*arguments, "--window-stride", "9")[2]
+    made = json.loads((tmp_path / "o" / "dataset_description.json").read_text())["GeneratedBy"]
+    assert [entry["Configuration"]["window_stride"] for entry in made] == [9]
+
+
+def test_a_damaged_prediction_does_not_take_the_report_along(results, tmp_path, neurostorm):
+    out = tmp_path / "out"
+    shutil.copytree(results, out)
+    damaged = next(out.glob("sub-01/func/*demo_predictions.tsv"))
+    damaged.write_text(damaged.read_text().splitlines()[0] + "\n")
+    status, *_ = neurostorm(results.parent / "fmriprep", out, "participant", "--reports-only")
+    assert status == 0
+    page = text(Page(out / "sub-01.html"), "sub-01_task-rest")
+    assert f"{damaged.name} is damaged" in page
+    assert "Brain voxels covered" in page
+    assert "Functional images had been preprocessed" in text(Page(out / "sub-01.html"), "methods")
 
 
 def test_names_from_files_cannot_change_the_page(tree, tmp_path, neurostorm):

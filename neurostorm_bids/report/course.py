@@ -28,12 +28,15 @@ class Course:
         Share of the variance over windows.
     motion : float
         Correlation of the first component with the windows' mean framewise displacement, without sign; NaN if unknown.
+    n_known : int
+        Windows whose framewise displacement is known.
     """
 
     similarity: np.ndarray
     scores: np.ndarray
     explained: np.ndarray
     motion: float
+    n_known: int
 
 
 def course_of(embeddings: np.ndarray, displacement: np.ndarray) -> Course:
@@ -57,21 +60,23 @@ def course_of(embeddings: np.ndarray, displacement: np.ndarray) -> Course:
     motion = np.nan
     if n and known.sum() > 3 and displacement[known].std() > 0 and scores[known, 0].std() > 0:
         motion = abs(np.corrcoef(scores[known, 0], displacement[known])[0, 1])
-    return Course(unit @ unit.T, scores, s[:n] ** 2 / total if total > 0 else np.zeros(n), float(motion))
+    return Course(
+        unit @ unit.T, scores, s[:n] ** 2 / total if total > 0 else np.zeros(n), float(motion), int(known.sum())
+    )
 
 
 def in_words(course: Course) -> str:
     """What the figure shows, for a reader who has never seen one."""
     n = len(course.similarity)
     if n < 2:
-        return "The run has one window, so nothing can be said of how the embedding moves."
+        return ""  # one window: nothing moves
     others = course.similarity[~np.eye(n, dtype=bool)]
     neighbours = np.diag(course.similarity, 1)
     text = (
         f"Windows that follow each other have embeddings with a mean cosine similarity of {_cosine(neighbours.mean())}, "
         f"any two windows of {_cosine(others.mean())} (lowest {_cosine(others.min())})"
     )
-    if len(course.explained):
+    if n > COMPONENTS:  # of two windows one component describes everything
         text += f"; one component describes {course.explained[0]:.0%} of what changes"
     text += "."
     odd = np.array([np.delete(row, i).mean() for i, row in enumerate(course.similarity)])
@@ -79,12 +84,12 @@ def in_words(course: Course) -> str:
     if n > 4 and spread > 0 and odd.min() < np.median(odd) - 5 * spread:
         text += f" Window {int(odd.argmin()) + 1} is unlike the others (mean similarity {odd.min():.3f})."
     if not np.isnan(course.motion):
-        if course.motion > 0.5 and n >= 8:
+        if course.motion > 0.5 and course.n_known >= 8:
             text += (
                 f" That component follows head motion (|r| = {course.motion:.2f} with framewise displacement): beware."
             )
         else:
-            text += f" Its correlation with framewise displacement is |r| = {course.motion:.2f} over {n} windows."
+            text += f" Its correlation with framewise displacement is |r| = {course.motion:.2f} over {course.n_known} windows."
     return text
 
 

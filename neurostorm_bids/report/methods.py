@@ -13,7 +13,7 @@ import jinja2
 from neurostorm_bids import __version__
 from neurostorm_bids.encode.load import Model
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.find.transforms import BOLD_SPACE
+from neurostorm_bids.find.transforms import BOLD_SPACE, STANDARD_SPACES
 from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.report.citations import bibliography_of, read_bibliography, to_html, to_tex
 from neurostorm_bids.settings import Settings
@@ -68,7 +68,9 @@ def methods_text(settings: Settings, dataset: Dataset, models: "Sequence[Model]"
         dummy_scans=settings.dummy_scans,
         denoise=settings.denoise,
         target_tr=settings.target_tr,
-        repetition_times=sorted({way.repetition_time for way in ways if way.repetition_time}),
+        repetition_times=[
+            f"{t:g}" for t in sorted({float(f"{w.repetition_time:g}") for w in ways if w.repetition_time})
+        ],
         models=[_model_facts(model, settings) for model in models],
         precision=settings.precision,
         fd_threshold=settings.fd_threshold,
@@ -92,6 +94,8 @@ def write_methods(out_dir: Path, text: str, markdown_only: bool = False) -> "lis
         for suffix, content in contents.items():
             paths.append(out_dir / "logs" / f"CITATION.{suffix}")
             write_text(paths[-1], content)
+        for suffix in {"html", "tex", "bib"} - set(contents):  # of an earlier call: they would tell something else
+            (out_dir / "logs" / f"CITATION.{suffix}").unlink(missing_ok=True)
     return paths
 
 
@@ -122,6 +126,7 @@ def _grid_facts(grid: Grid, ways: "list[Way]") -> dict:
         "coregistration": any(f"from-{start}_to-T1w" in name for name in names for start in ("boldref", "scanner")),
         "normalisation": any("from-T1w_to-" in name for name in names),
         "warp": any(name.startswith("tpl-") for name in names),
+        "other": next(space for space in STANDARD_SPACES if space != grid.template),
         "without_warp": any(way.without_warp for way in ways),
         "registered": any(way.registered for way in ways),
     }

@@ -19,6 +19,7 @@ from neurostorm_bids.write.names import crash_file
 from neurostorm_bids.write.sidecars import read_json
 from neurostorm_bids.write.tables import censored_in, channels_of, read_table
 
+NOT_PROCESSED = "not processed by the last call"
 EMBEDDINGS = re.compile(r"(?P<run>.+)_space-(?P<space>[^_]+)_desc-(?P<label>[^_]+)_embeddings\.json")
 WORDS = {"ses": "session", "task": "task", "acq": "acquisition", "dir": "direction", "run": "run", "echo": "echo"}
 FIGURES = {
@@ -55,10 +56,17 @@ class Encoded:
     prediction: dict
     figures: list  # of (path relative to the report, title, caption)
     versions: dict
+    settings_hash: str
 
 
 def write_report(
-    out_dir: Path, subject: str, states: "dict[str, str]", problems: "Sequence[str]", methods: str, command: str
+    out_dir: Path,
+    subject: str,
+    states: "dict[str, str]",
+    problems: "Sequence[str]",
+    methods: str,
+    hashes: "set[str]",
+    command: str,
 ) -> Path:
     """Write sub-X.html; returns its path.
 
@@ -70,18 +78,36 @@ def write_report(
         Files of this subject that could not be used, and why.
     methods : str
         The methods text, HTML.
+    hashes : set of str
+        Digests of the settings that the methods text tells of; empty if they are not known.
     command : str
         The call.
     """
+    path = out_dir / f"sub-{subject}.html"
+    with lock_folder(out_dir):  # from reading to writing, so that of two calls at a time the later one has everything
+        write_text(path, _render(out_dir, subject, states, problems, methods, hashes, command))
+    return path
+
+
+def _render(
+    out_dir: Path,
+    subject: str,
+    states: "dict[str, str]",
+    problems: "Sequence[str]",
+    methods: str,
+    hashes: "set[str]",
+    command: str,
+) -> str:
     runs = {}
     for path in _sidecars(out_dir, subject):
         encoded = _read(out_dir, path)
         if encoded:
             runs.setdefault(encoded.run, []).append(encoded)
-    failures = failures_of(out_dir, subject)
+    made_good = {run for run, state in states.items() if state == "done"}
+    failures = [failure for failure in failures_of(out_dir, subject) if failure[0] not in made_good]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_data("subject.html"))
-    text = template.render(
+    return template.render(
         subject=subject,
         style=_data("subject.css"),
         version=__version__,
@@ -93,12 +119,9 @@ def write_report(
         warnings=sorted({f"{e.model}: {e.warning}" for blocks in runs.values() for e in blocks if e.warning}),
         versions=next((blocks[0].versions for blocks in runs.values()), {}),
         methods=methods,
+        hashes=hashes,
         failures=failures,
     )
-    path = out_dir / f"sub-{subject}.html"
-    with lock_folder(out_dir):
-        write_text(path, text)
-    return path
 
 
 def failures_of(out_dir: Path, subject: str) -> "list[tuple[str, str, str]]":
@@ -143,22 +166,29 @@ def _read(out_dir: Path, path: Path) -> "Encoded | None":
         steps, windows, grid = sidecar["Preprocessing"], sidecar["Windows"], sidecar["Grid"]
         embeddings, motion = channels_of(table), table["mean_framewise_displacement"].to_numpy(float)
         predicted = path.with_name(path.name.replace("_embeddings.json", "_predictions.tsv"))
-        prediction = _prediction(predicted) if predicted.is_file() else {}
+        notes = [str(note) for note in sidecar.get("Notes", [])]
+        prediction = {}
+        if predicted.is_file():
+            try:
+                prediction = _prediction(predicted)
+            except (IndexError, KeyError, TypeError, ValueError, NeurostormError):
+                notes.append(f"{predicted.name} is damaged; run again with --force")
         figures = [
             (figure, *_caption(figure, in_words(course_of(embeddings, motion))))
             for figure in sidecar.get("Figures", []) if (out_dir / figure).is_file()
         ]  # fmt: skip
         facts = [
+            ("Grid", _grid(grid)),
             ("Brain voxels covered", _brain(steps, grid)),
             ("Brain beyond the grid", _beyond(steps)),
             ("Read from", f"space {steps['InputSpace']}; {_way(steps)}"),
-            ("Repetition time", f"{steps['SourceRepetitionTime']:g} s, resampled to {steps['RepetitionTime']:.3g} s"),
+            ("Repetition time", _repetition_time(steps)),
             ("Volumes", f"{steps['SourceVolumes']}, {steps['DummyScansDropped']} dropped at the start"),
             ("Windows", _windows(windows, table)),
-            ("Head motion", _motion(table)),
+            ("Head motion", _motion(sidecar.get("FramewiseDisplacement"))),
         ]
         if "Denoising" in steps:
-            facts.insert(4, ("Confounds regressed out", steps["Denoising"]["Strategy"]))
+            facts.insert(5, ("Confounds regressed out", steps["Denoising"]["Strategy"]))
     except (KeyError, TypeError, ValueError, NeurostormError, AttributeError):
         return None
     model = sidecar.get("Model") or {}
@@ -168,10 +198,11 @@ def _read(out_dir: Path, path: Path) -> "Encoded | None":
         grid=_grid(grid),
         warning=str(model.get("Warning", "")),
         facts=facts,
-        notes=[str(note) for note in sidecar.get("Notes", [])],
+        notes=notes,
         prediction=prediction,
         figures=figures,
         versions=sidecar.get("SoftwareVersions") or {},
+        settings_hash=str(sidecar.get("SettingsHash")),
     )
 
 
@@ -239,9 +270,8 @@ def _beyond(steps: dict) -> str:
 
 
 def _way(steps: dict) -> str:
-    registered = "registered by us (affine), " if "Registration" in steps else ""
-    files_used = ", ".join(steps["Transforms"]) or "no transform"
-    return f"{registered}{files_used}; interpolation {steps['Interpolation']}"
+    ways = (["an affine registration of our own"] if "Registration" in steps else []) + steps["Transforms"]
+    return f"{', '.join(ways) or 'no transform'}; interpolation {steps['Interpolation']}"
 
 
 def _windows(windows: dict, table: pd.DataFrame) -> str:
@@ -254,11 +284,16 @@ def _windows(windows: dict, table: pd.DataFrame) -> str:
     return text
 
 
-def _motion(table: pd.DataFrame) -> str:
-    mean, largest = table["mean_framewise_displacement"], table["max_framewise_displacement"]
-    if mean.isna().all():
+def _motion(displacement: "dict | None") -> str:
+    if not displacement:
         return "framewise displacement not known"
-    return f"framewise displacement {mean.mean():.2f} mm in the mean, {largest.max():.2f} mm at most"
+    return f"framewise displacement {displacement['Mean']:.2f} mm in the mean, {displacement['Max']:.2f} mm at most"
+
+
+def _repetition_time(steps: dict) -> str:
+    source = f"{steps['SourceRepetitionTime']:g} s"
+    native = steps["TargetRepetitionTime"] == "native"
+    return source if native else f"{source}, resampled to {steps['RepetitionTime']:.3g} s"
 
 
 def _data(name: str) -> str:

@@ -28,6 +28,11 @@ class Outcome:
     problems: tuple = ()
     account: str = ""
 
+    @property
+    def subject(self) -> str:
+        """Label of the run's subject."""
+        return self.run.split("_")[0].removeprefix("sub-")
+
 
 STATUS = {"done": "done", "skipped": "finished earlier, skipped", "failed": "FAILED"}
 

@@ -25,6 +25,7 @@ IGNORED = (
     ".locks",
     "work",
 )
+TEMPLATEFLOW = "templateflow"  # a link for the URIs of its files; not a source data set
 README = """# NeuroSTORM embeddings and predictions
 
 Written by neurostorm_bids from preprocessed BOLD runs.
@@ -46,7 +47,7 @@ CITATION = (
 
 
 def write_description(
-    out_dir: Path, dataset: Dataset, warnings: "list[str]", configuration: dict
+    out_dir: Path, dataset: Dataset, warnings: "list[str]", configuration: dict, results: bool = False
 ) -> "tuple[Dataset, list[str]]":
     """Write dataset_description.json, .bidsignore, README and CHANGES; what earlier calls wrote stays.
 
@@ -56,6 +57,8 @@ def write_description(
         On the models' weights.
     configuration : dict
         The settings that change the numbers.
+    results : bool
+        There are results that were made with this configuration.
 
     Returns
     -------
@@ -72,6 +75,7 @@ def write_description(
         links = before.get("DatasetLinks")
         links = {name: uri for name, uri in (links if isinstance(links, dict) else {}).items() if isinstance(uri, str)}
         dataset = replace(dataset, link=_free_name(dataset, links))
+        links.pop(TEMPLATEFLOW, None)
         links[dataset.link] = dataset.path.as_uri()
         if dataset.raw is not None:
             links["raw"] = dataset.raw.as_uri()
@@ -79,8 +83,8 @@ def write_description(
         for source in sources:
             if source["URL"] == dataset.path.as_uri() and dataset.description.get("DatasetDOI"):
                 source["DOI"] = dataset.description["DatasetDOI"]
-        links["templateflow"] = "https://github.com/templateflow/templateflow"
-        made, notes = _with_this_call(_entries(before), warnings, configuration)
+        links[TEMPLATEFLOW] = "https://github.com/templateflow/templateflow"
+        made, notes = _with_this_call(_entries(before), warnings, configuration, results)
         content = {
             "Name": "NeuroSTORM embeddings and predictions",
             "BIDSVersion": BIDS_VERSION,
@@ -111,21 +115,22 @@ def _free_name(dataset: Dataset, links: dict) -> str:
     return name
 
 
-def _with_this_call(made: list, warnings: "list[str]", configuration: dict) -> "tuple[list, list[str]]":
-    """The entries of GeneratedBy with one for this version and configuration, and what the others differ in."""
-    this = {
-        "Name": "neurostorm_bids",
-        "Version": __version__,
-        "Description": "NeuroSTORM run on preprocessed BOLD",
-        "ConfigurationHash": digest(configuration),
-        "Configuration": configuration,
-    }
+def _with_this_call(made: list, warnings: "list[str]", configuration: dict, results: bool) -> "tuple[list, list[str]]":
+    """The entries of GeneratedBy with one for this version and configuration, and what the others differ in.
+
+    BIDS wants an entry before there is any result: one without a configuration, which the first result replaces.
+    """
+    this = {"Name": "neurostorm_bids", "Version": __version__, "Description": "NeuroSTORM run on preprocessed BOLD"}
+    if results:
+        this |= {"ConfigurationHash": digest(configuration), "Configuration": configuration}
+        made = [entry for entry in made if entry.get("ConfigurationHash")]
     if os.environ.get("NEUROSTORM_CONTAINER"):  # set by our images
         this["Container"] = {"Type": os.environ["NEUROSTORM_CONTAINER"]}
     same = [entry for entry in made if _key(entry) == _key(this)]
     earlier = [part for entry in same for part in _said_of_models(entry)]
     this["Description"] = "; ".join([this["Description"], *sorted({*earlier, *warnings})])
     others = [entry for entry in made if _key(entry) != _key(this)]
+    first = made.index(same[0]) if same else len(others)
     notes = []
     for entry in others:
         theirs = entry.get("Configuration") if isinstance(entry.get("Configuration"), dict) else {}
@@ -140,7 +145,9 @@ def _with_this_call(made: list, warnings: "list[str]", configuration: dict) -> "
                 f"OUT_DIR also holds results made with other settings ({'; '.join(differing)}): do not mix them in one "
                 "analysis, or give each configuration a folder of its own"
             )
-    return [*others, this], notes
+    if not results and others:  # nothing to add yet
+        return made, notes
+    return [*others[:first], this, *others[first:]], notes
 
 
 def _key(entry: dict) -> tuple:

@@ -7,6 +7,7 @@ SIGKILL, its locks are free. The lock files themselves stay and mean nothing.
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 from filelock import FileLock, Timeout
 
@@ -54,25 +55,33 @@ def lock_run(out_dir: Path, run: Run, wait: bool) -> Iterator[None]:
     """
     with _held(out_dir, run.name, timeout=-1 if wait else 0):
         for folder in (out_dir / run.folder, out_dir / f"sub-{run.subject}" / "figures"):
-            sweep(folder, f"{run.name}_")  # what a killed process left: we alone write here now
+            sweep(folder, f"{run.name}_space-")  # what a killed process left: we alone write here now
         yield
 
 
-def refuse_links_out(out_dir: Path, run: Run) -> None:
-    """Raise if a link in the output folder would lead a write out of it.
+def link_out(out_dir: Path, run: "Run | None" = None, subject: Optional[str] = None) -> "str | None":
+    """Say which link in the output folder would lead a write out of it; `None` if there is none.
 
-    Raises
-    ------
-    NeurostormError
-        With the link.
+    Parameters
+    ----------
+    run : Run, optional
+        Look at the folders of this run; by default, at those of no run.
+    subject : str, optional
+        Look at the folders of this subject.
     """
-    subject = out_dir / f"sub-{run.subject}"
-    for folder in (out_dir / run.folder, out_dir / run.folder.parent, subject, subject / "figures", subject / "log"):
+    folders = [out_dir / "logs", out_dir / FOLDER]
+    if subject or run:
+        home = out_dir / f"sub-{subject or run.subject}"
+        folders = [home, home / "figures", home / "log"]
+    if run is not None:
+        folders += [out_dir / run.folder.parent, out_dir / run.folder]
+    for folder in folders:
         if not folder.resolve().is_relative_to(out_dir.resolve()):
-            raise NeurostormError(
-                f"{folder} leads out of the output folder, to {folder.resolve()}: remove the link, or give that place "
-                "as OUT_DIR"
+            where = folder.resolve()
+            return (
+                f"{folder} leads out of the output folder, to {where}: remove the link, or give that place as OUT_DIR"
             )
+    return None
 
 
 @contextlib.contextmanager

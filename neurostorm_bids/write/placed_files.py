@@ -26,7 +26,12 @@ def write_nifti(path: Path, run: PlacedRun) -> None:
     header.set_xyzt_units("mm", "sec")
     header.set_zooms((*run.grid.voxel_size, run.repetition_time))
     header.set_slope_inter(slope, intercept)
-    with replacing(path) as temporary, igzip.open(temporary, "wb", compresslevel=2) as file:
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as plain,
+        # no file name and no time in the header: the same run gives the same bytes
+        igzip.IGzipFile("", "wb", compresslevel=2, fileobj=plain, mtime=0) as file,
+    ):
         # nibabel leaves slope and offset to the writer of the data, which is us
         header["vox_offset"] = header.single_vox_offset
         header["scl_slope"], header["scl_inter"] = slope, intercept

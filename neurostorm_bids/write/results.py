@@ -58,7 +58,9 @@ def is_finished(out_dir: Path, run: Run, inputs: "list[Path]", grid: Grid, model
     sidecar = read_json(out_dir / sidecar_of(outputs.embeddings))
     files = [out_dir / outputs.embeddings] + ([out_dir / outputs.predictions] if model.task else [])
     figures = sidecar.get("Figures")
-    files += [out_dir / str(name) for name in (figures if isinstance(figures, list) else ())]
+    if not isinstance(figures, list):
+        return False
+    files += [out_dir / str(name) for name in figures]
     if settings.save_grid:
         saved = GridOutputs(run, grid)
         files += [out_dir / saved.nifti, settings.work / saved.int8]
@@ -71,7 +73,12 @@ def is_finished(out_dir: Path, run: Run, inputs: "list[Path]", grid: Grid, model
         and sidecar.get("SettingsHash") == hash_of(grid, model, settings)
         and all(file.is_file() and file.stat().st_size for file in files)
         and _is_whole(out_dir / outputs.embeddings, sidecar)
+        and (model.task is None or _n_rows(out_dir / outputs.predictions) == 1)
     )
+
+
+def _n_rows(table: Path) -> int:
+    return max(0, sum(1 for _ in open(table, "rb")) - 1)
 
 
 def _is_whole(table: Path, sidecar: dict) -> bool:
@@ -163,6 +170,7 @@ def write_run(out_dir: Path, result: EncodedRun, dataset: Dataset, settings: Set
             "FramewiseDisplacementThreshold": settings.fd_threshold,
             "MaxCensoredFraction": settings.max_censored,
         },
+        "FramewiseDisplacement": displacement_entry(result.displacement),
         "Notes": placed.notes,
         "Sources": [dataset.uri(path) for path in result.inputs],
         "SoftwareVersions": software_versions(),
@@ -196,6 +204,12 @@ def write_run(out_dir: Path, result: EncodedRun, dataset: Dataset, settings: Set
         "Figures": [path.as_posix() for path in figures],
     }
     write_sidecar(out_dir / sidecar_of(outputs.embeddings), {**provenance, **finished, **columns})
+
+
+def displacement_entry(displacement: Optional[np.ndarray]) -> Optional[dict]:
+    """Framewise displacement over all kept volumes, mm; `None` if it is not known."""
+    known = displacement[~np.isnan(displacement)] if displacement is not None else np.empty(0)
+    return {"Mean": float(known.mean()), "Max": float(known.max()), "Units": "mm"} if len(known) else None
 
 
 def collect_subject(

@@ -1,0 +1,193 @@
+"""Job arrays: what is written, and that a real Slurm takes it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from neurostorm_bids.command.hpc import main
+from neurostorm_bids.hpc import slurm
+from neurostorm_bids.hpc.status import status_of
+
+SLURM_TOOL = Path(__file__).parents[2] / "shared" / "tools" / "slurm.sh"
+MODEL = ("--model", "demo", "--window-stride", "9")
+
+
+@pytest.fixture
+def three(tree):
+    """Three subjects of one run."""
+    for subject in ("01", "02", "03"):
+        tree.run(f"sub-{subject}_task-rest")
+    return tree
+
+
+def hpc(*args):
+    """Call the command; returns the exit status and what it said."""
+    result = CliRunner().invoke(main, [str(arg) for arg in args])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result.exit_code, result.output
+
+
+def script_of(said: str) -> str:
+    return Path(re.search(r"^(\S+array\.sbatch)$", said, re.MULTILINE)[1]).read_text()
+
+
+def test_a_script_takes_its_line_of_subjects(three, tmp_path):
+    """Run it as Slurm would: by bash, with the number of the task in the environment."""
+    out = tmp_path / "o"
+    status, said = hpc("slurm", three.path, out, "--subjects-per-task", 2, "--", *MODEL)
+    assert status == 0
+    assert "2 tasks of 2 subjects" in said
+    script = next(out.glob("logs/slurm/*/array.sbatch"))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "SLURM_ARRAY_TASK_ID": "2", "SLURM_CPUS_PER_TASK": "1"}
+    subprocess.run(["bash", script], env=environment, check=True, capture_output=True)
+    assert [status_of(out, s).status for s in ("01", "02", "03")] == ["not begun", "not begun", "finished"]
+
+
+def test_finished_are_left_out_and_failed_are_taken_again(three, tmp_path, neurostorm):
+    out = tmp_path / "o"
+    bad = three.run("sub-02_task-rest")
+    bad.write_bytes(b"nothing")
+    neurostorm(three.path, out, "participant", *MODEL, "--participant-label", "01", "02")
+    status, said = hpc("status", three.path, out)
+    assert status == 1
+    assert re.search(r"sub-02 +failed: .*cannot be read as NIfTI", said)
+    assert re.search(r"sub-03 +not begun", said)
+    table = (out / "logs" / "status.tsv").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in table[1:]] == [
+        ["sub-01", "finished"], ["sub-02", "failed"], ["sub-03", "not begun"]
+    ]  # fmt: skip
+    status, said = hpc("slurm", three.path, out, "--", *MODEL)
+    assert "1 of 3 subjects are finished, 2 are left" in said
+    assert (next(out.glob("logs/slurm/*/subjects.txt"))).read_text() == "02\n03\n"
+    assert "0 of 3 subjects are finished" in hpc("slurm", three.path, out, "--", *MODEL, "--target-tr", "native")[1]
+
+
+def test_memory_and_time_are_those_that_were_measured(three, tmp_path, neurostorm):
+    out = tmp_path / "o"
+    assert "#SBATCH --mem=3000M" in script_of(hpc("slurm", three.path, out, "--", *MODEL)[1])
+    neurostorm(three.path, out, "participant", *MODEL, "--participant-label", "01")
+    measured = status_of(out, "01").memory_mb
+    assert 100 < measured < 20000
+    time.sleep(1)  # folders are named by the second
+    script = script_of(hpc("slurm", three.path, out, "--", *MODEL)[1])
+    asked = int(re.search(r"--mem=(\d+)M", script)[1])
+    assert measured < asked <= 1.3 * measured + 1
+
+
+def test_in_a_container_what_is_needed_is_bound(three, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEUROSTORM_HOME", "/big/weights")
+    monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
+    image, model = tmp_path / "n.sif", tmp_path / "models" / "m.ckpt"
+    model.parent.mkdir()
+    for path in (image, model):
+        path.write_bytes(b"")
+    status, said = hpc(
+        "slurm", three.path, tmp_path / "o", "--container", image, "--gpu", "--partition", "gpu", "--at-a-time", 5,
+        "--sbatch-option=--qos=long", "--", "--model", model, "--work-dir", tmp_path / "w",
+    )  # fmt: skip
+    assert status == 0, said
+    script = script_of(said)
+    for line in ("--array=1-3%5", "--gres=gpu:1", "--partition=gpu", "--qos=long"):
+        assert f"#SBATCH {line}\n" in script
+    call = script.splitlines()[-1]
+    assert call.startswith("exec apptainer run --cleanenv --containall --writable-tmpfs --nv ")
+    for bind in (
+        f"{three.path}:{three.path}:ro",
+        f"{tmp_path / 'o'}:{tmp_path / 'o'}",
+        f"{tmp_path / 'models'}:{tmp_path / 'models'}:ro",
+        f"{tmp_path / 'w'}:{tmp_path / 'w'}",
+        "/big/weights:/opt/neurostorm:ro",
+    ):
+        assert f" --bind {bind} " in call
+
+
+def test_awkward_paths_are_quoted_or_refused(three, tmp_path):
+    work = tmp_path / "a $(touch b) 'c'"
+    script = script_of(hpc("slurm", three.path, tmp_path / "o", "--", *MODEL, "--work-dir", work)[1])
+    words = subprocess.run(
+        ["bash", "-c", f"exec() {{ printf '%s\\n' \"$@\"; }}; {script.splitlines()[-1]}"], capture_output=True, text=True,
+        env={"SLURM_CPUS_PER_TASK": "1", "subjects": "x"}, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert words[words.index("--work-dir") + 1] == str(work)
+    status, said = hpc("slurm", three.path, tmp_path / "o 2", "--", *MODEL)
+    assert status == 1
+    assert "path without spaces" in said
+    (tmp_path / "i.sif").write_bytes(b"")
+    status, said = hpc("slurm", three.path, tmp_path / "a:b", "--container", tmp_path / "i.sif", "--", *MODEL)
+    assert "cannot bind a path with a colon" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--", "--no-such"), "No such option"),
+        (("--", "--participant-label", "01"), "give --participant-label before --"),
+        (("--participant-label", "77", "--", *MODEL), "holds no sub-77"),
+        (("--time", "soon", "--", *MODEL), "is not H:MM:SS"),
+        (("--sbatch-option", "x", "--", *MODEL), "no option of sbatch"),
+    ],
+)
+def test_wrong_calls(three, tmp_path, options, message):
+    status, said = hpc("slurm", three.path, tmp_path / "o", *options)
+    assert status != 0
+    assert message in said
+
+
+def test_sixty_thousand_subjects_make_an_array_that_slurm_takes():
+    labels = [f"{i:05d}" for i in range(60000)]
+    tasks = slurm.batches(labels, None)
+    assert len(tasks) <= slurm.LARGEST_ARRAY
+    assert [label for task in tasks for label in task] == labels
+    with pytest.raises(Exception, match="--subjects-per-task 60 or more"):
+        slurm.batches(labels, 10)
+
+
+def test_without_slurm_it_says_so(three, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    status, said = hpc("slurm", three.path, tmp_path / "o", "--submit", "--", *MODEL)
+    assert status == 1
+    assert "no sbatch on this machine" in said
+
+
+@pytest.mark.skipif(not SLURM_TOOL.exists() or os.geteuid() != 0, reason="no Slurm can be started here")
+@pytest.mark.skipif(os.environ.get("NEUROSTORM_SLURM") != "1", reason="set NEUROSTORM_SLURM=1 to start one")
+def test_a_real_slurm_runs_the_array_and_then_the_group(three, tmp_path, monkeypatch):
+    line = subprocess.run(["bash", SLURM_TOOL, "up"], capture_output=True, text=True, check=True).stdout
+    monkeypatch.setenv("SLURM_CONF", re.search("SLURM_CONF=(.*)", line)[1])
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    out = tmp_path / "o"
+    good = three.run("sub-02_task-rest").read_bytes()
+    three.run("sub-02_task-rest").write_bytes(b"nothing")
+    try:
+        call = ("slurm", three.path, out, "--mem-mb", 1500, "--cpus", 1, "--submit", "--group", "")
+        status, said = hpc(*call, "--", *MODEL)
+        assert status == 0, said
+        wait_for_slurm()
+        assert [status_of(out, s).status for s in ("01", "02", "03")] == ["finished", "failed", "finished"]
+        assert not list(out.glob("logs/slurm/*/group.log"))  # the group job waits for the whole array
+        subprocess.run(["scancel", "--name=neurostorm-group"], check=True)
+        next(three.path.glob("sub-02/func/*bold.nii.gz")).write_bytes(good)
+        assert "2 of 3 subjects are finished, 1 are left" in hpc(*call, "--", *MODEL)[1]
+        wait_for_slurm("neurostorm-group")
+        assert hpc("status", three.path, out)[0] == 0
+        assert list(out.glob("logs/slurm/*/group.log"))
+    finally:
+        subprocess.run(["bash", SLURM_TOOL, "down"], capture_output=True)
+
+
+def wait_for_slurm(name="neurostorm"):
+    """Until no job of this name is there."""
+    assert shutil.which("squeue")
+    for _ in range(300):
+        if not subprocess.run(["squeue", "-h", f"--name={name}"], capture_output=True, text=True).stdout.strip():
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{name} does not end")
