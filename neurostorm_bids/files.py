@@ -27,6 +27,8 @@ def check_there(path: Path) -> None:
         Otherwise.
     """
     check_fetched(path)
+    if path.exists() and not path.is_file():
+        raise NeurostormError(f"{path} is not a file but a folder, a pipe or a device")
     if not path.is_file():
         raise NeurostormError(f"file not found: {path}")
     if path.stat().st_size == 0:

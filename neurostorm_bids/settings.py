@@ -21,6 +21,7 @@ DECIDING = (
     "max_censored",
     "precision",
 )
+WORK = "work"  # folder in the output folder
 AS_WORDS = {"target_tr": "native", "dummy_scans": "auto"}  # what None is called on the command line
 
 
@@ -126,7 +127,7 @@ class Settings:
     @property
     def work(self) -> Path:
         """The work folder: the one given, or one in the output folder."""
-        return self.work_dir or self.out_dir / "work"
+        return self.work_dir or self.out_dir / WORK
 
     @property
     def threads(self) -> int:

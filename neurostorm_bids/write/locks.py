@@ -13,7 +13,9 @@ from filelock import FileLock, Timeout
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.runs import Run
+from neurostorm_bids.settings import WORK
 from neurostorm_bids.write.atomic import sweep
+from neurostorm_bids.write.names import GRIDS
 
 FOLDER = ".locks"
 
@@ -54,8 +56,9 @@ def lock_run(out_dir: Path, run: Run, wait: bool) -> Iterator[None]:
         If another process holds it and ``wait`` is off.
     """
     with _held(out_dir, run.name, timeout=-1 if wait else 0):
-        for folder in (out_dir / run.folder, out_dir / f"sub-{run.subject}" / "figures"):
-            sweep(folder, f"{run.name}_space-")  # what a killed process left: we alone write here now
+        # what a killed process left: we alone write here now (not so in a work folder that is shared with others)
+        for folder in (run.folder, Path(f"sub-{run.subject}", "figures"), Path(WORK, GRIDS) / run.folder):
+            sweep(out_dir / folder, f"{run.name}_space-")
         yield
 
 
