@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
-    if line and not line.startswith(("docker", "apptainer"))  # tests/container/run.sh runs these
+    if line and not line.startswith(("docker", "apptainer"))  # tests/container/run.sh runs their like
 ]  # fmt: skip
 
 
@@ -24,6 +24,7 @@ COMMANDS = [
 def place(tmp_path):
     """A folder in which the README's names mean something."""
     tree = Tree(tmp_path / "BIDS_DIR")
+    (tmp_path / "OUT_DIR").mkdir()
     bold = tree.run()
     (tmp_path / "bold.nii.gz").symlink_to(bold)
     (tmp_path / "mask.nii.gz").symlink_to(str(bold).replace("preproc_bold", "brain_mask"))
@@ -38,6 +39,8 @@ def how_to_run(command):
         return ["make", "-n", "-C", ROOT, words[1]]  # make test is what runs this
     if words[0] == "pip":  # everything that it needs is here already: no network
         return [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", ROOT]
+    if words[:2] == ["neurostorm-hpc", "slurm"]:
+        words.remove("--submit")  # tests/test_hpc.py has a Slurm
     if words[0] == "neurostorm":
         words += ["--model", "demo", "--window-stride", "9"]  # the published weights are not here
     return [BIN / words[0], *words[1:]]
@@ -50,6 +53,10 @@ def test_command_runs(command, place):
     if command.startswith("neurostorm-model fetch"):  # without a network it says what to do
         assert done.returncode == 1
         assert "On a machine with a network: hf download" in done.stderr
+        return
+    if command.startswith("neurostorm-hpc status"):  # nothing has been run in this folder
+        assert done.returncode == 1
+        assert "1 not begun" in done.stdout
         return
     assert done.returncode == 0, done.stderr
 
