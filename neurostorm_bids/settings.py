@@ -72,6 +72,14 @@ class Settings:
     work_dir: Optional[Path] = None
     clean_workdir: bool = False
 
+    group_task: str = "collect"
+    phenotype: Optional[Path] = None  # None: participants.tsv and sessions.tsv
+    target: Optional[str] = None  # a column
+    target_type: str = "auto"
+    group_by: Optional[str] = None  # a column; None: subjects are kept together
+    covariates: tuple = ()
+    n_permutations: int = 200
+
     boilerplate_only: bool = False
     md_only_boilerplate: bool = False
     reports_only: bool = False

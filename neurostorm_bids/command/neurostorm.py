@@ -40,6 +40,15 @@ GROUPS = {
     ],
     "Head motion": ["fd_threshold", "max_censored"],
     "Resources": ["device", "precision", "batch_size", "nprocs", "omp_nthreads", "mem_mb", "work_dir", "clean_workdir"],
+    "Group level": [
+        "group_task",
+        "phenotype",
+        "target",
+        "target_type",
+        "group_by",
+        "covariates",
+        "n_permutations",
+    ],
     "What is written": ["boilerplate_only", "md_only_boilerplate", "reports_only"],
     "How to run": ["force", "stop_on_first_crash", "random_seed", "config_file", "verbose", "version", "help"],
 }
@@ -315,6 +324,34 @@ def finite(_ctx, _param, value):
 @click.option("--mem-mb", type=click.IntRange(min=1), metavar="MB", help="Memory to stay within.")
 @click.option("-w", "--work-dir", type=A_FOLDER, help="Folder for placed runs.  [default: OUT_DIR/work]")
 @click.option("--clean-workdir", is_flag=True, help="Remove what earlier calls left in the work folder.")
+@click.option(
+    "--group-task",
+    type=click.Choice(["collect", "probe", "identify"]),
+    default="collect",
+    show_default=True,
+    help="collect: one table and a map of all runs; probe: predict --target from the embeddings, with baselines; "
+    "identify: find subjects again over runs or sessions.",
+)
+@click.option("--phenotype", type=A_FILE, help="Table with participant_id.  [default: participants.tsv, sessions.tsv]")
+@click.option("--target", metavar="COLUMN", help="What to predict: a column of that table.")
+@click.option(
+    "--target-type",
+    type=click.Choice(["auto", "regression", "classification"]),
+    default="auto",
+    show_default=True,
+    help="auto: text, and numbers of two values, are classes.",
+)
+@click.option("--group-by", metavar="COLUMN", help="Keep families or sites together in folds.  [default: subjects]")
+@click.option(
+    "--covariates", cls=Several, metavar="COLUMN...", help="Regressed out of the features, inside the training folds."
+)
+@click.option(
+    "--n-permutations",
+    type=click.IntRange(min=0, max=100000),
+    default=200,
+    show_default=True,
+    help="Permutations of the labels, for the p-value.",
+)
 @click.option("--boilerplate-only", is_flag=True, help="Write the methods text (logs/CITATION.*) and nothing else.")
 @click.option("--md-only-boilerplate", is_flag=True, help="The same, as Markdown only.")
 @click.option("--reports-only", is_flag=True, help="Write the reports anew from the results that are there.")
@@ -345,18 +382,14 @@ def main(**options):
     results, as BIDS derivatives. BIDS_DIR is never written to.
     """
     settings = _settings(options)
-    if settings.analysis_level == "group":
-        raise click.ClickException("the group level is not there yet; participant writes what it will read")
     try:
         tempfile.gettempdir()
     except OSError:
         raise click.ClickException(
             "no folder for temporary files can be written to; mount one at /tmp (docker: --tmpfs /tmp) or set TMPDIR"
         ) from None
-    from neurostorm_bids.workflow import participant
-
     try:
-        status = participant(settings)
+        status = _level(settings)(settings)
     except Stopped as stop:
         status = stop.status
     except NeurostormError as error:
@@ -368,6 +401,16 @@ def main(**options):
             raise
         status = 1
     sys.exit(status)
+
+
+def _level(settings: Settings):
+    if settings.analysis_level == "group":
+        from neurostorm_bids.group.workflow import group
+
+        return group
+    from neurostorm_bids.workflow import participant
+
+    return participant
 
 
 def settings_of(words: "list[str]") -> Settings:
@@ -384,7 +427,7 @@ def settings_of(words: "list[str]") -> Settings:
 
 def _settings(options: dict) -> Settings:
     options = dict(options)
-    for name in ("bids_dir", "out_dir", "bids_database_dir", "work_dir"):
+    for name in ("bids_dir", "out_dir", "bids_database_dir", "work_dir", "phenotype"):
         options[name] = options[name].expanduser().resolve() if options[name] else None
     assert options.keys() == {field.name for field in fields(Settings)}
     return Settings(**options)

@@ -23,6 +23,7 @@ NOT_USED = re.compile(
     r"model\.((window_|atlas_)?mask_token$|first_patch_expanding\.|layers_up\.|norm_up\.|decoder_pred\.)"
     r"|output_head\.head\.norm\."
 )
+AT_RANDOM, RANDOM_WEIGHTS = "@random", "random weights, for comparison"
 SEVERAL = ("img_size", "patch_size", "depths", "first_window_size", "window_size")
 SINGLE = ("in_chans", "embed_dim", "c_multiplier")
 NEEDED = ("window_size", "first_window_size", "last_layer_full_MSA")  # these change no shape of a weight
@@ -121,7 +122,8 @@ def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
     Parameters
     ----------
     name_or_path : str or path
-        A name that ``neurostorm-model list`` shows, or a ``.ckpt`` or ``.safetensors`` file.
+        A name that ``neurostorm-model list`` shows, or a ``.ckpt`` or ``.safetensors`` file. With ``@random`` after
+        it: a network of its shape with random weights, to compare with.
     device : {"auto", "cpu", "cuda"}
         "auto" takes a GPU if there is one.
 
@@ -136,6 +138,8 @@ def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
         do not fit its hyper-parameters.
     """
     where = _device(device)
+    if str(name_or_path).endswith(AT_RANDOM):
+        return _at_random(load_model(str(name_or_path).removesuffix(AT_RANDOM), device))
     if str(name_or_path).lower() == DEMO:
         return _demo(where)
     if _is_file_name(name_or_path):
@@ -288,6 +292,19 @@ def _grid_name(checkpoint: Checkpoint) -> Optional[str]:
     return name
 
 
+def _at_random(model: Model) -> Model:
+    """A network of the same shape with random weights: what an encoder tells that has learnt nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = NeuroSTORM(replace(model.network.config, head=None, n_outputs=0))
+    network.requires_grad_(False).eval()
+    digest = hashlib.sha256(model.sha256.encode() + b"random").hexdigest()
+    return replace(
+        model, name=f"{model.name}{AT_RANDOM}", label=f"{model.label}Random", network=network.to(model.device), task=None,
+        sha256=digest, source=f"random weights in the shape of {model.name}", about="", warning=RANDOM_WEIGHTS,
+    )  # fmt: skip
+
+
 def _demo(device: torch.device) -> Model:
     weights = demo_weights()
     digest = hashlib.sha256()
@@ -317,6 +334,15 @@ def _is_file_name(name_or_path: "str | Path") -> bool:
     is_name = text.lower() in {name.lower() for name in registry()}
     looks_like_one = "/" in text or text.endswith((".ckpt", ".safetensors", ".pt", ".pth"))
     return isinstance(name_or_path, Path) or looks_like_one or (not is_name and Path(text).is_file())
+
+
+def label_of_name(name_or_path: "str | Path") -> str:
+    """What a model's files are labelled with (``desc-<label>``); the weights need not be there."""
+    text, at, rest = str(name_or_path).partition(AT_RANDOM)
+    suffix = " random" if at and not rest else ""
+    if _is_file_name(text):
+        return _label(Path(text).stem + suffix)
+    return _label((DEMO if text.lower() == DEMO else published(text).name) + suffix)
 
 
 def _label(name: str) -> str:

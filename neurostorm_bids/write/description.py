@@ -19,6 +19,7 @@ IGNORED = (
     "*_predictions.tsv",
     "*_predictions.json",
     "sub-*.html",
+    "group*",
     "sub-*/figures",
     "sub-*/log",
     "logs",

@@ -1,0 +1,122 @@
+"""Read participants.tsv, sessions.tsv or a table of the user's, and join it to the runs."""
+
+from pathlib import Path
+from typing import Optional
+
+import pandas as pd
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import Dataset
+
+SUBJECT, SESSION = "participant_id", "session_id"
+MISSING = ["n/a", "N/A", "", "NA", "nan", "NaN"]
+
+
+def read_phenotype(dataset: Dataset, file: Optional[Path]) -> "tuple[pd.DataFrame, list[Path]]":
+    """The table of subjects, or of subjects and sessions.
+
+    Parameters
+    ----------
+    file : Path, optional
+        In place of the data set's participants.tsv and sessions.tsv: a .tsv or .csv with ``participant_id``.
+
+    Returns
+    -------
+    table : DataFrame
+        With ``participant_id`` (sub-...), perhaps ``session_id`` (ses-...); empty if there is no table.
+    files : list of Path
+
+    Raises
+    ------
+    NeurostormError
+        If a table lacks participant_id or holds a subject (and session) twice.
+    """
+    if file is not None:
+        return _checked(_read(file), file), [file]
+    roots = [root for root in (dataset.raw, dataset.path) if root is not None]
+    path = next((root / "participants.tsv" for root in roots if (root / "participants.tsv").is_file()), None)
+    if path is None:
+        return pd.DataFrame({SUBJECT: []}), []
+    table, files = _checked(_read(path), path), [path]
+    sessions = sorted(path.parent.glob("sub-*/sub-*_sessions.tsv"))
+    if sessions:
+        parts = []
+        for one in sessions:
+            part = _read(one)
+            part[SUBJECT] = one.parent.name
+            parts.append(_checked(part, one))
+        of_sessions = pd.concat(parts)
+        table = table.merge(of_sessions, on=SUBJECT, how="outer", suffixes=("", "_session"))
+        files += sessions
+    return table, files
+
+
+def join(runs: pd.DataFrame, phenotype: pd.DataFrame) -> pd.DataFrame:
+    """The runs' table with the phenotype's columns; by session too where the phenotype has sessions."""
+    if phenotype.empty:
+        return runs
+    has_sessions = SESSION in phenotype and phenotype[SESSION].notna().any()
+    keys = [SUBJECT, SESSION] if SESSION in runs and has_sessions else [SUBJECT]
+    if keys == [SUBJECT] and has_sessions:
+        phenotype = phenotype.drop(columns=SESSION).drop_duplicates(SUBJECT)
+    columns = [name for name in phenotype if name in keys or name not in runs]
+    return runs.merge(phenotype[columns], on=keys, how="left")
+
+
+def column(table: pd.DataFrame, name: str, where: str = "the phenotype table") -> pd.Series:
+    """A column of the joined table.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not there, with the columns that are.
+    """
+    if name not in table:
+        raise NeurostormError(f"{where} has no column '{name}'; there are: {', '.join(map(str, table.columns))}")
+    return table[name]
+
+
+def numbers(values: pd.Series) -> pd.Series:
+    """A column as numbers.
+
+    Raises
+    ------
+    NeurostormError
+        If there is text in it, with the first such entry.
+    """
+    as_numbers = pd.to_numeric(values, errors="coerce")
+    text = values[values.notna() & as_numbers.isna()]
+    if len(text):
+        raise NeurostormError(f"column '{values.name}' holds text where numbers are needed, such as '{text.iloc[0]}'")
+    return as_numbers.astype(float)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        separator = "," if path.suffix == ".csv" else "\t"
+        labels = {SUBJECT: str, SESSION: str}  # 01 is a label, not the number 1
+        table = pd.read_csv(
+            path, sep=separator, na_values=MISSING, keep_default_na=False, encoding="utf-8-sig", dtype=labels
+        )
+    except (OSError, ValueError) as error:
+        raise NeurostormError(f"{path} cannot be read as a table ({error})") from None
+    return table.rename(columns=lambda name: str(name).strip())
+
+
+def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    if SUBJECT not in table:
+        raise NeurostormError(f"{path} has no column participant_id; there are: {', '.join(map(str, table.columns))}")
+    table = table.assign(**{SUBJECT: _prefixed(table[SUBJECT], "sub-")})
+    keys = [SUBJECT]
+    if SESSION in table:
+        table = table.assign(**{SESSION: _prefixed(table[SESSION], "ses-")})
+        keys.append(SESSION)
+    twice = table[table.duplicated(keys)]
+    if len(twice):
+        raise NeurostormError(f"{path} holds {' '.join(map(str, twice.iloc[0][keys]))} more than once")
+    return table
+
+
+def _prefixed(labels: pd.Series, prefix: str) -> pd.Series:
+    text = labels.astype(str)
+    return text.where(text.str.startswith(prefix), prefix + text)

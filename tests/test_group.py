@@ -1,0 +1,318 @@
+"""The group level, on a cohort whose labels are planted: in the signal's pattern, in head motion, and nowhere."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import AFFINE, SHAPE, Tree, ellipsoid, save
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import cross_val_predict
+from sklearn.preprocessing import StandardScaler
+from test_encoder import lightning, random_network
+from test_participant import NARROW
+
+from neurostorm_bids.group import probe
+from neurostorm_bids.group.evaluate import evaluate, make_folds
+from neurostorm_bids.group.gather import gather
+from neurostorm_bids.group.identify import identify
+from neurostorm_bids.group.phenotype import join, read_phenotype
+
+pytestmark = pytest.mark.xdist_group("cohort")
+N = 60
+
+
+def write_subject(tree, name, pattern, motion, rng):
+    """A run whose spatial pattern and whose jerks are of a given strength."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
+    volume = 1000 + 150 * x + 120 * pattern * (np.hypot(x - 0.3, np.hypot(y, z - 0.2)) < 0.4)
+    jerks = 60 * motion * rng.standard_normal(12)[None, None, None] * (y[..., None] > 0.2)
+    data = volume[..., None] + jerks + 15 * rng.standard_normal((*SHAPE, 12))
+    folder = tree.folder(name)
+    stem = folder / f"{name}_space-MNI152NLin6Asym_res-2"
+    save(Path(f"{stem}_desc-preproc_bold.nii.gz"), data.astype(np.float32), AFFINE, 2.0)
+    save(Path(f"{stem}_desc-brain_mask.nii.gz"), ellipsoid(), AFFINE)
+    fd = ["n/a", *(f"{v:.3f}" for v in np.abs(motion + 0.05 * rng.standard_normal(11)))]
+    (folder / f"{name}_desc-confounds_timeseries.tsv").write_text("framewise_displacement\n" + "\n".join(fd) + "\n")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """(fMRIPrep's folder, OUT_DIR, phenotype): sixty subjects of one run through the real participant level."""
+    folder = tmp_path_factory.mktemp("cohort")
+    rng = np.random.RandomState(0)
+    tree = Tree(folder / "fmriprep")
+    pattern, motion = rng.standard_normal(N), 0.1 + 0.4 * rng.random_sample(N)
+    rows = []
+    for i in range(N):
+        write_subject(tree, f"sub-{i:02d}_task-rest", pattern[i], motion[i], rng)
+        rows.append({
+            "participant_id": f"sub-{i:02d}", "score": round(pattern[i] + 0.3 * rng.standard_normal(), 4),
+            "restless": round(motion[i] + 0.02 * rng.standard_normal(), 4), "noise": round(rng.standard_normal(), 4),
+            "group": "patient" if pattern[i] > 0.3 else "control", "site": "AB"[i % 2], "family": f"f{i // 2}",
+        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    table.to_csv(tree.path / "participants.tsv", sep="\t", index=False)
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
+    model = lightning(folder / "narrow.ckpt", network.state_dict(), **NARROW)
+    call = [Path(sys.executable).with_name("neurostorm"), tree.path, folder / "out", "participant", "--model", model]
+    done = subprocess.run([*call, "--nprocs", "2", "--omp-nthreads", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return tree.path, folder / "out", table
+
+
+@pytest.fixture
+def group(cohort, neurostorm):
+    """Call the group level on the cohort; returns the exit status and what it said."""
+
+    def call(*options, model="narrow.ckpt"):
+        data, out, _ = cohort
+        status, printed, said = neurostorm(data, out, "group", "--model", out.parent / model, *options)
+        return status, printed + said
+
+    return call
+
+
+def samples(cohort, target, **options):
+    _data, out, table = cohort
+    runs = gather(out, "narrow")
+    return probe.samples_of(runs, join(runs.runs, table), target, **options)
+
+
+def test_collect_has_a_row_per_run_with_phenotype_and_quality(cohort, group):
+    data, out, phenotype = cohort
+    assert group()[0] == 0
+    table = pd.read_csv(out / "group_desc-narrow_embeddings.tsv", sep="\t")
+    assert len(table) == N
+    assert table["score"].tolist() == phenotype["score"].tolist()
+    one = pd.read_csv(next(out.glob("sub-07/func/*_embeddings.tsv")), sep="\t", na_values=["n/a"])
+    channels = [name for name in one if name.startswith("channel")]
+    np.testing.assert_allclose(table.loc[7, channels].to_numpy(float), one[channels].mean(), rtol=1e-5)
+    confounds = pd.read_csv(next(data.glob("sub-07/func/*confounds*")), sep="\t", na_values=["n/a"])
+    assert table.loc[7, "mean_fd"] == pytest.approx(confounds["framewise_displacement"].mean(), rel=1e-5)
+    again = pd.read_parquet(
+        out / "group_desc-narrow_embeddings.parquet", engine="fastparquet"
+    )  # an independent reader would be pyarrow, which is large
+    pd.testing.assert_frame_equal(again[channels].astype(float), table[channels].astype(float), rtol=1e-6)
+    page = (out / "group.html").read_text()
+    assert "60 of 60 subjects" in page
+    assert all((out / figure).is_file() for figure in re.findall('src="(.*?)"', page))
+
+
+def test_collect_says_who_is_missing_and_who_is_not_in_the_table(cohort, group, tmp_path):
+    data, _out, phenotype = cohort
+    (data / "sub-99" / "func").mkdir(parents=True, exist_ok=True)
+    few = tmp_path / "few.tsv"
+    phenotype.iloc[3:].to_csv(few, sep="\t", index=False)
+    try:
+        status, said = group("--phenotype", few)
+    finally:
+        (data / "sub-99" / "func").rmdir()
+        (data / "sub-99").rmdir()
+    assert status == 0
+    assert "1 subjects have no results of model 'narrow': sub-99" in said
+    assert "3 subjects with results are not in" in said
+
+
+def test_probe_finds_the_pattern(cohort, group):
+    status, said = group("--group-task", "probe", "--target", "score")
+    assert status == 0
+    assert "The embedding predicts score better than chance and than what stands beside it" in said
+    out = cohort[1]
+    metrics = pd.read_csv(out / "group_desc-narrow_target-score_metrics.tsv", sep="\t").set_index(
+        ["features", "metric"]
+    )
+    assert metrics.loc[("embedding", "r"), "value"] > 0.5
+    assert metrics.loc[("embedding", "r"), "p_value"] < 0.01
+    low, _high = metrics.loc[(probe.MOTION, "r"), ["lower", "upper"]]
+    assert low < 0.3
+    predictions = pd.read_csv(out / "group_desc-narrow_target-score_predictions.tsv", sep="\t")
+    assert np.corrcoef(predictions["target"], predictions["predicted"])[0, 1] == pytest.approx(
+        metrics.loc[("embedding", "r"), "value"]
+    )
+    assert "--save-grid" in said  # what there is no baseline for, and what would give it
+    assert "--model narrow@random" in said
+
+
+def test_probe_attributes_motion_to_motion(group):
+    status, said = group("--group-task", "probe", "--target", "restless")
+    assert status == 0
+    assert "head motion and covariates alone do so at least as well" in said or "not predict restless" in said
+
+
+def test_probe_of_noise_is_not_different_from_chance(cohort):
+    chosen = samples(cohort, "noise")
+    rng = np.random.RandomState(1)
+    p_values = []
+    for seed in range(20):
+        y = rng.standard_normal(N)
+        folds = make_folds(y, chosen.groups, False, seed)
+        p_values.append(
+            evaluate(chosen.embeddings, y, chosen.groups, folds, False, seed=seed, n_permutations=200).p_value
+        )
+    assert sum(p > 0.05 for p in p_values) >= 18
+
+
+def test_probe_of_classes(cohort, group):
+    status, _said = group("--group-task", "probe", "--target", "group", "--n-permutations", "20")
+    assert status == 0
+    out = cohort[1]
+    metrics = pd.read_csv(out / "group_desc-narrow_target-group_metrics.tsv", sep="\t").set_index(
+        ["features", "metric"]
+    )
+    assert metrics.loc[("embedding", "AUROC"), "value"] > 0.8
+    assert metrics.loc[("embedding", "balanced_accuracy"), "lower"] > 0.5
+    predictions = pd.read_csv(out / "group_desc-narrow_target-group_predictions.tsv", sep="\t")
+    assert np.allclose(predictions["probability_control"] + predictions["probability_patient"], 1)
+    sidecar = json.loads((out / "group_desc-narrow_target-group_metrics.json").read_text())
+    assert sidecar["Classes"] == ["control", "patient"]
+
+
+def test_folds_keep_families_together(cohort):
+    chosen = samples(cohort, "score", group_by="family")
+    folds = make_folds(chosen.y, chosen.groups, False, 0)
+    for family in np.unique(chosen.groups):
+        assert len(np.unique(folds[chosen.groups == family])) == 1
+    assert len(np.unique(folds)) == 5
+
+
+def test_regression_is_scikit_learn_s(cohort):
+    """Without covariates: the same folds through scikit-learn's own pipeline and cross_val_predict."""
+    from sklearn.model_selection import PredefinedSplit
+    from sklearn.pipeline import make_pipeline
+
+    from neurostorm_bids.group.evaluate import ALPHAS
+
+    chosen = samples(cohort, "score")
+    folds = make_folds(chosen.y, chosen.groups, False, 0)
+    ours = evaluate(chosen.embeddings, chosen.y, chosen.groups, folds, False)
+    model = make_pipeline(StandardScaler(), RidgeCV(ALPHAS))
+    theirs = cross_val_predict(model, chosen.embeddings.astype(float), chosen.y, cv=PredefinedSplit(folds))
+    np.testing.assert_allclose(ours.predicted, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_covariates_are_regressed_out_inside_the_folds(cohort):
+    """A target that is the covariate itself cannot be found once it is regressed out."""
+    chosen = samples(cohort, "score")
+    folds = make_folds(chosen.y, chosen.groups, False, 0)
+    with_it = evaluate(chosen.embeddings, chosen.y, chosen.groups, folds, False, chosen.y[:, None])
+    without = evaluate(chosen.embeddings, chosen.y, chosen.groups, folds, False)
+    assert without.metrics["r"][0] > 0.5
+    assert with_it.metrics["r"][0] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda t: t, ("--target", "iq"), "no column 'iq'; there are: .*score"),
+        (lambda t: t.assign(group="all"), ("--target", "group"), "has the same 'group': all"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), ("--target", "score"), "sub-00 more than once"),
+        (lambda t: t.rename(columns={"participant_id": "id"}), ("--target", "score"), "no column participant_id"),
+        (lambda t: t.assign(score=["lots", *t["score"][1:]]), ("--target", "score"), "text where numbers are needed, such as 'lots'"),
+        (lambda t: t.iloc[:5], ("--target", "score"), "5 subjects with results have a 'score', at least 10"),
+        (lambda t: t.assign(group=["odd", *["x"] * 30, *["y"] * 29]), ("--target", "group"), r"class of one subject \(odd\)"),
+        (lambda t: t, (), "needs --target COLUMN"),
+        (lambda t: t.assign(site="A"), ("--target", "score", "--group-by", "site"), "1 groups are too few"),
+        (lambda t: t, ("--target", "score", "--covariates", "height"), "no column 'height'"),
+    ],
+)  # fmt: skip
+def test_phenotypes_that_cannot_be_used(cohort, group, tmp_path, change, options, message):
+    path = tmp_path / "table.tsv"
+    change(cohort[2]).to_csv(path, sep="\t", index=False, na_rep="n/a")
+    status, said = group("--group-task", "probe", "--phenotype", path, *options)
+    assert status == 1
+    assert re.search(f"error: .*{message}", said), said
+    assert "Traceback" not in said
+
+
+def test_missing_labels_are_left_out_and_told(cohort, group, tmp_path):
+    path = tmp_path / "table.csv"
+    table = cohort[2].copy()
+    table.loc[:4, "score"] = np.nan
+    table["participant_id"] = table["participant_id"].str.removeprefix("sub-")
+    table.to_csv(path, index=False, na_rep="n/a")
+    status, said = group("--group-task", "probe", "--phenotype", path, "--target", "score", "--n-permutations", "0")
+    assert status == 0
+    assert "5 subjects have no 'score': sub-00, sub-01" in said
+    assert "The embedding predicts score" in said
+    predictions = pd.read_csv(cohort[1] / "group_desc-narrow_target-score_predictions.tsv", sep="\t")
+    assert len(predictions) == N - 5
+
+
+def test_a_model_without_results(group):
+    status, said = group(model="other.ckpt")
+    assert status == 1
+    assert "no results of model 'other'; there are those of narrow (--model)" in said
+
+
+def test_baselines_from_placed_runs_and_random_weights(tree, tmp_path, neurostorm):
+    """A pattern in the mean image: the mean image finds it, the table says so."""
+    rng = np.random.RandomState(0)
+    strength = rng.standard_normal(12)
+    for i in range(12):
+        write_subject(tree, f"sub-{i:02d}_task-rest", strength[i], 0.2, rng)
+    lines = [f"sub-{i:02d}\t{strength[i]:.4f}" for i in range(12)]
+    (tree.path / "participants.tsv").write_text("participant_id\tscore\n" + "\n".join(lines) + "\n")
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
+    model = lightning(tmp_path / "narrow.ckpt", network.state_dict(), **NARROW)
+    out = tmp_path / "out"
+    models = (model, f"{model}@random")
+    status, _, said = neurostorm(tree.path, out, "participant", "--model", *models, "--save-grid")
+    assert status == 0
+    assert "random weights, for comparison" in said
+    assert "random weights" in next(out.glob("sub-00/func/*narrowRandom_embeddings.tsv")).read_text()
+    status, _printed, said = neurostorm(
+        tree.path, out, "group", "--model", model, "--group-task", "probe", "--target", "score", "--n-permutations", "0"
+    )
+    assert status == 0, said
+    metrics = pd.read_csv(out / "group_desc-narrow_target-score_metrics.tsv", sep="\t").set_index(
+        ["features", "metric"]
+    )
+    named = {"embedding", probe.MOTION, "connectome", "mean image", "the same encoder with random weights"}
+    assert set(metrics.index.get_level_values(0)) == named
+    assert metrics.loc[("mean image", "r"), "value"] > 0.4  # twelve subjects
+
+
+def test_sessions_of_a_table_are_joined_by_session(tmp_path):
+    from neurostorm_bids.find.dataset import Dataset
+
+    (tmp_path / "participants.tsv").write_text("participant_id\tsex\nsub-1\tF\n02\tM\n")
+    (tmp_path / "sub-1").mkdir()
+    (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tage\nses-a\t30\nses-b\t31\n")
+    table, _ = read_phenotype(Dataset(tmp_path, "x", {}), None)
+    runs = pd.DataFrame({"participant_id": ["sub-1", "sub-1", "sub-02"], "session_id": ["ses-b", "ses-a", np.nan]})
+    joined = join(runs, table)
+    assert joined["age"].tolist()[:2] == [31, 30]
+    assert joined["sex"].tolist()[:2] == ["F", "F"]
+
+
+def test_identification_against_counting_by_hand():
+    rng = np.random.RandomState(0)
+    subjects = np.repeat([f"s{i}" for i in range(20)], 3)
+    traits = np.repeat(rng.standard_normal((20, 30)), 3, axis=0)
+    clear = identify(traits + 0.1 * rng.standard_normal((60, 30)), subjects)
+    assert clear.metrics["rank1"] == (1.0, 1.0, 1.0)
+    assert clear.metrics["mAP"][0] == 1.0
+    mixed = traits + 2.0 * rng.standard_normal((60, 30))
+    found, hits = identify(mixed, subjects), 0
+    for i in range(60):
+        cosines = [
+            -2 if i == k else mixed[i] @ mixed[k] / np.linalg.norm(mixed[i]) / np.linalg.norm(mixed[k])
+            for k in range(60)
+        ]
+        hits += subjects[int(np.argmax(cosines))] == subjects[i]
+    assert found.metrics["rank1"][0] == pytest.approx(hits / 60)
+    assert found.metrics["rank1"][1] < hits / 60 < found.metrics["rank1"][2]
+    assert found.chance["rank1"] == pytest.approx(2 / 59)
+    nothing = identify(rng.standard_normal((60, 30)), subjects)
+    assert nothing.metrics["rank1"][1] < nothing.chance["rank1"] + 0.1
+
+
+def test_identify_without_repeats_says_so(group):
+    status, said = group("--group-task", "identify")
+    assert status == 1
+    assert "one with two runs or sessions" in said
