@@ -118,10 +118,11 @@ def test_bad_config_file(tmp_path, text, message):
     assert message in result.output
 
 
-def test_group_level_says_that_it_is_not_there():
-    result = CliRunner().invoke(main, ["in", "out", "group"])
-    assert result.exit_code == 1
-    assert "group level is not there yet" in result.output
+def test_group_level_without_results(tree, tmp_path, neurostorm):
+    tree.run()
+    status, _, said = neurostorm(tree.path, tmp_path / "o", "group", "--model", "demo")
+    assert status == 1
+    assert "run the participant level first" in said
 
 
 def test_help_loads_nothing_heavy():

@@ -26,7 +26,7 @@ class Section:
     facts: list = field(default_factory=list)
     table: Optional[pd.DataFrame] = None
     figures: list = field(default_factory=list)  # of (path relative to the page, caption)
-    alarms: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
 
 
 def write_page(path: Path, title: str, sections: "list[Section]", command: str) -> None:

@@ -96,7 +96,7 @@ def run_collect(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", setti
                 ("Subjects without results", _some(missing) or "none"),
                 ("Table", f"{paths[0].name}, {paths[1].name}"),
             ],
-            alarms=cohort.notes,
+            notes=cohort.notes,
         ),
         Section(
             "Map",
@@ -179,7 +179,7 @@ def run_probe(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", setting
             ],
             table=metrics,
             figures=[(figure.as_posix(), "What each set of features tells, in the same folds; predictions of the embedding out of fold.")],
-            alarms=notes,
+            notes=notes,
         )
     ]  # fmt: skip
     page.write_page(out / f"{stem}_probe.html", f"Probe: {target}", sections, settings.as_command())
