@@ -50,7 +50,7 @@ def _workers_stopped_with_us():
     """Leaving a pool waits for its workers: tell them when we are to stop."""
     try:
         yield
-    except Stopped:
+    except (Stopped, GeneratorExit):  # the latter where the stop came to him who takes the outcomes
         stop_workers()
         raise
 
@@ -72,8 +72,11 @@ def _in_pool(left: "list[Run]", n: int, work: Callable, places: dict, dataset: D
     ):
         while futures or (left and not stop):
             while left and not stop and len(futures) < n:
-                run = left.pop(0)
-                futures[pool.submit(in_worker, work, run, places[run], dataset, settings)] = run
+                try:
+                    futures[pool.submit(in_worker, work, left[0], places[left[0]], dataset, settings)] = left[0]
+                except BrokenProcessPool:  # a worker was killed while an outcome was looked at
+                    return list(futures.values())
+                left.pop(0)
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
                 try:
                     outcome = future.result()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Optional
 
+from neurostorm_bids import __version__
+
 # Settings that change the numbers, beside grid, model and task
 DECIDING = (
     "target_tr",
@@ -96,12 +98,23 @@ class Settings:
     @property
     def asked(self) -> dict:
         """What decides which results a subject has in the end: which runs, which models, and how."""
-        names = ("model", "grid", "input_space", "template_warp", "session_label", "task_id", "run_label", "save_grid")
-        filters = str(self.bids_filter_file or "")
-        return {"bids_filter_file": filters, **{name: getattr(self, name) for name in names}, **self.deciding}
+        names = ("bids_dir", "derivatives", "model", "label_mean", "label_std", "grid", "input_space", "template_warp")
+        names += ("session_label", "task_id", "run_label", "save_grid")
+        files = [Path(name) for name in self.model if Path(name).is_file()]
+        files += [self.bids_filter_file] if self.bids_filter_file and self.bids_filter_file.is_file() else []
+        return {
+            "version": __version__,
+            "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+            **{name: getattr(self, name) for name in names},
+            **self.deciding,
+        }
 
     def as_command(self) -> str:
-        """The call, as one types it: what differs from the defaults."""
+        """The call, as one types it."""
+        return shlex.join(self.as_words())
+
+    def as_words(self) -> "list[str]":
+        """The call: the command, its arguments, and the options that differ from the defaults."""
         words = ["neurostorm", str(self.bids_dir), str(self.out_dir), self.analysis_level]
         for field in fields(self)[3:]:
             value = getattr(self, field.name)
@@ -115,7 +128,7 @@ class Settings:
             elif value is not True:
                 value = AS_WORDS[field.name] if value is None else value
                 words += [str(item) for item in value] if isinstance(value, tuple) else [str(value)]
-        return shlex.join(words)
+        return words
 
     def as_toml(self) -> str:
         """All settings as a file for --config-file; folders and level, which are arguments, as comments."""

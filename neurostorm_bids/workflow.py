@@ -89,12 +89,24 @@ def participant(settings: Settings) -> int:
     dataset, mixed = write_description(settings.out_dir, dataset, warnings_of(models), configuration)
     for note in mixed:
         LOG.warning(note)
-    outcomes = process_and_tell(runs, dataset, problems, settings)
-    if any(outcome.status != "failed" for outcome in outcomes):
-        write_description(settings.out_dir, dataset, warnings_of(models), configuration, results=True)
-    problems += collect_subjects(runs, outcomes, models, settings)
-    hashes = {hash_of(grid_of(model, settings), model, settings) for model in models}
-    problems += write_reports(runs, outcomes, problems, dataset, methods, hashes, settings)
+    outcomes, call_id = [], new_call_id()
+    try:
+        runs = begin_logs(runs, call_id, problems, settings)
+        for outcome in process_all(runs, dataset, settings):
+            tell(outcome, call_id, settings)
+            outcomes.append(outcome)
+        outcomes.sort(key=lambda outcome: outcome.run)
+        if any(outcome.status != "failed" for outcome in outcomes):
+            write_description(settings.out_dir, dataset, warnings_of(models), configuration, results=True)
+        problems += collect_subjects(runs, outcomes, models, settings)
+        hashes = {hash_of(grid_of(model, settings), model, settings) for model in models}
+        problems += write_reports(runs, outcomes, problems, dataset, methods, hashes, settings)
+        end_logs(runs, outcomes, call_id, dataset, problems, settings)
+    except Stopped as stop:
+        done = f"{len(outcomes)} of {len(runs)} runs are done"
+        LOG.error("stopped by %s: %s; give the same command again", stop.name, done)
+        print(summary_table(sorted(outcomes, key=lambda outcome: outcome.run)))
+        raise
     if len(outcomes) < len(runs):
         LOG.error("stopped at the first failure (--stop-on-first-crash); %d runs not done", len(runs) - len(outcomes))
     print(summary_table(outcomes))
@@ -102,28 +114,39 @@ def participant(settings: Settings) -> int:
     return 1 if problems or len(outcomes) < len(runs) or any(o.status == "failed" for o in outcomes) else 0
 
 
-def process_and_tell(runs: "list[Run]", dataset: Dataset, problems: "list[str]", settings: Settings) -> "list[Outcome]":
-    """Process every run, and leave in the logs of each subject what was asked for and what became of it."""
-    call_id, started, outcomes = new_call_id(), time.monotonic(), []
-    subjects = sorted({run.subject for run in runs})
-    for subject in subjects:
-        write_configuration(log_folder(settings.out_dir, subject, call_id), settings)
-    try:
-        for outcome in process_all(runs, dataset, settings):
-            tell(outcome, call_id, settings)
-            outcomes.append(outcome)
-    except Stopped as stop:
-        done = f"{len(outcomes)} of {len(runs)} runs are done"
-        LOG.error("stopped by %s: %s; give the same command again", stop.name, done)
-        print(summary_table(sorted(outcomes, key=lambda outcome: outcome.run)))
-        raise
-    for subject in subjects:
+def begin_logs(runs: "list[Run]", call_id: str, problems: "list[str]", settings: Settings) -> "list[Run]":
+    """Leave in the logs of each subject what is asked for; returns the runs of those whose logs can be written."""
+    for subject in sorted({run.subject for run in runs}):
+        try:
+            write_configuration(log_folder(settings.out_dir, subject, call_id), settings)
+        except NeurostormError as error:
+            problems.append(f"sub-{subject}: {error}")
+            LOG.error(problems[-1])
+            runs = [run for run in runs if run.subject != subject]
+    return runs
+
+
+def end_logs(
+    runs: "list[Run]",
+    outcomes: "list[Outcome]",
+    call_id: str,
+    dataset: Dataset,
+    problems: "list[str]",
+    settings: Settings,
+) -> None:
+    """Leave in the logs of each subject what became of it; last of all, since it vouches for tables and report too."""
+    subjects = {run.subject for run in runs}
+    subjects |= {label for label in dataset.subjects() if any(concerns(problem, label) for problem in problems)}
+    for subject in sorted(subjects):
+        if link_out(settings.out_dir, subject=subject):
+            continue
         of_subject = [outcome for outcome in outcomes if outcome.subject == subject]
         asked = sum(run.subject == subject for run in runs)
-        whole = len(of_subject) == asked and not any(concerns(problem, subject) for problem in problems)
-        folder = log_folder(settings.out_dir, subject, call_id)
-        write_outcome(folder, settings, of_subject, whole, time.monotonic() - started)
-    return sorted(outcomes, key=lambda outcome: outcome.run)
+        whole = 0 < asked == len(of_subject) and not any(concerns(problem, subject) for problem in problems)
+        try:
+            write_outcome(log_folder(settings.out_dir, subject, call_id), settings, of_subject, whole)
+        except NeurostormError as error:
+            LOG.error("sub-%s: %s", subject, error)
 
 
 def process_all(runs: "list[Run]", dataset: Dataset, settings: Settings) -> "Iterator[Outcome]":
@@ -143,11 +166,14 @@ def tell(outcome: Outcome, call_id: str, settings: Settings) -> None:
     """Say what went wrong with a run, and leave the account of it."""
     if not outcome.problems:
         return
-    folder = log_folder(settings.out_dir, outcome.subject, call_id)
-    path = write_crash(folder, outcome.run, outcome.account or "\n".join(outcome.problems) + "\n")
     for problem in outcome.problems:
         LOG.error("%s: %s", outcome.run, problem)
-    LOG.info("  details are in %s", path)
+    folder = log_folder(settings.out_dir, outcome.subject, call_id)
+    try:
+        path = write_crash(folder, outcome.run, outcome.account or "\n".join(outcome.problems) + "\n")
+        LOG.info("  details are in %s", path)
+    except NeurostormError as error:  # a full disk, say: the run's problem is told, the others go on
+        LOG.error("%s: its account cannot be kept: %s", outcome.run, error)
 
 
 def collect_subjects(

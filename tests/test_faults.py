@@ -19,6 +19,33 @@ NEUROSTORM = Path(sys.executable).with_name("neurostorm")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+def fail_later(run, where, dataset, settings):
+    """Work of a pool for a test: one run's worker dies while the first outcome is looked at."""
+    from neurostorm_bids.report.summary import Outcome
+
+    if run.name == "sub-01_task-b":
+        time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Outcome(run.name, "done", 1)
+
+
+def test_a_worker_that_dies_while_an_outcome_is_looked_at_takes_no_other_along(tree, tmp_path):
+    from neurostorm_bids.find.dataset import find_dataset
+    from neurostorm_bids.find.runs import Selection, find_runs
+    from neurostorm_bids.pool import process
+    from neurostorm_bids.settings import Settings
+
+    for task in "abcd":
+        tree.run(f"sub-01_task-{task}")
+    dataset = find_dataset(tree.path)
+    runs, _ = find_runs(dataset, Selection())
+    states = {}
+    for outcome in process(runs, fail_later, dataset, Settings(tree.path, tmp_path / "o", nprocs=2, omp_nthreads=1)):
+        states[outcome.run] = outcome.status
+        time.sleep(2.0 if len(states) == 1 else 0)
+    assert states == {f"sub-01_task-{task}": "failed" if task == "b" else "done" for task in "abcd"}
+
+
 @pytest.fixture
 def data(tree, tmp_path):
     """Two runs of a subject and a quick model, as a command line without OUT_DIR."""
@@ -263,3 +290,27 @@ def wait_for(path):
             return
         time.sleep(0.05)
     raise AssertionError(f"{path} does not come")
+
+
+def test_a_subject_whose_logs_cannot_be_written_stops_no_other(tree, tmp_path, neurostorm):
+    for subject in ("01", "02"):
+        tree.run(f"sub-{subject}_task-rest")
+    (tmp_path / "o" / "sub-01").mkdir(parents=True)
+    (tmp_path / "o" / "sub-01" / "log").write_text("a file")
+    status, printed, said = neurostorm(
+        tree.path, tmp_path / "o", "participant", "--model", "demo", "--window-stride", "9"
+    )
+    assert status == 1
+    assert re.search("error: sub-01: cannot write .*Not a directory", said)
+    assert re.search("sub-02_task-rest .* done", printed)
+
+
+def test_what_looks_like_a_leftover_and_is_not_ours_stays(tree, tmp_path, neurostorm):
+    tree.run()
+    out = tmp_path / "o"
+    (out / ".README.abcdefgh.partial").mkdir(parents=True)
+    (out / ".download.partial").write_text("mine")
+    (out / ".CHANGES.abcdefgh.partial").write_text("of a process that was killed")
+    assert neurostorm(tree.path, out, "participant", "--model", "demo", "--window-stride", "9")[0] == 0
+    assert (out / ".download.partial").read_text() == "mine"
+    assert not (out / ".CHANGES.abcdefgh.partial").exists()

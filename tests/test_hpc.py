@@ -76,7 +76,6 @@ def test_memory_and_time_are_those_that_were_measured(three, tmp_path, neurostor
     neurostorm(three.path, out, "participant", *MODEL, "--participant-label", "01")
     measured = status_of(out, "01").memory_mb
     assert 100 < measured < 20000
-    time.sleep(1)  # folders are named by the second
     script = script_of(hpc("slurm", three.path, out, "--", *MODEL)[1])
     asked = int(re.search(r"--mem=(\d+)M", script)[1])
     assert measured < asked <= 1.3 * measured + 1
@@ -129,7 +128,7 @@ def test_awkward_paths_are_quoted_or_refused(three, tmp_path):
     ("options", "message"),
     [
         (("--", "--no-such"), "No such option"),
-        (("--", "--participant-label", "01"), "give --participant-label before --"),
+        (("--", "--participant-label", "01"), "give it before --"),
         (("--participant-label", "77", "--", *MODEL), "holds no sub-77"),
         (("--time", "soon", "--", *MODEL), "is not H:MM:SS"),
         (("--sbatch-option", "x", "--", *MODEL), "no option of sbatch"),
@@ -191,3 +190,70 @@ def wait_for_slurm(name="neurostorm"):
             return
         time.sleep(0.5)
     raise AssertionError(f"{name} does not end")
+
+
+def test_nothing_is_written_to_the_input(three):
+    for call in (("slurm", three.path, three.path, "--", *MODEL), ("status", three.path, three.path)):
+        status, said = hpc(*call)
+        assert status == 1
+        assert "is inside the input, which is never written to" in said
+    assert not (three.path / "logs").exists()
+
+
+def test_two_calls_at_once_have_folders_of_their_own(three, tmp_path):
+    out = tmp_path / "o"
+    for label in ("01", "02"):
+        assert hpc("slurm", three.path, out, "--participant-label", label, "--", *MODEL)[0] == 0
+    assert sorted(path.read_text() for path in out.glob("logs/slurm/*/subjects.txt")) == ["01\n", "02\n"]
+
+
+def test_a_subject_whose_report_fails_is_not_finished(three, tmp_path, neurostorm):
+    out = tmp_path / "o"
+    (out / "sub-01.html").mkdir(parents=True)
+    assert neurostorm(three.path, out, "participant", *MODEL, "--participant-label", "01", "02")[0] == 1
+    assert [status_of(out, s).status for s in ("01", "02")] == ["failed", "finished"]
+
+
+def test_other_input_or_label_scaling_is_not_finished(three, tmp_path, neurostorm):
+    out = tmp_path / "o"
+    neurostorm(three.path, out, "participant", *MODEL)
+    assert "3 of 3 subjects are finished" in hpc("slurm", three.path, out, "--", *MODEL)[1]
+    scaled = ("--", *MODEL, "--label-mean", "5", "--label-std", "2")
+    assert "0 of 3 subjects are finished" in hpc("slurm", three.path, out, *scaled)[1]
+    other = three.path.with_name("other")
+    shutil.copytree(three.path, other)
+    assert "0 of 3 subjects are finished" in hpc("slurm", other, out, "--", *MODEL)[1]
+
+
+def test_files_beside_the_output_do_not_cover_it(three, tmp_path, monkeypatch):
+    """Apptainer binds in order: a folder above, bound later, would hide the output folder below it."""
+    filters, image = tmp_path / "f.json", tmp_path / "n.sif"
+    filters.write_text('{"bold": {"task": "rest"}}')
+    image.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    status, said = hpc("slurm", three.path, "o", "--container", image, "--", *MODEL, "--bids-filter-file", "f.json")
+    assert status == 0, said
+    call = script_of(said).splitlines()[-1]
+    assert call.index(f"--bind {tmp_path}:{tmp_path}:ro") < call.index(f"--bind {tmp_path / 'o'}:{tmp_path / 'o'} ")
+    assert f"--bids-filter-file {filters} " in call
+
+
+def test_options_of_a_configuration_file_come_along(three, tmp_path):
+    (tmp_path / "c.toml").write_text('model = ["demo"]\nparticipant-label = ["03"]\nwindow-stride = 9\n')
+    status, said = hpc("slurm", three.path, tmp_path / "o", "--", "--config-file", tmp_path / "c.toml")
+    assert status == 0
+    assert next((tmp_path / "o").glob("logs/slurm/*/subjects.txt")).read_text() == "03\n"
+    assert "--model demo --window-stride 9 --omp-nthreads" in script_of(said)
+
+
+def test_a_group_job_alone_when_nothing_is_left(three, tmp_path, neurostorm):
+    out = tmp_path / "o"
+    neurostorm(three.path, out, "participant", *MODEL)
+    status, said = hpc("slurm", three.path, out, "--group", "--model demo", "--", *MODEL)
+    assert status == 0
+    folder = next(out.glob("logs/slurm/*"))
+    assert [path.name for path in folder.iterdir()] == ["group.sbatch"]
+    assert (folder / "group.sbatch").read_text().endswith(f"exec neurostorm {three.path} {out} group --model demo\n")
+    status, said = hpc("slurm", three.path, out, "--group", "'", "--", *MODEL)
+    assert status == 1
+    assert "No closing quotation" in said

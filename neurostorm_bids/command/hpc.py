@@ -3,16 +3,22 @@
 import re
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import click
 
 from neurostorm_bids.command.click_extras import OneLineErrors
-from neurostorm_bids.command.neurostorm import settings_of, without_prefix
+from neurostorm_bids.command.neurostorm import name_and_path, settings_of, without_prefix
 from neurostorm_bids.errors import NeurostormError
 
-OURS = ("--participant-label", "--omp-nthreads")  # that the script gives
+OURS = {  # not to be given to neurostorm here
+    "--participant-label": "give it before --",
+    "--omp-nthreads": "give --cpus before --",
+    "--nprocs": "one task does one run at a time; give --cpus before --",
+    "--nthreads": "one task does one run at a time; give --cpus before --",
+    "--n-cpus": "give --cpus before --",
+    "--clean-workdir": "it would take away what the other tasks are at",
+}
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,62 +73,79 @@ def slurm(bids_dir: Path, out_dir: Path, options: tuple, **wanted):
     from neurostorm_bids.hpc import slurm as scripts
     from neurostorm_bids.hpc.status import FINISHED, status_of
     from neurostorm_bids.settings import digest
+    from neurostorm_bids.workflow import check_folders
+    from neurostorm_bids.write.logs import new_call_id
 
-    if given := [name for name in OURS if name in {option.split("=")[0].replace("_", "-") for option in options}]:
-        raise NeurostormError(f"give {given[0]} before --, or leave it out: the script sets it")
+    for option in options:
+        if reason := OURS.get(option.split("=")[0].replace("_", "-")):
+            raise NeurostormError(f"{option} cannot stand after --: {reason}")
     settings = settings_of([str(bids_dir), str(out_dir), "participant", *options])
     dataset = find_dataset(settings.bids_dir, dict(settings.derivatives))
+    check_folders(settings, dataset)
     subjects = [label for label in dataset.subjects() if label.isascii() and label.replace("+", "").isalnum()]
-    if missing := sorted(set(wanted["participant_label"]) - set(subjects)):
+    chosen = wanted["participant_label"] or settings.participant_label
+    if missing := sorted(set(chosen) - set(subjects)):
         raise NeurostormError(f"{dataset.path} holds no sub-{missing[0]}")
-    statuses = [status_of(settings.out_dir, label) for label in wanted["participant_label"] or subjects]
+    statuses = [status_of(settings.out_dir, label) for label in chosen or subjects]
     asked = digest(settings.asked)
     left = [s.subject for s in statuses if wanted["everyone"] or s.status != FINISHED or s.asked != asked]
     click.echo(f"{len(statuses) - len(left)} of {len(statuses)} subjects are finished, {len(left)} are left")
-    if not left:
+    if not left and wanted["group"] is None:
         return
-    tasks = scripts.batches(left, wanted["subjects_per_task"])
+    tasks = scripts.batches(left, wanted["subjects_per_task"]) if left else []
     extra = tuple(f"--{key}={wanted[key]}" for key in ("partition", "account") if wanted[key])
     resources = scripts.resources_for(
-        statuses, len(tasks[0]), wanted["cpus"], wanted["mem_mb"], wanted["time_limit"], wanted["gpu"],
-        (*extra, *wanted["sbatch_option"]),
+        statuses, max(map(len, tasks), default=1), wanted["cpus"], wanted["mem_mb"], wanted["time_limit"],
+        wanted["gpu"], (*extra, *wanted["sbatch_option"]),
     )  # fmt: skip
-    folder = settings.out_dir / "logs" / "slurm" / time.strftime("%Y%m%d-%H%M%S")
+    folder = settings.out_dir / "logs" / "slurm" / new_call_id()
     container = wanted["container"].resolve() if wanted["container"] else None
-    words = scripts.command(settings, options, container, wanted["gpu"])
-    group = None
-    if wanted["group"] is not None:
-        group_options = shlex.split(wanted["group"])
-        of_group = settings_of([str(bids_dir), str(out_dir), "group", *group_options])
-        group = scripts.group_script(
-            folder, resources, scripts.command(of_group, group_options, container, wanted["gpu"])
+    array = group = None
+    if tasks:
+        words = scripts.command(settings, container, wanted["gpu"])
+        array = scripts.array_script(folder, len(tasks), wanted["at_a_time"], resources, words)
+        click.echo(
+            f"{len(tasks)} tasks of {len(tasks[0])} subjects, {resources.memory_mb} MB, {resources.seconds} s each"
         )
-    array = scripts.array_script(folder, len(tasks), wanted["at_a_time"], resources, words)
+    if wanted["group"] is not None:
+        try:
+            group_options = shlex.split(wanted["group"])
+        except ValueError as error:
+            raise NeurostormError(f"--group {wanted['group']}: {error}") from None
+        of_group = settings_of([str(bids_dir), str(out_dir), "group", *group_options])
+        group = scripts.group_script(folder, resources, scripts.command(of_group, container, wanted["gpu"]))
     scripts.write_scripts(folder, tasks, array, group)
-    click.echo(f"{len(tasks)} tasks of {len(tasks[0])} subjects, {resources.memory_mb} MB, {resources.seconds} s each")
-    click.echo(f"{folder / 'array.sbatch'}")
+    click.echo(f"{folder / ('array.sbatch' if tasks else 'group.sbatch')}")
     if wanted["submit_now"]:
         click.echo(f"submitted: {', '.join(scripts.submit(folder))}")
     else:
-        click.echo(f"submit it with: sbatch {folder / 'array.sbatch'}, or the same command with --submit")
+        click.echo("submit it with sbatch, or give the same command with --submit")
 
 
 @main.command()
 @click.argument("bids_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("out_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def status(bids_dir: Path, out_dir: Path):
+@click.option(
+    "-d", "--derivatives", multiple=True, metavar="NAME=PATH", callback=name_and_path, help="As of neurostorm."
+)
+def status(bids_dir: Path, out_dir: Path, derivatives: tuple):
     """Tell what became of every subject of BIDS_DIR; the table is also written to OUT_DIR/logs/status.tsv.
 
     The exit status is 0 only if all are finished.
     """
     from neurostorm_bids.find.dataset import find_dataset
     from neurostorm_bids.hpc.status import FINISHED, status_of, status_table
+    from neurostorm_bids.settings import Settings
+    from neurostorm_bids.workflow import check_folders
+    from neurostorm_bids.write.locks import lock_folder
     from neurostorm_bids.write.tables import write_table
 
-    subjects = find_dataset(bids_dir.resolve()).subjects()
-    statuses = [status_of(out_dir, subject) for subject in subjects]
+    dataset = find_dataset(bids_dir.resolve(), dict(derivatives))
+    check_folders(Settings(bids_dir.resolve(), out_dir.resolve()), dataset)
+    statuses = [status_of(out_dir, subject) for subject in dataset.subjects()]
     table = status_table(statuses)
-    write_table(out_dir / "logs" / "status.tsv", table)
+    with lock_folder(out_dir):
+        write_table(out_dir / "logs" / "status.tsv", table)
     for one in statuses:
         if one.status != FINISHED:
             click.echo(f"sub-{one.subject:<12} {one.status}{f': {one.problem}' if one.problem else ''}")

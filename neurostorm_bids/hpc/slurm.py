@@ -5,12 +5,12 @@ import os
 import shlex
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.hpc.status import SubjectStatus
+from neurostorm_bids.hpc.status import FINISHED, SubjectStatus
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.atomic import write_text
 
@@ -75,12 +75,13 @@ def resources_for(
 
     Examples
     --------
-    >>> took = [SubjectStatus("01", "finished", seconds=100.0, memory_mb=1000)]
+    >>> took = [SubjectStatus("01", "finished", windows=15, seconds=100.0, memory_mb=1000)]
     >>> resources_for(took, subjects_per_task=2, cpus=2)
     Resources(cpus=2, memory_mb=1300, seconds=700, gpu=False, extra=())
     """
-    memories = [one.memory_mb for one in statuses if one.memory_mb]
-    times = [one.seconds for one in statuses if one.seconds and one.status == "finished"]
+    worked = [one for one in statuses if one.status == FINISHED and one.windows]  # not those that found all done
+    memories = [one.memory_mb for one in worked if one.memory_mb]
+    times = [one.seconds for one in worked if one.seconds]
     return Resources(
         cpus,
         memory_mb or (math.ceil(SPARE * max(memories)) if memories else MEMORY_MB),
@@ -107,24 +108,35 @@ def batches(subjects: Sequence[str], subjects_per_task: Optional[int]) -> "list[
     return [subjects[i : i + size] for i in range(0, len(subjects), size)]
 
 
-def command(settings: Settings, options: Sequence[str], container: Optional[Path], gpu: bool) -> "list[str]":
-    """The call of neurostorm, in the container if there is one, without the subjects."""
-    call = [str(settings.bids_dir), str(settings.out_dir), settings.analysis_level, *options]
+def command(settings: Settings, container: Optional[Path], gpu: bool) -> "list[str]":
+    """The call of neurostorm, in the container if there is one, without the subjects; all paths are absolute."""
+    files = [name for name in settings.model if Path(name).is_file()]
+    settings = replace(
+        settings,
+        model=tuple(str(Path(name).absolute()) if name in files else name for name in settings.model),
+        bids_filter_file=settings.bids_filter_file.absolute() if settings.bids_filter_file else None,
+        phenotype=settings.phenotype.absolute() if settings.phenotype else None,
+        participant_label=(),
+    )
+    words = settings.as_words()
     if container is None:
-        return ["neurostorm", *call]
-    binds = [(settings.bids_dir, settings.bids_dir, ":ro"), (settings.out_dir, settings.out_dir, "")]
-    inputs = [path for _, path in settings.derivatives]
-    inputs += [Path(name).resolve().parent for name in settings.model if Path(name).is_file()]
-    inputs += [settings.bids_filter_file.resolve().parent] if settings.bids_filter_file else []
-    binds += [(path, path, ":ro") for path in inputs]
-    binds += [(path, path, "") for path in (settings.work_dir, settings.bids_database_dir) if path]
-    binds += [(Path(os.environ[name]), inside, ":ro") for name, inside in FOLDERS.items() if os.environ.get(name)]
-    words = ["apptainer", "run", "--cleanenv", "--containall", "--writable-tmpfs", *(["--nv"] if gpu else [])]
-    for outside, inside, how in dict.fromkeys(binds):
+        return words
+    given = [*(Path(name) for name in files), settings.bids_filter_file, settings.phenotype]
+    inputs = [settings.bids_dir, *(path for _, path in settings.derivatives)]
+    # of a link, its own folder and the one it leads to
+    inputs += [folder for path in given if path for folder in (path.absolute().parent, path.resolve().parent)]
+    outputs = [path for path in (settings.out_dir, settings.work_dir, settings.bids_database_dir) if path]
+    binds = {(path, path): ":ro" for path in inputs} | {(path, path): "" for path in outputs}
+    binds |= {(Path(os.environ[name]), Path(inside)): ":ro" for name, inside in FOLDERS.items() if os.environ.get(name)}
+    for path in outputs:
+        path.mkdir(parents=True, exist_ok=True)
+    call = ["apptainer", "run", "--cleanenv", "--containall", "--writable-tmpfs", *(["--nv"] if gpu else [])]
+    # what lies deeper comes later, or the folder above would cover it
+    for (outside, inside), how in sorted(binds.items(), key=lambda bind: len(bind[0][1].parts)):
         if set(":,\n") & set(f"{outside}{inside}"):
             raise NeurostormError(f"{outside}: Apptainer cannot bind a path with a colon or a comma; use another name")
-        words += ["--bind", f"{outside}:{inside}{how}"]
-    return [*words, str(container), *call]
+        call += ["--bind", f"{outside}:{inside}{how}"]
+    return [*call, str(container), *words[1:]]
 
 
 def array_script(folder: Path, n_tasks: int, at_a_time: Optional[int], resources: Resources, words: "list[str]") -> str:
@@ -152,10 +164,11 @@ def group_script(folder: Path, resources: Resources, words: "list[str]") -> str:
     return "\n".join([*lines, *resources.directives(), "set -euo pipefail", f"exec {shlex.join(words)}", ""])
 
 
-def write_scripts(folder: Path, tasks: "list[Sequence[str]]", array: str, group: Optional[str]) -> None:
-    """Write subjects.txt, array.sbatch and, if there is one, group.sbatch."""
-    write_text(folder / "subjects.txt", "".join(" ".join(task) + "\n" for task in tasks))
-    write_text(folder / "array.sbatch", array)
+def write_scripts(folder: Path, tasks: "list[Sequence[str]]", array: Optional[str], group: Optional[str]) -> None:
+    """Write subjects.txt and array.sbatch, if any are left, and group.sbatch, if it is wanted."""
+    if array is not None:
+        write_text(folder / "subjects.txt", "".join(" ".join(task) + "\n" for task in tasks))
+        write_text(folder / "array.sbatch", array)
     if group is not None:
         write_text(folder / "group.sbatch", group)
 
@@ -168,9 +181,9 @@ def submit(folder: Path) -> "list[str]":
     NeurostormError
         If there is no Slurm here, or it refuses.
     """
-    jobs = [_sbatch(folder / "array.sbatch")]
+    jobs = [_sbatch(folder / "array.sbatch")] if (folder / "array.sbatch").exists() else []
     if (folder / "group.sbatch").exists():
-        jobs.append(_sbatch(folder / "group.sbatch", f"--dependency=afterok:{jobs[0]}"))
+        jobs.append(_sbatch(folder / "group.sbatch", *(f"--dependency=afterok:{job}" for job in jobs)))
     return jobs
 
 

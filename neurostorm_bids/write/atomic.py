@@ -39,10 +39,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, prefix: str) -> None:
+def sweep(folder: Path, *prefixes: str) -> None:
     """Remove what killed processes left of files whose names begin so; only where no other process can be writing."""
-    for path in folder.glob(f".{prefix}*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+    for prefix in prefixes:
+        for path in folder.glob(f".{prefix}*.????????{PARTIAL}"):
+            with contextlib.suppress(OSError):  # a folder of that name is not ours
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -70,16 +70,16 @@ def write_description(
     """
     path = out_dir / "dataset_description.json"
     with lock_folder(out_dir):
-        sweep(out_dir, "")
-        sweep(out_dir / "logs", "")
+        sweep(out_dir, "dataset_description.json", ".bidsignore", "README", "CHANGES", "sub-", "group")
+        sweep(out_dir / "logs", "CITATION", "status.tsv")
         before = read_json(path)
         links = before.get("DatasetLinks")
         links = {name: uri for name, uri in (links if isinstance(links, dict) else {}).items() if isinstance(uri, str)}
-        dataset = replace(dataset, link=_free_name(dataset, links))
+        dataset = replace(dataset, link=_free_name(dataset.link, dataset.path.as_uri(), {**links, TEMPLATEFLOW: ""}))
         links.pop(TEMPLATEFLOW, None)
         links[dataset.link] = dataset.path.as_uri()
         if dataset.raw is not None:
-            links["raw"] = dataset.raw.as_uri()
+            links[_free_name("raw", dataset.raw.as_uri(), links)] = dataset.raw.as_uri()
         sources = [{"URL": uri} for uri in sorted(set(links.values()))]
         for source in sources:
             if source["URL"] == dataset.path.as_uri() and dataset.description.get("DatasetDOI"):
@@ -107,12 +107,12 @@ def write_description(
     return dataset, notes
 
 
-def _free_name(dataset: Dataset, links: dict) -> str:
-    """A name for the data set that no other has in this folder."""
-    uri, name, n = dataset.path.as_uri(), dataset.link, 1
+def _free_name(wanted: str, uri: str, links: dict) -> str:
+    """A name for a data set that no other has in this folder."""
+    name, n = wanted, 1
     while links.get(name, uri) != uri:
         n += 1
-        name = f"{dataset.link}{n}"
+        name = f"{wanted}{n}"
     return name
 
 

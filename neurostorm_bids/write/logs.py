@@ -41,7 +41,7 @@ def write_crash(folder: Path, run: str, text: str) -> Path:
     return path
 
 
-def write_outcome(folder: Path, settings: Settings, outcomes: list, whole: bool, seconds: float) -> None:
+def write_outcome(folder: Path, settings: Settings, outcomes: list, whole: bool) -> None:
     """Write what became of a subject's runs in a call, for those who look after many calls.
 
     Parameters
@@ -50,8 +50,6 @@ def write_outcome(folder: Path, settings: Settings, outcomes: list, whole: bool,
         Of this subject.
     whole : bool
         Whether everything that was asked for came out.
-    seconds : float
-        That the call took.
     """
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     content = {
@@ -61,7 +59,7 @@ def write_outcome(folder: Path, settings: Settings, outcomes: list, whole: bool,
             o.run: {"Status": o.status, "Windows": o.windows, "Seconds": round(o.seconds, 1), "Problems": o.problems}
             for o in outcomes
         },
-        "Seconds": round(seconds, 1),
+        "Seconds": round(sum(o.seconds for o in outcomes), 1),
         "PeakMemoryMB": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
     }
     write_sidecar(folder / OUTCOME, content)

@@ -97,13 +97,14 @@ with_apptainer() {
 
 # a scheduler's SIGTERM: what is finished stays, status 143
 stopped() {
-    local status=0 child
-    ("$@" /data /out participant --model demo --window-stride 1 >"$work/said" 2>&1) &
+    local status=0 child call="/data /out participant --model demo --window-stride 1 --random-seed $$"
+    # shellcheck disable=SC2086
+    ("$@" $call >"$work/said" 2>&1) &
     for _ in $(seq 600); do
         grep -q "encoding" "$work/said" 2>/dev/null && break
         sleep 0.1
     done
-    child=$(pgrep -f "neurostorm /data /out participant --model demo --window-stride 1" | tail -n 1)
+    child=$(pgrep -f "neurostorm $call" | tail -n 1)
     kill -TERM "$child"
     wait $! || status=$?
     check "SIGTERM (status 143)" test "$status" = 143 || sed 's/^/    /' "$work/said"
