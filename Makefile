@@ -9,7 +9,7 @@ demo: setup
 	$(VENV)/bin/neurostorm-demo demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check --config .ci/ruff.toml .

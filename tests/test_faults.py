@@ -14,7 +14,7 @@ import pytest
 from conftest import signal as make_signal
 from test_participant import NARROW, lightning, random_network
 
-KILLS = int(os.environ.get("NEUROSTORM_KILLS", "6"))  # CI's script asks for 50
+KILLS = int(os.environ.get("NEUROSTORM_KILLS", "3"))  # CI's script asks for 50
 NEUROSTORM = Path(sys.executable).with_name("neurostorm")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

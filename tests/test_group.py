@@ -22,7 +22,6 @@ from neurostorm_bids.group.gather import gather
 from neurostorm_bids.group.identify import identify
 from neurostorm_bids.group.phenotype import join, read_phenotype
 
-pytestmark = pytest.mark.xdist_group("cohort")
 N = 60
 
 
