@@ -27,7 +27,8 @@ torch() {
 app() {
     /opt/venv/bin/pip install --no-cache-dir --constraint .ci/constraints.txt ".[register]"
     libraries=$(/opt/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
-    rm -rf "$libraries"/torch/{include,test} "$libraries"/{pip,setuptools}{,-*}
+    # without hf_xet the hub is read by plain HTTP
+    rm -rf "$libraries"/torch/{include,test} "$libraries"/{pip,setuptools}{,-*} "$libraries"/hf_xet{,-*}
     find "$libraries/torch/bin" -type f ! -name torch_shm_manager -delete
     find "$libraries" -type d -name tests -prune -exec rm -rf {} +
     find "$libraries" -type f -regex '.*\.\(pyi\|pxd\|pyx\|h\|hpp\|c\|a\|cmake\)' -delete

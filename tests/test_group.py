@@ -311,6 +311,15 @@ def test_identification_against_counting_by_hand():
     assert nothing.metrics["rank1"][1] < nothing.chance["rank1"] + 0.1
 
 
+def test_a_cohort_of_one_run_is_collected_without_a_complaint(tree, tmp_path, neurostorm, recwarn):
+    write_subject(tree, "sub-01_task-rest", 1.0, 0.2, np.random.RandomState(0))
+    neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo", "--window-stride", "9")
+    status, printed, _said = neurostorm(tree.path, tmp_path / "o", "group", "--model", "demo")
+    assert status == 0
+    assert "1 runs of 1 subjects" in printed
+    assert not [warning for warning in recwarn if "sklearn" in str(warning.filename)]
+
+
 def test_identify_without_repeats_says_so(group):
     status, said = group("--group-task", "identify")
     assert status == 1

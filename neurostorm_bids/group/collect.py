@@ -18,6 +18,7 @@ from neurostorm_bids.write.tables import CHANNEL
 MAPS = 6  # columns that colour a map
 COMPONENTS = 10
 FAR = 5.0  # robust standard deviations beyond which a run is an outlier
+FEWEST_FOR_A_MAP = 3  # runs
 FEWEST = 10  # runs for a relation with head motion
 ABOUT = {
     "run_name": {"Description": "The run, by its entities"},
@@ -62,6 +63,9 @@ class Overview:
 
 def overview_of(cohort: Cohort, seed: int) -> Overview:
     """Map a cohort, find outliers, and relate the embedding to head motion."""
+    if len(cohort.embeddings) < FEWEST_FOR_A_MAP:
+        nowhere = np.zeros((len(cohort.embeddings), 2))
+        return Overview(nowhere, np.zeros(2), None, nowhere[:, 0], None)
     values = StandardScaler().fit_transform(cohort.embeddings)
     n = min(COMPONENTS, *values.shape)
     pca = PCA(n, random_state=seed).fit(values)
