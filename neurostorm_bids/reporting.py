@@ -9,6 +9,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.metadata import number_in, read_sidecar
 from neurostorm_bids.find.runs import Run, Selection, find_runs
+from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.report.methods import Way, methods_html, methods_text, write_methods
 from neurostorm_bids.report.subject import NOT_PROCESSED, write_report
 from neurostorm_bids.report.summary import Outcome
@@ -21,15 +22,15 @@ LOG = logging.getLogger("neurostorm")
 
 def write_citations(runs: "list[Run]", dataset: Dataset, models: "list[Model]", settings: Settings) -> str:
     """Write logs/CITATION.*, which tell what is done with these runs; returns the text as HTML."""
-    ways = [way for run in runs for model in models if (way := way_of(run, dataset, model, settings))]
+    grids = dict.fromkeys(grid_of(model, settings) for model in models)
+    ways = [way for run in runs for grid in grids if (way := way_of(run, dataset, grid, settings))]
     text = methods_text(settings, dataset, models, ways)
     write_methods(settings.out_dir, text, settings.md_only_boilerplate)
     return methods_html(text)
 
 
-def way_of(run: Run, dataset: Dataset, model: Model, settings: Settings) -> "Way | None":
-    """How a run comes to a model's grid; `None` if it cannot: the run itself will say why."""
-    grid = grid_of(model, settings)
+def way_of(run: Run, dataset: Dataset, grid: Grid, settings: Settings) -> "Way | None":
+    """How a run comes to a grid; `None` if it cannot: the run itself will say why."""
     try:
         route = choose_route(run, dataset, grid, settings)
         seconds = settings.repetition_time
@@ -63,6 +64,7 @@ def write_reports(
     dataset: Dataset,
     methods: str,
     hashes: "set[str]",
+    selection: Selection,
     settings: Settings,
 ) -> "list[str]":
     """Write the report of every subject; returns what could not be written.
@@ -75,14 +77,16 @@ def write_reports(
         The methods text, HTML.
     hashes : set of str
         Digests of the settings that it tells of; empty if they are not known.
+    selection : Selection
+        That ``runs`` were found with.
     """
-    missed, subjects = [], {run.subject for run in runs}
-    subjects |= {label for label in dataset.subjects() if any(concerns(problem, label) for problem in problems)}
-    for subject in sorted(subjects):
+    missed, subjects = [], subjects_of(runs, problems, dataset)
+    everything = runs if selection.is_everything else runs_of(subjects, dataset)
+    for subject in subjects:
         if link_out(settings.out_dir, subject=subject):
             continue
         of_subject = [problem for problem in problems if concerns(problem, subject)]
-        states = states_of(subject, outcomes, dataset)
+        states = states_of(subject, outcomes, everything)
         try:
             write_report(settings.out_dir, subject, states, of_subject, methods, hashes, settings.as_command())
         except Exception as error:  # results are written: a report that fails must not hide them
@@ -90,6 +94,20 @@ def write_reports(
             missed.append(f"sub-{subject}: its report cannot be written ({type(error).__name__}: {error})")
             LOG.error(missed[-1])
     return missed
+
+
+def subjects_of(runs: "list[Run]", problems: "list[str]", dataset: Dataset) -> "list[str]":
+    """Subjects that runs are of or problems are about; the data set's subjects are not listed for it, they are many."""
+    named = {label for problem in problems for label in re.findall("sub-([A-Za-z0-9+]+)", problem)}
+    return sorted({run.subject for run in runs} | {s for s in named if (dataset.path / f"sub-{s}").is_dir()})
+
+
+def runs_of(subjects: "list[str]", dataset: Dataset) -> "list[Run]":
+    """All runs of these subjects, found at once: finding lists the data set's subjects every time."""
+    try:
+        return find_runs(dataset, Selection(tuple(subjects)))[0]
+    except NeurostormError:
+        return []
 
 
 def concerns(problem: str, subject: str) -> bool:
@@ -101,13 +119,9 @@ def concerns(problem: str, subject: str) -> bool:
     return re.search(rf"sub-{re.escape(subject)}(?![A-Za-z0-9+])", problem) is not None
 
 
-def states_of(subject: str, outcomes: "list[Outcome]", dataset: Dataset) -> "dict[str, str]":
+def states_of(subject: str, outcomes: "list[Outcome]", everything: "list[Run]") -> "dict[str, str]":
     """What became of every run of a subject, those not asked for included."""
-    try:
-        everything = find_runs(dataset, Selection((subject,)))[0]
-    except NeurostormError:
-        everything = []
-    states = {run.name: NOT_PROCESSED for run in everything}
+    states = {run.name: NOT_PROCESSED for run in everything if run.subject == subject}
     for outcome in outcomes:
         if outcome.subject == subject:
             why = "; ".join(outcome.problems)

@@ -29,7 +29,7 @@ from neurostorm_bids.pool import process
 from neurostorm_bids.progress import Progress
 from neurostorm_bids.report.run import draw_figures, figure_paths
 from neurostorm_bids.report.summary import Outcome, summary_table
-from neurostorm_bids.reporting import concerns, earlier_methods, write_citations, write_reports
+from neurostorm_bids.reporting import concerns, earlier_methods, subjects_of, write_citations, write_reports
 from neurostorm_bids.resources import batch_size, check_memory, check_precision, prepare_process
 from neurostorm_bids.route import Route, choose_route, grid_of, register
 from neurostorm_bids.settings import AS_WORDS, Settings
@@ -61,19 +61,24 @@ def participant(settings: Settings) -> int:
         If nothing can be begun: no such folder, no such model, no run.
     """
     prepare_process(settings)
-    models = [] if settings.reports_only else load_models(settings)
-    check_precision(models, settings)
-    check_memory(models, settings)
+    models = []
+    if not settings.reports_only:
+        models = load_models(settings)
+        check_precision(models, settings)
+        check_memory(models, settings)
     dataset = find_dataset(settings.bids_dir, dict(settings.derivatives))
     check_folders(settings, dataset)
     LOG.info("reading %s (written by %s)", dataset.path, dataset.generator)
-    runs, problems = find_runs(dataset, selection_of(settings), settings.bids_database_dir)
+    selection = selection_of(settings)
+    runs, problems = find_runs(dataset, selection, settings.bids_database_dir)
     problems += dict.fromkeys(problem for run in runs if (problem := link_out(settings.out_dir, run)))
-    runs = [run for run in runs if link_out(settings.out_dir, run) is None]
+    found, runs = runs, [run for run in runs if link_out(settings.out_dir, run) is None]
     for problem in problems:
         LOG.error(problem)
     if settings.reports_only:
-        problems += write_reports(runs, [], problems, dataset, earlier_methods(settings.out_dir), set(), settings)
+        problems += write_reports(
+            runs, [], problems, dataset, earlier_methods(settings.out_dir), set(), selection, settings
+        )
         print(f"The reports are in {settings.out_dir}")
         return 1 if problems else 0
     if kernels.library() is None and any(model.device.type == "cpu" for model in models):
@@ -100,7 +105,7 @@ def participant(settings: Settings) -> int:
             write_description(settings.out_dir, dataset, warnings_of(models), configuration, results=True)
         problems += collect_subjects(runs, outcomes, models, settings)
         hashes = {hash_of(grid_of(model, settings), model, settings) for model in models}
-        problems += write_reports(runs, outcomes, problems, dataset, methods, hashes, settings)
+        problems += write_reports(found, outcomes, problems, dataset, methods, hashes, selection, settings)
         end_logs(runs, outcomes, call_id, dataset, problems, settings)
     except Stopped as stop:
         done = f"{len(outcomes)} of {len(runs)} runs are done"
@@ -135,9 +140,7 @@ def end_logs(
     settings: Settings,
 ) -> None:
     """Leave in the logs of each subject what became of it; last of all, since it vouches for tables and report too."""
-    subjects = {run.subject for run in runs}
-    subjects |= {label for label in dataset.subjects() if any(concerns(problem, label) for problem in problems)}
-    for subject in sorted(subjects):
+    for subject in subjects_of(runs, problems, dataset):
         if link_out(settings.out_dir, subject=subject):
             continue
         of_subject = [outcome for outcome in outcomes if outcome.subject == subject]

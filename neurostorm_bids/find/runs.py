@@ -110,6 +110,11 @@ class Selection:
     runs: tuple = ()
     filters: Optional[dict] = None
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether all runs of the subjects are wanted."""
+        return not (self.sessions or self.tasks or self.runs or self.filters)
+
 
 def find_runs(dataset: Dataset, wanted: Selection, database_dir: Optional[Path] = None) -> "tuple[list, list]":
     """Find the runs that are wanted.
