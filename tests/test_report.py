@@ -539,7 +539,7 @@ def test_a_damaged_prediction_does_not_take_the_report_along(results, tmp_path, 
     shutil.copytree(results, out)
     damaged = next(out.glob("sub-01/func/*demo_predictions.tsv"))
     damaged.write_text(damaged.read_text().splitlines()[0] + "\n")
-    status, *_ = neurostorm(results.parent / "fmriprep", out, "participant", "--reports-only")
+    status, *_ = neurostorm(results.parent / "fmriprep", out, "participant", "--reports-only", "--mem-mb", "9")
     assert status == 0
     page = text(Page(out / "sub-01.html"), "sub-01_task-rest")
     assert f"{damaged.name} is damaged" in page
