@@ -10,19 +10,9 @@ from typing import Optional
 
 from neurostorm_bids import __version__
 
-# Settings that change the numbers, beside grid, model and task
-DECIDING = (
-    "target_tr",
-    "repetition_time",
-    "dummy_scans",
-    "window_stride",
-    "interpolation",
-    "register",
-    "denoise",
-    "fd_threshold",
-    "max_censored",
-    "precision",
-)
+# Settings that change a placed run, beside the grid; and those that change the numbers, beside grid, model and task
+PLACING = ("target_tr", "repetition_time", "dummy_scans", "interpolation", "register", "denoise")
+DECIDING = (*PLACING, "window_stride", "fd_threshold", "max_censored", "precision")
 WORK = "work"  # folder in the output folder
 AS_WORDS = {"target_tr": "native", "dummy_scans": "auto"}  # what None is called on the command line
 

@@ -16,22 +16,16 @@ from neurostorm_bids.encode.task import interpret
 from neurostorm_bids.encode.windows import encode, motion_of, window_starts
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset, find_dataset
-from neurostorm_bids.find.metadata import Confounds, denoising_confounds, number_in, read_confounds, read_sidecar
-from neurostorm_bids.find.runs import BoldFile, Run, Selection, find_runs, read_filter_file
-from neurostorm_bids.place.denoise import regress_out
-from neurostorm_bids.place.grid import Grid
-from neurostorm_bids.place.image import Bold
+from neurostorm_bids.find.runs import Run, Selection, find_runs, read_filter_file
 from neurostorm_bids.place.placed import PlacedRun
-from neurostorm_bids.place.store import FrameStore
-from neurostorm_bids.place.time import choose_repetition_time
-from neurostorm_bids.place.to_grid import Timing, place
+from neurostorm_bids.placing import place_run, save_grid
 from neurostorm_bids.pool import process
 from neurostorm_bids.progress import Progress
 from neurostorm_bids.report.run import draw_figures, figure_paths
 from neurostorm_bids.report.summary import Outcome, summary_table
 from neurostorm_bids.reporting import concerns, earlier_methods, subjects_of, write_citations, write_reports
 from neurostorm_bids.resources import batch_size, check_memory, check_precision, prepare_process
-from neurostorm_bids.route import Route, choose_route, grid_of, register
+from neurostorm_bids.route import Route, choose_route, grid_of
 from neurostorm_bids.settings import AS_WORDS, Settings
 from neurostorm_bids.stop import Stopped
 from neurostorm_bids.write.description import is_ours_or_new, write_description
@@ -44,10 +38,9 @@ from neurostorm_bids.write.logs import (
     write_crash,
     write_outcome,
 )
-from neurostorm_bids.write.names import GRIDS, GridOutputs, sidecar_of
-from neurostorm_bids.write.placed_files import write_int8, write_nifti
+from neurostorm_bids.write.names import GRIDS
 from neurostorm_bids.write.results import EncodedRun, collect_subject, hash_of, is_finished, withdraw, write_run
-from neurostorm_bids.write.sidecars import fingerprint, write_sidecar
+from neurostorm_bids.write.sidecars import fingerprint
 
 LOG = logging.getLogger("neurostorm")
 
@@ -235,7 +228,7 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings, wait
                 if fingerprint(inputs) != before:
                     raise NeurostormError("its input changed while it was read; is it still being written? Run again")
                 if settings.save_grid:
-                    save_grid(run, placed, settings, progress)
+                    save_grid(run, route, placed, settings, progress)
                 for model in todo:
                     try:
                         n_windows += encode_and_write(
@@ -256,94 +249,6 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings, wait
         progress.close()
     status = "failed" if problems else "done" if n_windows else "skipped"
     return Outcome(run.name, status, n_windows, time.monotonic() - started, tuple(problems), "\n".join(accounts))
-
-
-def place_run(
-    run: Run, route: Route, grid: Grid, settings: Settings, progress: Progress
-) -> "tuple[PlacedRun, Optional[np.ndarray]]":
-    """Place a run in the grid; returns it with the framewise displacement of its kept volumes, mm."""
-    file, notes = route.file, list(route.notes)
-    bold = Bold(file.path)
-    sidecar = read_sidecar(file.sidecar)
-    seconds, said_by, warnings = choose_repetition_time(
-        bold.name,
-        asked=settings.repetition_time,
-        sidecar=number_in(sidecar, "RepetitionTime", file.sidecar) if settings.repetition_time is None else None,
-        header=bold.header_repetition_time,
-    )
-    confounds = read_confounds(run.confounds, bold.n_frames)
-    if confounds is None:
-        dummies = ", and volumes before steady state are not known (none dropped)"
-        notes.append(
-            "no confounds table: framewise displacement is n/a" + (dummies if settings.dummy_scans is None else "")
-        )
-    elif not confounds.knows_motion:
-        notes.append("the confounds have no framewise displacement: it is n/a")
-    timing = Timing(
-        seconds,
-        said_by,
-        settings.target_tr,
-        dummy_scans(settings, confounds),
-        number_in(sidecar, "StartTime", file.sidecar) or 0.0,
-    )
-    space, record = route.space, {}
-    if route.moving:
-        progress.say(f"registering {route.moving[0].name} to {grid.template}")
-        space, record = register(route, grid, settings.random_seed)
-    placed = place(
-        bold,
-        file.mask,
-        grid,
-        space,
-        timing,
-        settings.interpolation,
-        settings.work_dir or settings.out_dir,
-        progress.step(f"placing {bold.n_frames} volumes of {file} in grid {grid.name}", "volume"),
-        [*notes, *warnings],
-        clean=denoiser(file, timing.dummy_scans, settings),
-    )
-    placed.steps.update(record)
-    for note in placed.notes:
-        LOG.warning("%s: %s", run.name, note)
-    return placed, None if confounds is None else confounds.framewise_displacement[timing.dummy_scans :]
-
-
-def denoiser(file: BoldFile, n_dummies: int, settings: Settings):
-    """What regresses confounds out of the placed frames, or `None` if that is not asked for."""
-    if settings.denoise is None:
-        return None
-    confounds, kept = denoising_confounds(file.path, settings.denoise)
-
-    def clean(frames: FrameStore) -> dict:
-        regress_out(frames, confounds.to_numpy(float)[n_dummies:], kept[n_dummies:])
-        return {
-            "Denoising": {
-                "Strategy": f"{settings.denoise} (nilearn's load_confounds_strategy)",
-                "Confounds": list(confounds.columns),
-                "VolumesInterpolated": int((~kept[n_dummies:]).sum()),
-            }
-        }
-
-    return clean
-
-
-def save_grid(run: Run, placed: PlacedRun, settings: Settings, progress: Progress) -> None:
-    """Keep the placed run, as NIfTI in the output folder and as int8 in the work folder."""
-    progress.say("saving the placed run")
-    outputs = GridOutputs(run, placed.grid)
-    write_nifti(settings.out_dir / outputs.nifti, placed)
-    write_sidecar(
-        settings.out_dir / sidecar_of(outputs.nifti),
-        {
-            "RepetitionTime": placed.repetition_time,
-            "TaskName": dict(run.entities).get("task", "n/a"),
-            "SkullStripped": True,
-            "Resolution": f"2 mm, grid {placed.grid.name}",
-            "Units": "z-score",
-            "Preprocessing": placed.steps,
-        },
-    )
-    write_int8(settings.work / outputs.int8, placed)
 
 
 def encode_and_write(
@@ -455,13 +360,6 @@ def check_folders(settings: Settings, dataset: Dataset) -> None:
         )
     if settings.clean_workdir:
         shutil.rmtree(settings.work / GRIDS, ignore_errors=True)
-
-
-def dummy_scans(settings: Settings, confounds: Optional[Confounds]) -> int:
-    """Volumes to leave out at the start."""
-    if settings.dummy_scans is not None:
-        return settings.dummy_scans
-    return confounds.non_steady_state if confounds is not None else 0
 
 
 def warnings_of(models: "list[Model]") -> "list[str]":

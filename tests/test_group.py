@@ -20,6 +20,7 @@ from neurostorm_bids.group import probe
 from neurostorm_bids.group.evaluate import evaluate, make_folds
 from neurostorm_bids.group.gather import gather
 from neurostorm_bids.group.identify import identify
+from neurostorm_bids.group.labels import labels_of
 from neurostorm_bids.group.phenotype import join, read_phenotype
 
 N = 60
@@ -79,7 +80,8 @@ def group(cohort, neurostorm):
 def samples(cohort, target, **options):
     _data, out, table = cohort
     runs = gather(out, "narrow")
-    return probe.samples_of(runs, join(runs.runs, table), target, **options)
+    joined = join(runs.runs, table)
+    return probe.samples_of(runs, joined, labels_of(joined, target, **options))
 
 
 def test_collect_has_a_row_per_run_with_phenotype_and_quality(cohort, group):
@@ -149,9 +151,9 @@ def test_probe_of_noise_is_not_different_from_chance(cohort):
     p_values = []
     for seed in range(20):
         y = rng.standard_normal(N)
-        folds = make_folds(y, chosen.groups, False, seed)
+        folds = make_folds(y, chosen.labels.groups, False, seed)
         p_values.append(
-            evaluate(chosen.embeddings, y, chosen.groups, folds, False, seed=seed, n_permutations=200).p_value
+            evaluate(chosen.embeddings, y, chosen.labels.groups, folds, False, seed=seed, n_permutations=200).p_value
         )
     assert sum(p > 0.05 for p in p_values) >= 18
 
@@ -173,9 +175,9 @@ def test_probe_of_classes(cohort, group):
 
 def test_folds_keep_families_together(cohort):
     chosen = samples(cohort, "score", group_by="family")
-    folds = make_folds(chosen.y, chosen.groups, False, 0)
-    for family in np.unique(chosen.groups):
-        assert len(np.unique(folds[chosen.groups == family])) == 1
+    folds = make_folds(chosen.labels.y, chosen.labels.groups, False, 0)
+    for family in np.unique(chosen.labels.groups):
+        assert len(np.unique(folds[chosen.labels.groups == family])) == 1
     assert len(np.unique(folds)) == 5
 
 
@@ -187,19 +189,19 @@ def test_regression_is_scikit_learn_s(cohort):
     from neurostorm_bids.group.evaluate import ALPHAS
 
     chosen = samples(cohort, "score")
-    folds = make_folds(chosen.y, chosen.groups, False, 0)
-    ours = evaluate(chosen.embeddings, chosen.y, chosen.groups, folds, False)
+    folds = make_folds(chosen.labels.y, chosen.labels.groups, False, 0)
+    ours = evaluate(chosen.embeddings, chosen.labels.y, chosen.labels.groups, folds, False)
     model = make_pipeline(StandardScaler(), RidgeCV(ALPHAS))
-    theirs = cross_val_predict(model, chosen.embeddings.astype(float), chosen.y, cv=PredefinedSplit(folds))
+    theirs = cross_val_predict(model, chosen.embeddings.astype(float), chosen.labels.y, cv=PredefinedSplit(folds))
     np.testing.assert_allclose(ours.predicted, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_covariates_are_regressed_out_inside_the_folds(cohort):
     """A target that is the covariate itself cannot be found once it is regressed out."""
     chosen = samples(cohort, "score")
-    folds = make_folds(chosen.y, chosen.groups, False, 0)
-    with_it = evaluate(chosen.embeddings, chosen.y, chosen.groups, folds, False, chosen.y[:, None])
-    without = evaluate(chosen.embeddings, chosen.y, chosen.groups, folds, False)
+    folds = make_folds(chosen.labels.y, chosen.labels.groups, False, 0)
+    with_it = evaluate(chosen.embeddings, chosen.labels.y, chosen.labels.groups, folds, False, chosen.labels.y[:, None])
+    without = evaluate(chosen.embeddings, chosen.labels.y, chosen.labels.groups, folds, False)
     assert without.metrics["r"][0] > 0.5
     assert with_it.metrics["r"][0] < 0.2
 

@@ -17,7 +17,7 @@ from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.place.sample import apply_affine, nearest
 from neurostorm_bids.place.to_grid import template_brain
 from neurostorm_bids.write.names import GRIDS
-from neurostorm_bids.write.sidecars import read_json
+from neurostorm_bids.write.placed_files import read_int8
 
 CONNECTOME, MEAN_IMAGE, RANDOM = "connectome", "mean image", "the same encoder with random weights"
 BLOCK = 8  # voxels along an edge of a parcel, where there is no atlas: 16 mm
@@ -91,23 +91,19 @@ def _features_of(path: Path, grid: Grid) -> "tuple[np.ndarray, np.ndarray]":
     """Connectome (Fisher z of the correlations between parcels) and coarse mean image of a placed run."""
     from nilearn.connectome import ConnectivityMeasure
 
-    try:
-        stored = np.load(path, mmap_mode="r")  # (T, X, Y, Z) int8
-    except (OSError, ValueError) as error:
-        raise NeurostormError(
-            f"{path} cannot be read ({error}); run the participant level with --save-grid --force"
-        ) from None
-    scale = float(read_json(path.with_suffix(".json")).get("Scale") or 1.0)
+    stored = read_int8(path)
+    n_frames = stored.shape[3]
     labels = parcels(grid)
     counts = np.bincount(labels)[1:]
-    series, total = np.empty((len(stored), len(counts))), np.zeros(grid.shape)
-    for t, volume in enumerate(stored):
+    series, total = np.empty((n_frames, len(counts))), np.zeros(grid.shape)
+    for t in range(n_frames):
+        (volume,) = stored.stored(t, t + 1)
         series[t] = np.bincount(labels, weights=volume.ravel(), minlength=len(counts) + 1)[1:] / counts
         total += volume
     measure = ConnectivityMeasure(kind="correlation", vectorize=True, discard_diagonal=True, standardize=False)
     connectome = np.arctanh(np.clip(measure.fit_transform([series])[0], -0.999, 0.999))
     n = [size // COARSE for size in grid.shape]
-    mean = (total * scale / len(stored)).reshape(n[0], COARSE, n[1], COARSE, n[2], COARSE).mean(axis=(1, 3, 5))
+    mean = (total * stored.scale / n_frames).reshape(n[0], COARSE, n[1], COARSE, n[2], COARSE).mean(axis=(1, 3, 5))
     return connectome, mean.ravel()
 
 

@@ -14,6 +14,7 @@ from neurostorm_bids.find.runs import Selection
 from neurostorm_bids.group import collect, identify, page, probe
 from neurostorm_bids.group.baselines import baselines_of
 from neurostorm_bids.group.gather import Cohort, gather
+from neurostorm_bids.group.labels import labels_of
 from neurostorm_bids.group.page import Section
 from neurostorm_bids.group.phenotype import SUBJECT, join, read_phenotype
 from neurostorm_bids.place.grid import get_grid
@@ -122,39 +123,33 @@ def run_probe(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", setting
     if settings.target is None:
         raise NeurostormError("--group-task probe needs --target COLUMN of participants.tsv or of --phenotype FILE")
     out, target = settings.out_dir, settings.target
-    samples = probe.samples_of(
-        cohort, table, target, settings.target_type, settings.group_by, settings.covariates
-    )  # fmt: skip
-    others, notes = baselines_of(cohort, samples.members, out, settings.work)
-    notes = [*samples.notes, *notes]
+    labels = labels_of(table, target, settings.target_type, settings.group_by)
+    samples = probe.samples_of(cohort, table, labels, settings.covariates)
+    others, notes = baselines_of(cohort, labels.members, out, settings.work)
+    notes = [*labels.notes, *notes]
     for note in notes:
         LOG.warning(note)
     evaluations = probe.probe(samples, others, settings.random_seed, settings.n_permutations)
-    ours, said = (
-        evaluations["embedding"],
-        probe.verdict(evaluations, target, 1 / len(samples.classes) if samples.classes else 0.0),
-    )
+    ours, said = evaluations["embedding"], probe.verdict(evaluations, target, labels.chance)
     stem = f"group_desc-{cohort.label}_target-{re.sub('[^A-Za-z0-9]', '', target) or 'target'}"
     metrics = probe.metrics_table(evaluations)
     write_table(out / f"{stem}_metrics.tsv", metrics)
-    predictions = samples.names.assign(
-        target=[samples.classes[k] for k in samples.y] if samples.classes else samples.y,
-        predicted=[samples.classes[k] for k in ours.predicted] if samples.classes else ours.predicted,
-        fold=ours.folds + 1,
+    predictions = labels.names.assign(
+        target=labels.named(labels.y), predicted=labels.named(ours.predicted), fold=ours.folds + 1
     )
-    for k, name in enumerate(samples.classes):
+    for k, name in enumerate(labels.classes):
         predictions[f"probability_{name}"] = ours.probabilities[:, k]
     write_table(out / f"{stem}_predictions.tsv", predictions)
     n_folds = len(np.unique(ours.folds))
     how = {
         "Description": f"{target} predicted from frozen NeuroSTORM embeddings, out of fold",
-        "Method": ("logistic regression, weighted by class" if samples.classes else "ridge regression")
+        "Method": ("logistic regression, weighted by class" if labels.classes else "ridge regression")
         + f", {n_folds}-fold cross-validation, penalty chosen inside the training folds",
         "KeptTogether": settings.group_by or SUBJECT,
         "Covariates": list(settings.covariates),
         "Permutations": settings.n_permutations,
-        "Classes": samples.classes,
-        "Samples": len(samples.y),
+        "Classes": labels.classes,
+        "Samples": len(labels.y),
         "Verdict": said,
         "Notes": notes,
         "RandomSeed": settings.random_seed,
@@ -164,15 +159,15 @@ def run_probe(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", setting
     for ending in ("metrics", "predictions"):
         write_sidecar(out / f"{stem}_{ending}.json", how)
     figure = Path("group") / "figures" / f"{stem}_probe.png"
-    page.draw_probe(samples.y, samples.classes, evaluations, target, out / figure)
-    counts = ", ".join(f"{(samples.y == k).sum()} {name}" for k, name in enumerate(samples.classes))
+    page.draw_probe(labels.y, labels.classes, evaluations, target, out / figure)
+    counts = labels.counts
     sections = [
         Section(
             f"Probe: {target}",
             words=[said],
             facts=[
                 ("Model", cohort.label),
-                ("Samples", f"{len(samples.y)}{f' ({counts})' if counts else ''} of {len(np.unique(samples.groups))} {settings.group_by or 'subjects'}"),
+                ("Samples", f"{len(labels.y)}{f' ({counts})' if counts else ''} of {len(np.unique(labels.groups))} {settings.group_by or 'subjects'}"),
                 ("Method", how["Method"]),
                 ("Covariates", ", ".join(settings.covariates) or "none"),
                 ("Files", f"{stem}_metrics.tsv, {stem}_predictions.tsv"),

@@ -1,14 +1,16 @@
 """Keep a placed run: as a NIfTI for people, and as the int8 store that training reads."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from isal import igzip
 
+from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.place.placed import PlacedRun
 from neurostorm_bids.write.atomic import replacing
-from neurostorm_bids.write.sidecars import write_sidecar
+from neurostorm_bids.write.sidecars import read_json, write_sidecar
 
 FRAMES = 16  # written at a time
 
@@ -41,11 +43,18 @@ def write_nifti(path: Path, run: PlacedRun) -> None:
             file.write(np.round((volumes - intercept) / slope).astype("<i2").tobytes(order="F"))
 
 
-def write_int8(path: Path, run: PlacedRun) -> None:
+def write_int8(path: Path, run: PlacedRun, made_from: str) -> None:
     """Write the z-scored run as NeuroSTORM's training reads it: int8, (T, X, Y, Z), scale = largest magnitude / 127.
 
-    ``path`` ends in .npy; the scale, the affine and the times stand in a JSON beside it.
+    Parameters
+    ----------
+    path : Path
+        Ends in .npy; the scale, the affine and the times stand in a JSON beside it, which is written last and vouches
+        for it.
+    made_from : str
+        Digest of the inputs and settings, by which one that is out of date is noticed.
     """
+    path.with_suffix(".json").unlink(missing_ok=True)
     largest = max(abs(float(run.background)), abs((run.maximum - run.mean) / run.std))
     scale = largest / 127
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -63,5 +72,65 @@ def write_int8(path: Path, run: PlacedRun) -> None:
             "RepetitionTime": run.repetition_time,
             "FirstFrameTime": float(run.frame_times[0]),
             "Grid": run.grid.describe(),
+            "MadeFrom": made_from,
         },
     )
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A placed run in an int8 store; frames are read when they are asked for, and nothing stays open between.
+
+    Attributes
+    ----------
+    path : Path
+        Of the .npy file, (T, X, Y, Z) int8.
+    scale : float
+        Times a stored number is a z-score.
+    background : float
+        z-score outside the brain.
+    shape : tuple
+        (X, Y, Z, T).
+    """
+
+    path: Path
+    scale: float
+    background: float
+    shape: tuple
+
+    def window(self, start: int, stop: int) -> np.ndarray:
+        """Frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start), as of a `PlacedRun`."""
+        return np.moveaxis(self.stored(start, stop).astype(np.float32) * np.float32(self.scale), 0, -1)
+
+    def stored(self, start: int, stop: int) -> np.ndarray:
+        """Frames as they are stored, int8, (stop - start, X, Y, Z)."""
+        try:
+            return np.array(np.load(self.path, mmap_mode="r")[start:stop])
+        except (OSError, ValueError) as error:
+            raise NeurostormError(f"{self.path} cannot be read ({error}); remove it, and it is made again") from None
+
+
+def made_from(path: Path) -> "str | None":
+    """What a store says it was made from; `None` if there is no whole one."""
+    return read_json(path.with_suffix(".json")).get("MadeFrom") if path.is_file() else None
+
+
+def read_int8(path: Path) -> StoredRun:
+    """Open a store that `write_int8` wrote.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not one, or damaged.
+    """
+    about = read_json(path.with_suffix(".json"))
+    try:
+        stored = np.load(path, mmap_mode="r")
+        scale, background = float(about["Scale"]), float(about["Background"])
+        if stored.dtype != np.int8 or stored.ndim != 4 or not 0 < scale < np.inf:
+            raise ValueError("no int8 store")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NeurostormError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); remove it and its .json, and it is made again"
+        ) from None
+    return StoredRun(path, scale, background, (*stored.shape[1:], len(stored)))
