@@ -5,6 +5,8 @@ from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
 
+MODEL_FILE = "model.safetensors"  # in the folder of a fine-tuned model
+
 
 def check_fetched(path: Path) -> None:
     """Tell a datalad link whose content is not here from a file that does not exist.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from neurostorm_bids import __version__
+from neurostorm_bids.files import MODEL_FILE
 
 # Settings that change a placed run, beside the grid; and those that change the numbers, beside grid, model and task
 PLACING = ("target_tr", "repetition_time", "dummy_scans", "interpolation", "register", "denoise")
@@ -90,7 +91,7 @@ class Settings:
         """What decides which results a subject has in the end: which runs, which models, and how."""
         names = ("bids_dir", "derivatives", "model", "label_mean", "label_std", "grid", "input_space", "template_warp")
         names += ("session_label", "task_id", "run_label", "save_grid")
-        files = [Path(name) for name in self.model if Path(name).is_file()]
+        files = [path for name in self.model for path in (Path(name), Path(name, MODEL_FILE)) if path.is_file()]
         files += [self.bids_filter_file] if self.bids_filter_file and self.bids_filter_file.is_file() else []
         return {
             "version": __version__,

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from typing import Optional
 
 import numpy as np
+import torch
 
 from neurostorm_bids.encode import kernels
 from neurostorm_bids.encode.load import Model, load_model, with_label_scaling
@@ -229,10 +230,21 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings, wait
                     raise NeurostormError("its input changed while it was read; is it still being written? Run again")
                 if settings.save_grid:
                     save_grid(run, route, placed, settings, progress)
+                encoded = {}  # by encoder: models that differ in their heads share one pass
                 for model in todo:
                     try:
-                        n_windows += encode_and_write(
-                            run, route, placed, displacement, model, dataset, settings, progress
+                        if model.encoder not in encoded:
+                            encoded[model.encoder] = encode_run(placed, model, settings, progress)
+                        n_windows += predict_and_write(
+                            run,
+                            route,
+                            placed,
+                            displacement,
+                            model,
+                            *encoded[model.encoder],
+                            dataset,
+                            settings,
+                            progress,
                         )
                     except NeurostormError as error:
                         failed(f"model {model.name}: {error}", error)
@@ -251,20 +263,12 @@ def process_run(run: Run, where: str, dataset: Dataset, settings: Settings, wait
     return Outcome(run.name, status, n_windows, time.monotonic() - started, tuple(problems), "\n".join(accounts))
 
 
-def encode_and_write(
-    run: Run,
-    route: Route,
-    placed: PlacedRun,
-    displacement: Optional[np.ndarray],
-    model: Model,
-    dataset: Dataset,
-    settings: Settings,
-    progress: Progress,
-) -> int:
-    """Encode a placed run with one model and write its tables; returns the number of windows."""
+def encode_run(
+    placed: PlacedRun, model: Model, settings: Settings, progress: Progress
+) -> "tuple[np.ndarray, np.ndarray, str]":
+    """Encode a placed run; returns the first frames of its windows, their embeddings, and the precision."""
     starts = window_starts(len(placed.time_map), model.n_frames, settings.window_stride or model.n_frames)
-    motion = motion_of(placed, displacement, starts, model.n_frames, settings.fd_threshold)
-    embeddings, outputs, precision = encode(
+    embeddings, precision = encode(
         model,
         placed,
         starts,
@@ -272,10 +276,29 @@ def encode_and_write(
         progress.step(f"encoding {len(starts)} windows with model {model.name}", "window"),
         settings.precision,
     )
-    if outputs is not None and not np.isfinite(outputs).all():
-        raise NeurostormError("the outputs of the head are not finite; its weights are damaged")
     if not np.isfinite(embeddings).all():
         raise NeurostormError("the embeddings are not finite; the weights are damaged or do not fit this model")
+    return starts, embeddings, precision
+
+
+def predict_and_write(
+    run: Run,
+    route: Route,
+    placed: PlacedRun,
+    displacement: Optional[np.ndarray],
+    model: Model,
+    starts: np.ndarray,
+    embeddings: np.ndarray,
+    precision: str,
+    dataset: Dataset,
+    settings: Settings,
+    progress: Progress,
+) -> int:
+    """Predict from a run's embeddings with one model and write its tables; returns the number of windows."""
+    motion = motion_of(placed, displacement, starts, model.n_frames, settings.fd_threshold)
+    outputs = None if model.task is None else model.predict_from(torch.from_numpy(embeddings)).cpu().numpy()
+    if outputs is not None and not np.isfinite(outputs).all():
+        raise NeurostormError("the outputs of the head are not finite; its weights are damaged")
     censored = motion.censored(settings.max_censored)
     if censored.any():
         LOG.warning("%s: %d of %d windows are censored for head motion", run.name, censored.sum(), len(starts))

@@ -132,15 +132,15 @@ class _Mixer:
     """`Mamba.forward` with the compiled kernels, its weights in their layout."""
 
     def __init__(self, mamba: Mamba):
-        self.mamba = mamba
+        self.mamba, self.made_of = mamba, _state(mamba)
         self.decay = (-torch.exp(mamba.A_log)).T.contiguous()  # (N, d_inner)
         self.taps = mamba.conv1d.weight[:, 0].T.contiguous()  # (taps, d_inner)
 
     @staticmethod
     def of(mamba: Mamba) -> "_Mixer":
-        """The mixer of a module, made once."""
+        """The mixer of a module, made once, and again when training has changed its weights."""
         mixer = mamba.__dict__.get("_mixer")
-        if mixer is None or mixer.mamba.A_log is not mamba.A_log:
+        if mixer is None or mixer.made_of != _state(mamba):
             mixer = mamba.__dict__["_mixer"] = _Mixer(mamba)
         return mixer
 
@@ -154,6 +154,12 @@ class _Mixer:
         delta = F.softplus(m.dt_proj(projected[..., : m.dt_rank]))
         kernels.scan(u, delta, self.decay, projected[..., m.dt_rank :], m.D, both[..., m.d_inner :], u)
         return linear(u, m.out_proj.weight)
+
+
+def _state(mamba: Mamba) -> tuple:
+    """Changes when the weights that a mixer keeps in its own layout do."""
+    kept = (mamba.A_log, mamba.conv1d.weight)
+    return tuple((id(weight), 0 if weight.is_inference() else weight._version) for weight in kept)
 
 
 def _linear_bf16(x: Tensor, weight: Tensor, bias: "Tensor | None" = None) -> Tensor:

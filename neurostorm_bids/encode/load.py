@@ -15,7 +15,9 @@ from neurostorm_bids.encode.demo_weights import DEMO_CONFIG, DEMO_TASK, UNTRAINE
 from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
 from neurostorm_bids.encode.registry import DEMO, find_weights, published, registry
 from neurostorm_bids.encode.task import Task
+from neurostorm_bids.encode.tuned import LONGEST_CHAIN, backbone_of, is_head_alone, put_into, weights_file
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.files import MODEL_FILE
 from neurostorm_bids.place.grid import Grid, get_grid
 
 # What only pretraining needs (mask tokens, the decoder), and a norm in older heads that their forward never used.
@@ -24,6 +26,7 @@ NOT_USED = re.compile(
     r"|output_head\.head\.norm\."
 )
 AT_RANDOM, RANDOM_WEIGHTS = "@random", "random weights, for comparison"
+ENDINGS = (".ckpt", ".safetensors", ".pt", ".pth")
 SEVERAL = ("img_size", "patch_size", "depths", "first_window_size", "window_size")
 SINGLE = ("in_chans", "embed_dim", "c_multiplier")
 NEEDED = ("window_size", "first_window_size", "last_layer_full_MSA")  # these change no shape of a weight
@@ -55,6 +58,8 @@ class Model:
         What is known of their training, in one line; empty if nothing is.
     warning : str or None
         Goes into every output, such as "untrained, for demonstration".
+    encoder_of : str or None
+        SHA-256 of the model whose encoder this is, if not its own.
     """
 
     name: str
@@ -68,6 +73,12 @@ class Model:
     device: torch.device
     about: str = ""
     warning: Optional[str] = None
+    encoder_of: Optional[str] = None
+
+    @property
+    def encoder(self) -> str:
+        """Stands for the encoder's weights: models with the same one give the same embeddings."""
+        return self.encoder_of or self.sha256
 
     @property
     def n_frames(self) -> int:
@@ -122,8 +133,8 @@ def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
     Parameters
     ----------
     name_or_path : str or path
-        A name that ``neurostorm-model list`` shows, or a ``.ckpt`` or ``.safetensors`` file. With ``@random`` after
-        it: a network of its shape with random weights, to compare with.
+        A name that ``neurostorm-model list`` shows, a ``.ckpt`` or ``.safetensors`` file, or the folder of a
+        fine-tuned model. With ``@random`` after it: a network of its shape with random weights, to compare with.
     device : {"auto", "cpu", "cuda"}
         "auto" takes a GPU if there is one.
 
@@ -137,9 +148,13 @@ def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
         If the model is unknown, its weights are not on this machine, the file is damaged or unsafe, or its weights
         do not fit its hyper-parameters.
     """
+    return _load(name_or_path, device, LONGEST_CHAIN)
+
+
+def _load(name_or_path: "str | Path", device: str, chain: int) -> Model:
     where = _device(device)
     if str(name_or_path).endswith(AT_RANDOM):
-        return _at_random(load_model(str(name_or_path).removesuffix(AT_RANDOM), device))
+        return _at_random(_load(str(name_or_path).removesuffix(AT_RANDOM), device, chain))
     if str(name_or_path).lower() == DEMO:
         return _demo(where)
     if _is_file_name(name_or_path):
@@ -147,14 +162,14 @@ def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
     else:
         known = published(str(name_or_path))
         path = find_weights(known)
-    checkpoint = read_checkpoint(path)
+    checkpoint, backbone = read_whole(path, chain)
     network, config = build_network(checkpoint)
     task = known.task if known and known.task and config.head else task_of(checkpoint.hyper_parameters, config)
     if known and task and task.n_outputs not in (None, config.n_outputs):
         raise NeurostormError(
             f"{path}: its head has {config.n_outputs} outputs, '{known.name}' has {task.n_outputs}; fetch it again"
         )
-    name = known.name if known else path.stem
+    name = known.name if known else _stem(path)
     return Model(
         name=name,
         label=_label(name),
@@ -162,11 +177,32 @@ def load_model(name_or_path: "str | Path", device: str = "auto") -> Model:
         hyper_parameters=checkpoint.hyper_parameters,
         grid=get_grid(known.grid if known else _grid_name(checkpoint)),
         task=task,
-        sha256=sha256_of(path),
+        sha256=sha256_of(checkpoint.path),
         source=f"{known.repository}@{known.revision}:{known.file}" if known else str(path),
         device=where,
         about=known.about if known else _trained_on(checkpoint.hyper_parameters),
+        warning=backbone.warning if backbone else None,
+        encoder_of=backbone.encoder if backbone and checkpoint.hyper_parameters.get("tuning") == "linear" else None,
     )
+
+
+def read_whole(path: Path, chain: int = LONGEST_CHAIN) -> "tuple[Checkpoint, Optional[Model]]":
+    """Read a checkpoint; of a fine-tuned model the tuned parts are put into the backbone, which is returned too.
+
+    Parameters
+    ----------
+    chain : int
+        How many models may be tuned from one another.
+    """
+    checkpoint = read_checkpoint(weights_file(path))
+    if checkpoint.hyper_parameters.get("backbone") is None:
+        return checkpoint, None
+    if not chain:
+        raise NeurostormError(f"{checkpoint.path}: more than {LONGEST_CHAIN} models are tuned from one another")
+    backbone = backbone_of(checkpoint, lambda name: _load(name, "cpu", chain - 1))
+    if checkpoint.hyper_parameters.get("tuning") == "linear" and not is_head_alone(checkpoint.tensors):
+        raise NeurostormError(f"{checkpoint.path}: it says that its head alone was tuned, and holds more")
+    return put_into(backbone.network, checkpoint), backbone
 
 
 def build_network(checkpoint: Checkpoint) -> "tuple[NeuroSTORM, NeuroSTORMConfig]":
@@ -257,8 +293,12 @@ def task_of(hyper_parameters: dict, config: NeuroSTORMConfig) -> Optional[Task]:
 
 
 def _trained_on(hyper_parameters: dict) -> str:
-    name = hyper_parameters.get("dataset_name")
-    return f"trained on {_one_line(name)}" if isinstance(name, str) and name.strip() else ""
+    name, backbone = hyper_parameters.get("dataset_name"), hyper_parameters.get("backbone")
+    where = f" on {_one_line(name)}" if isinstance(name, str) and name.strip() else ""
+    if isinstance(backbone, dict):
+        tuning = hyper_parameters.get("tuning")
+        return f"fine-tuned from {_one_line(_stem(Path(str(backbone.get('name')))))} ({_one_line(tuning)}){where}"
+    return f"trained{where}" if where else ""
 
 
 def _range(value) -> "tuple[float, float] | None":
@@ -332,8 +372,14 @@ def _device(device: str) -> torch.device:
 def _is_file_name(name_or_path: "str | Path") -> bool:
     text = str(name_or_path)
     is_name = text.lower() in {name.lower() for name in registry()}
-    looks_like_one = "/" in text or text.endswith((".ckpt", ".safetensors", ".pt", ".pth"))
-    return isinstance(name_or_path, Path) or looks_like_one or (not is_name and Path(text).is_file())
+    looks_like_one = "/" in text or text.endswith(ENDINGS)
+    is_there = Path(text).is_file() or (Path(text) / MODEL_FILE).is_file()
+    return isinstance(name_or_path, Path) or looks_like_one or (not is_name and is_there)
+
+
+def _stem(path: Path) -> str:
+    """A file's name without its ending; a folder's whole name."""
+    return path.stem if path.name.endswith(ENDINGS) else path.name
 
 
 def label_of_name(name_or_path: "str | Path") -> str:
@@ -341,7 +387,7 @@ def label_of_name(name_or_path: "str | Path") -> str:
     text, at, rest = str(name_or_path).partition(AT_RANDOM)
     suffix = " random" if at and not rest else ""
     if _is_file_name(text):
-        return _label(Path(text).stem + suffix)
+        return _label(_stem(Path(text)) + suffix)
     return _label((DEMO if text.lower() == DEMO else published(text).name) + suffix)
 
 

@@ -301,7 +301,8 @@ class NeuroSTORM(nn.Module):
             frames = F.interpolate(frames, size=size, mode="trilinear", align_corners=False)
             clips = frames.reshape(b, t, c, *size).movedim(1, -1)
         if precision != "fp16" and cpu.available(self):
-            return cpu.features(self, clips, precision)
+            with torch.autocast("cpu", enabled=False):  # it casts what it casts itself, also inside a training loop's
+                return cpu.features(self, clips, precision)
         with torch.autocast(clips.device.type, HALF.get(precision), enabled=precision in HALF):
             return self.model(clips).float()
 

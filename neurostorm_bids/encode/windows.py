@@ -49,13 +49,13 @@ def encode(
     batch_size: int,
     progress: Optional[Callable[[int, int], None]] = None,
     precision: str = "fp32",
-) -> "tuple[np.ndarray, Optional[np.ndarray], str]":
+) -> "tuple[np.ndarray, str]":
     """Encode the windows of a run.
 
     Parameters
     ----------
     model : Model
-    run : PlacedRun
+    run : PlacedRun or StoredRun
     starts : (windows,) int array
     batch_size : int
         Windows at a time.
@@ -67,24 +67,19 @@ def encode(
     Returns
     -------
     embeddings : (windows, channels) float32 array
-    outputs : (windows, outputs) float32 array, or None
-        Raw outputs of the head; `None` for a model without one.
     precision : str
         That was used.
     """
     if precision != "fp32" and not _half_serves(model, run, int(starts[0]), precision):
         precision = "fp32"
-    embeddings, outputs = [], []
+    embeddings = []
     for batch in batches(run, starts, model.n_frames, batch_size, model.device):
-        embedded = model.embed(batch, precision)
-        embeddings.append(embedded.cpu().numpy())
-        if model.task is not None:
-            outputs.append(model.predict_from(embedded).cpu().numpy())
+        embeddings.append(model.embed(batch, precision).cpu().numpy())
         if len(embeddings) % 8 == 0:
             cpu.give_back_memory()
         if progress:
             progress(sum(map(len, embeddings)), len(starts))
-    return np.concatenate(embeddings), np.concatenate(outputs) if outputs else None, precision
+    return np.concatenate(embeddings), precision
 
 
 def _half_serves(model: Model, run: PlacedRun, start: int, precision: str) -> bool:
