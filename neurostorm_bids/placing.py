@@ -129,7 +129,7 @@ def digest_of_placing(run: Run, route: Route, grid: Grid, settings: Settings) ->
     )
 
 
-def keep_run(run: Run, where: str, dataset: Dataset, grid: Grid, settings: Settings) -> Outcome:
+def keep_run(run: Run, where: str, dataset: Dataset, settings: Settings, grid: Grid) -> Outcome:
     """Make sure that the int8 store of a run is there and up to date; a problem ends this run and no other.
 
     Parameters

@@ -73,6 +73,19 @@ class Settings:
     covariates: tuple = ()
     n_permutations: int = 200
 
+    tuning: str = "linear"
+    save_as: Optional[str] = None  # None: named after model, target and tuning
+    split: Optional[Path] = None  # None: cross-validation
+    epochs: int = 30
+    patience: int = 5
+    learning_rate: Optional[float] = None  # None: what suits the tuning
+    prompt_length: int = 50  # tokens
+    lora_rank: int = 8
+    no_augmentation: bool = False
+    devices: int = 1
+    nodes: int = 1
+    resume: bool = False
+
     boilerplate_only: bool = False
     md_only_boilerplate: bool = False
     reports_only: bool = False

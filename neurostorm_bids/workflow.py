@@ -27,7 +27,7 @@ from neurostorm_bids.report.summary import Outcome, summary_table
 from neurostorm_bids.reporting import concerns, earlier_methods, subjects_of, write_citations, write_reports
 from neurostorm_bids.resources import batch_size, check_memory, check_precision, prepare_process
 from neurostorm_bids.route import Route, choose_route, grid_of
-from neurostorm_bids.settings import AS_WORDS, Settings
+from neurostorm_bids.settings import AS_WORDS, PLACING, Settings
 from neurostorm_bids.stop import Stopped
 from neurostorm_bids.write.description import is_ours_or_new, write_description
 from neurostorm_bids.write.locks import Busy, link_out, lock_run
@@ -79,6 +79,8 @@ def participant(settings: Settings) -> int:
         LOG.warning("installed without the compiled kernels (no compiler?): encoding on a CPU is about 3 times slower")
     for model in models:
         LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")
+    for note in other_placing(models, settings):
+        LOG.warning(note)
     methods = write_citations(runs, dataset, models, settings)
     if settings.boilerplate_only or settings.md_only_boilerplate:
         print(f"The methods text is in {settings.out_dir / 'logs'}")
@@ -383,6 +385,23 @@ def check_folders(settings: Settings, dataset: Dataset) -> None:
         )
     if settings.clean_workdir:
         shutil.rmtree(settings.work / GRIDS, ignore_errors=True)
+
+
+def other_placing(models: "list[Model]", settings: Settings) -> "list[str]":
+    """Where this call places runs otherwise than those that a fine-tuned model was trained on."""
+    notes = []
+    for model in models:
+        trained = model.hyper_parameters.get("placing")
+        for name in PLACING if isinstance(trained, dict) else ():
+            theirs, ours = (
+                AS_WORDS.get(name, "none") if v is None else v for v in (trained.get(name), getattr(settings, name))
+            )
+            if theirs != ours:
+                option = name.replace("_", "-")
+                notes.append(
+                    f"model {model.name} was trained on runs placed with --{option} {theirs}, this call has {ours}"
+                )
+    return notes
 
 
 def warnings_of(models: "list[Model]") -> "list[str]":

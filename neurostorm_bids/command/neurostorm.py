@@ -1,5 +1,6 @@
 """``neurostorm``: the BIDS App."""
 
+import re
 import sys
 import tempfile
 from dataclasses import fields
@@ -48,6 +49,20 @@ GROUPS = {
         "group_by",
         "covariates",
         "n_permutations",
+    ],
+    "Fine-tuning": [
+        "tuning",
+        "save_as",
+        "split",
+        "epochs",
+        "patience",
+        "learning_rate",
+        "prompt_length",
+        "lora_rank",
+        "no_augmentation",
+        "devices",
+        "nodes",
+        "resume",
     ],
     "What is written": ["boilerplate_only", "md_only_boilerplate", "reports_only"],
     "How to run": ["force", "stop_on_first_crash", "random_seed", "config_file", "verbose", "version", "help"],
@@ -135,6 +150,13 @@ def finite(_ctx, _param, value):
     """Refuse NaN and infinity, which are numbers to click."""
     if value is not None and not abs(value) < 1e30:
         raise click.BadParameter(f"{value} is not a number to work with")
+    return value
+
+
+def model_name(_ctx, _param, value):
+    """Refuse names that are no folder's."""
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise click.BadParameter(f"'{value}' is not a name of letters, digits, '-', '_' and '.'")
     return value
 
 
@@ -326,11 +348,11 @@ def finite(_ctx, _param, value):
 @click.option("--clean-workdir", is_flag=True, help="Remove what earlier calls left in the work folder.")
 @click.option(
     "--group-task",
-    type=click.Choice(["collect", "probe", "identify"]),
+    type=click.Choice(["collect", "probe", "finetune", "decode", "identify"]),
     default="collect",
     show_default=True,
     help="collect: one table and a map of all runs; probe: predict --target from the embeddings, with baselines; "
-    "identify: find subjects again over runs or sessions.",
+    "finetune: train the model for --target; decode: tell tasks or events from single windows; identify: find subjects again over runs or sessions.",
 )
 @click.option("--phenotype", type=A_FILE, help="Table with participant_id.  [default: participants.tsv, sessions.tsv]")
 @click.option("--target", metavar="COLUMN", help="What to predict: a column of that table.")
@@ -352,6 +374,61 @@ def finite(_ctx, _param, value):
     show_default=True,
     help="Permutations of the labels, for the p-value.",
 )
+@click.option(
+    "--tuning",
+    type=click.Choice(["linear", "prompt", "layernorm", "prompt-layernorm", "lora", "full"]),
+    default="linear",
+    show_default=True,
+    help="finetune: what is trained beside a new head.",
+)
+@click.option(
+    "--save-as", metavar="NAME", callback=model_name, help="Name in OUT_DIR/models.  [default: model-target-tuning]"
+)
+@click.option(
+    "--split",
+    type=A_FILE,
+    help="Table with participant_id and split (train, validation, test).  [default: cross-validation]",
+)
+@click.option("--epochs", type=click.IntRange(min=1, max=10**6), default=30, show_default=True, help="At most.")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Epochs without a smaller loss on the validation subjects after which training stops.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
+    help="Of what is trained beside the head.  [default: what suits the tuning]",
+)
+@click.option(
+    "--prompt-length",
+    type=click.IntRange(min=1, max=4096),
+    default=50,
+    show_default=True,
+    help="Tokens before every window.",
+)
+@click.option(
+    "--lora-rank", type=click.IntRange(min=1, max=4096), default=8, show_default=True, help="Of the additions."
+)
+@click.option("--no-augmentation", is_flag=True, help="Do not turn, scale, smooth and disturb the training windows.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="GPUs, or processes on CPUs, that train together.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Nodes that train together (srun, torchrun).",
+)
+@click.option("--resume", is_flag=True, help="Go on with a training that was stopped.")
 @click.option("--boilerplate-only", is_flag=True, help="Write the methods text (logs/CITATION.*) and nothing else.")
 @click.option("--md-only-boilerplate", is_flag=True, help="The same, as Markdown only.")
 @click.option("--reports-only", is_flag=True, help="Write the reports anew from the results that are there.")
@@ -427,7 +504,7 @@ def settings_of(words: "list[str]") -> Settings:
 
 def _settings(options: dict) -> Settings:
     options = dict(options)
-    for name in ("bids_dir", "out_dir", "bids_database_dir", "work_dir", "phenotype"):
+    for name in ("bids_dir", "out_dir", "bids_database_dir", "work_dir", "phenotype", "split"):
         options[name] = options[name].expanduser().resolve() if options[name] else None
     assert options.keys() == {field.name for field in fields(Settings)}
     return Settings(**options)

@@ -76,7 +76,7 @@ def evaluate(
     groups : (samples,) array
         Samples of one group stay together, in folds, bootstrap and permutation.
     folds : (samples,) int array
-        From `make_folds`.
+        From `make_folds`; samples of fold -1 are learnt from and never tested.
     covariates : (samples, n) array, optional
         Regressed out of the features, fitted on the training folds.
     n_permutations : int
@@ -87,21 +87,56 @@ def evaluate(
     if is_class:
         probabilities = _classify(features, y, groups, folds, covariates, seed)
         predicted = probabilities.argmax(axis=1)
-        null = [
-            balanced_accuracy_score(other, _classify(features, other, groups, folds, covariates, seed).argmax(axis=1))
-            for other in shuffled
-        ]
+        null = []
+        for other in shuffled:
+            found = _classify(features, other, groups, folds, covariates, seed).argmax(axis=1)
+            null.append(balanced_accuracy_score(other[folds >= 0], found[folds >= 0]))
     else:
         everything = _regress(features, np.column_stack([y, *shuffled]), folds, covariates)
         probabilities, predicted = None, everything[:, 0]
-        null = [_r(other, everything[:, i + 1]) for i, other in enumerate(shuffled)]
-    metrics = metrics_of(y, predicted, probabilities)
-    intervals = _bootstrap(y, predicted, probabilities, groups, rng)
-    first = next(iter(metrics.values()))
-    p = (1 + sum(value >= first for value in null)) / (1 + n_permutations) if n_permutations else float("nan")
-    return Evaluation(
-        {name: (value, *intervals[name]) for name, value in metrics.items()}, p, predicted, probabilities, folds
-    )
+        null = [_r(other[folds >= 0], everything[folds >= 0, i + 1]) for i, other in enumerate(shuffled)]
+    return _judged(y, predicted, probabilities, groups, folds, rng, null)
+
+
+def judge(
+    y: np.ndarray,
+    predicted: np.ndarray,
+    probabilities: Optional[np.ndarray],
+    groups: np.ndarray,
+    folds: np.ndarray,
+    seed: int = 0,
+    n_permutations: int = 0,
+) -> Evaluation:
+    """Evaluate predictions that were made out of fold elsewhere; the permutation test exchanges labels, and trains nothing anew.
+
+    Parameters
+    ----------
+    predicted, probabilities : arrays
+        As of `Evaluation`.
+    """
+    rng = np.random.RandomState(seed)
+    tested = folds >= 0
+    null = []
+    for _ in range(n_permutations):
+        other = _permuted(y[tested], groups[tested], rng)
+        null.append(
+            _first(metrics_of(other, predicted[tested], None if probabilities is None else probabilities[tested]))
+        )
+    return _judged(y, predicted, probabilities, groups, folds, rng, null)
+
+
+def _judged(y, predicted, probabilities, groups, folds, rng, null: list) -> Evaluation:
+    tested = folds >= 0
+    known = (y[tested], predicted[tested], None if probabilities is None else probabilities[tested])
+    metrics = metrics_of(*known)
+    intervals = _bootstrap(*known, groups[tested], rng)
+    p = (1 + sum(value >= _first(metrics) for value in null)) / (1 + len(null)) if null else float("nan")
+    with_intervals = {name: (value, *intervals[name]) for name, value in metrics.items()}
+    return Evaluation(with_intervals, p, predicted, probabilities, folds)
+
+
+def _first(metrics: dict) -> float:
+    return next(iter(metrics.values()))
 
 
 def metrics_of(y: np.ndarray, predicted: np.ndarray, probabilities: Optional[np.ndarray]) -> "dict[str, float]":
@@ -118,8 +153,8 @@ def metrics_of(y: np.ndarray, predicted: np.ndarray, probabilities: Optional[np.
 
 def _regress(features, targets, folds, covariates) -> np.ndarray:
     """Out-of-fold predictions of several targets, (samples, targets); each has its own penalty, by leaving one out."""
-    predicted = np.empty(targets.shape)
-    for fold in np.unique(folds):
+    predicted = np.zeros(targets.shape)
+    for fold in np.unique(folds[folds >= 0]):
         train, test = _prepared(features, covariates, folds != fold)
         middle = targets[folds != fold].mean(axis=0)
         model = RidgeCV(ALPHAS, alpha_per_target=True).fit(train, targets[folds != fold] - middle)
@@ -130,7 +165,7 @@ def _regress(features, targets, folds, covariates) -> np.ndarray:
 def _classify(features, y, groups, folds, covariates, seed) -> np.ndarray:
     """Out-of-fold probabilities, (samples, classes)."""
     probabilities = np.zeros((len(y), int(y.max()) + 1))
-    for fold in np.unique(folds):
+    for fold in np.unique(folds[folds >= 0]):
         learn = folds != fold
         train, test = _prepared(features, covariates, learn)
         # a rotation of the features that leaves out what the training samples do not span changes no fit, only time

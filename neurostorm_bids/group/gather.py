@@ -52,10 +52,11 @@ class Cohort:
     files: list
     notes: list
 
-    def keep(self, mask: np.ndarray) -> "Cohort":
-        """The runs of a (runs,) bool mask."""
-        files = [file for file, kept in zip(self.files, mask, strict=True) if kept]
-        return replace(self, runs=self.runs[mask].reset_index(drop=True), embeddings=self.embeddings[mask], files=files)
+    def keep(self, which: np.ndarray) -> "Cohort":
+        """The runs of a (runs,) bool mask, or of an array of their numbers, in its order."""
+        numbers = np.arange(len(self.runs))[which]
+        runs = self.runs.iloc[numbers].reset_index(drop=True)
+        return replace(self, runs=runs, embeddings=self.embeddings[numbers], files=[self.files[i] for i in numbers])
 
 
 def gather(out_dir: Path, label: str, template: Optional[str] = None) -> Cohort:
@@ -86,7 +87,7 @@ def gather(out_dir: Path, label: str, template: Optional[str] = None) -> Cohort:
             notes.append(f"{path.name}: every window is censored; left out")
             continue
         hashes.setdefault(sidecar["SettingsHash"], []).append(path)
-        rows.append({"space": space, **_entities(path.name), **windows, **_quality(sidecar)})
+        rows.append({"space": space, **entities_of(path.name), **windows, **_quality(sidecar)})
         means.append(mean)
         files.append(path)
     if not rows:
@@ -143,7 +144,8 @@ def _mean_of(path: Path) -> "tuple[np.ndarray, dict]":
     return mean, {"windows": len(used), "censored_windows": int(censored.sum())}
 
 
-def _entities(name: str) -> dict:
+def entities_of(name: str) -> dict:
+    """Name and entities of the run that a file is of, as columns."""
     run = name.split("_space-")[0]
     pairs = (part.partition("-")[::2] for part in run.split("_"))
     entities = {NAMES.get(key, key): f"{key}-{value}" if key in NAMES else value for key, value in pairs}

@@ -32,13 +32,17 @@ class Identification:
     n_subjects: int
 
 
-def identify(embeddings: np.ndarray, subjects: np.ndarray, seed: int = 0) -> Identification:
+def identify(
+    embeddings: np.ndarray, subjects: np.ndarray, seed: int = 0, sessions: "np.ndarray | None" = None
+) -> Identification:
     """Ask with every run of a subject that has several: which other run is nearest, by cosine (L2-normalised, as published)?
 
     Parameters
     ----------
     embeddings : (runs, channels) array
     subjects : (runs,) array
+    sessions : (runs,) array, optional
+        Search among the runs of other sessions only: what two runs of a session share besides the brain does not help.
 
     Raises
     ------
@@ -48,18 +52,26 @@ def identify(embeddings: np.ndarray, subjects: np.ndarray, seed: int = 0) -> Ide
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = embeddings / np.where(norms > 0, norms, 1)
     similarity = unit @ unit.T
-    names, index, counts = np.unique(subjects, return_inverse=True, return_counts=True)
-    asked = np.flatnonzero(counts[index] > 1)
-    if not len(asked) or len(names) < 2:
-        raise NeurostormError("identify needs at least two subjects, and one with two runs or sessions")
-    scores = {"rank1": [], "rank5": [], "mAP": []}
-    for i in asked:
-        order = np.argsort(-np.delete(similarity[i], i), kind="stable")
-        right = np.delete(subjects == subjects[i], i)[order]
-        scores["rank1"].append(right[0])
-        scores["rank5"].append(right[:5].any())
-        hits = np.flatnonzero(right)
+    asked, scores, chance = [], {"rank1": [], "rank5": [], "mAP": []}, {"rank1": [], "rank5": []}
+    for i in range(len(subjects)):
+        among = np.arange(len(subjects)) != i
+        if sessions is not None:  # sessions of two subjects may have the same label
+            among &= (subjects != subjects[i]) | (sessions != sessions[i])
+        right = (subjects == subjects[i])[among]
+        if not right.any() or right.all():
+            continue
+        asked.append(i)
+        right_first = right[np.argsort(-similarity[i, among], kind="stable")]
+        hits = np.flatnonzero(right_first)
+        scores["rank1"].append(right_first[0])
+        scores["rank5"].append(right_first[:5].any())
         scores["mAP"].append(np.mean(np.arange(1, len(hits) + 1) / (hits + 1)))
+        n, k = len(right), right.sum()
+        chance["rank1"].append(k / n)
+        chance["rank5"].append(1 - np.prod([max(0, n - k - j) / (n - j) for j in range(min(5, n))]))
+    if not asked:
+        raise NeurostormError("identify needs at least two subjects, and one with two runs or sessions")
+    asked = np.array(asked)
     scores = {name: np.array(values, dtype=float) for name, values in scores.items()}
     rng = np.random.RandomState(seed)
     members = [np.flatnonzero(subjects[asked] == name) for name in np.unique(subjects[asked])]
@@ -73,8 +85,5 @@ def identify(embeddings: np.ndarray, subjects: np.ndarray, seed: int = 0) -> Ide
         )
         for name, values in scores.items()
     }
-    others = counts[index][asked] - 1  # right answers among n - 1 runs
-    n = len(subjects) - 1
-    miss5 = [np.prod([(n - k - j) / (n - j) for j in range(min(5, n))]) for k in others]
-    chance = {"rank1": float(np.mean(others / n)), "rank5": float(1 - np.mean(miss5))}
+    chance = {name: float(np.mean(values)) for name, values in chance.items()}
     return Identification(metrics, chance, similarity, len(asked), len(members))

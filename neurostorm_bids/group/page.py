@@ -8,6 +8,7 @@ from typing import Optional
 import jinja2
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
@@ -39,8 +40,9 @@ def write_page(path: Path, title: str, sections: "list[Section]", command: str) 
 
 
 def draw_probe(y: np.ndarray, classes: list, evaluations: "dict[str, Evaluation]", target: str, path: Path) -> None:
-    """Every set of features with its interval at the left; at the right out-of-fold predictions of the embedding."""
-    ours = evaluations["embedding"]
+    """Every set of features with its interval at the left; at the right out-of-fold predictions of the first."""
+    ours = next(iter(evaluations.values()))
+    y, predicted = y[ours.folds >= 0], ours.predicted[ours.folds >= 0]
     figure = new_figure(4.2)
     left, middle, right = figure.subplots(1, 3, gridspec_kw={"width_ratios": [1.5, 1, 1]})
     metric = next(iter(ours.metrics))
@@ -54,7 +56,7 @@ def draw_probe(y: np.ndarray, classes: list, evaluations: "dict[str, Evaluation]
     left.set_ylim(len(names) - 0.5, -0.5)
     left.set_title(f"{metric.replace('_', ' ')}, 95 % interval; dashed: chance", fontsize=9, color=INK)
     if classes:
-        counts = confusion_matrix(y, ours.predicted, labels=range(len(classes)))
+        counts = confusion_matrix(y, predicted, labels=range(len(classes)))
         middle.imshow(counts / counts.sum(axis=1, keepdims=True), cmap="Greens", vmin=0, vmax=1)
         for (i, k), n in np.ndenumerate(counts):
             middle.text(k, i, n, ha="center", va="center", fontsize=8)
@@ -63,7 +65,9 @@ def draw_probe(y: np.ndarray, classes: list, evaluations: "dict[str, Evaluation]
         middle.set_title("true (rows), predicted", fontsize=9, color=INK)
         bins = min(5, max(2, len(y) // 10))
         for k in range(1, len(classes)) if len(classes) == 2 else range(len(classes)):
-            share, said = calibration_curve(y == k, ours.probabilities[:, k], n_bins=bins, strategy="quantile")
+            share, said = calibration_curve(
+                y == k, ours.probabilities[ours.folds >= 0, k], n_bins=bins, strategy="quantile"
+            )
             right.plot(said, share, "o-", markersize=4, label=classes[k])
         right.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
         right.legend(fontsize=7, frameon=False)
@@ -71,17 +75,85 @@ def draw_probe(y: np.ndarray, classes: list, evaluations: "dict[str, Evaluation]
         right.set_xlabel("probability given", fontsize=8)
         right.set_ylabel("share that is so", fontsize=8)
     else:
-        middle.plot(y, ours.predicted, "o", markersize=4, color=SIGNAL, alpha=0.7)
-        ends = [min(y.min(), ours.predicted.min()), max(y.max(), ours.predicted.max())]
+        middle.plot(y, predicted, "o", markersize=4, color=SIGNAL, alpha=0.7)
+        ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
         middle.plot(ends, ends, color=FAINT, linewidth=0.8)
         middle.set_xlabel(target, fontsize=8)
         middle.set_ylabel("predicted, out of fold", fontsize=8)
-        right.hist(ours.predicted - y, bins=20, color=SIGNAL)
+        right.hist(predicted - y, bins=20, color=SIGNAL)
         right.set_xlabel("predicted - true", fontsize=8)
         right.set_ylabel("samples", fontsize=8)
     for ax in (left, middle, right):
         plain(ax)
     figure.tight_layout()
+    save(figure, path)
+
+
+def draw_curves(histories: "dict[str, list[dict]]", path: Path) -> None:
+    """Loss of training and validation, and the metric of the validation subjects, epoch by epoch."""
+    figure = new_figure(3.4)
+    left, right = figure.subplots(1, 2)
+    metric = next(
+        name for name in next(iter(histories.values()))[0] if name.startswith("validation_") and "loss" not in name
+    )
+    for i, (name, epochs) in enumerate(histories.items()):
+        color = f"C{i % 10}"
+        numbers = [epoch["epoch"] for epoch in epochs]
+        losses = [epoch["validation_loss"] for epoch in epochs]
+        best = int(np.argmin(losses))
+        left.plot(numbers, [epoch["train_loss"] for epoch in epochs], color=color, linewidth=1, linestyle=":")
+        left.plot(numbers, losses, color=color, linewidth=1.4, label=name)
+        left.plot(numbers[best], losses[best], "o", color=color, markersize=5)
+        right.plot(numbers, [epoch[metric] for epoch in epochs], color=color, linewidth=1.4)
+    left.set_title("loss: validation subjects (dot: best epoch), training dotted", fontsize=9, color=INK)
+    left.legend(fontsize=7, frameon=False)
+    right.set_title(
+        f"{metric.removeprefix('validation_').replace('_', ' ')} of single windows, validation subjects",
+        fontsize=9,
+        color=INK,
+    )
+    for ax in (left, right):
+        ax.set_xlabel("epoch", fontsize=8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        plain(ax)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def draw_states(
+    windows: pd.DataFrame,
+    y: np.ndarray,
+    classes: "list[str]",
+    ours: Evaluation,
+    events: dict,
+    path: Path,
+    most: int = 8,
+) -> None:
+    """Out-of-fold probabilities over the time of some runs, with the events of the raw data set above."""
+    names = windows["run_name"].to_numpy(str)
+    runs = [run for _, run in sorted((run not in events, run) for run in np.unique(names))][:most]
+    kinds = sorted({kind for run in runs if run in events for kind in events[run]["trial_type"]})
+    colors = {name: f"C{i % 10}" for i, name in enumerate([*classes, *(kind for kind in kinds if kind not in classes)])}
+    figure = new_figure(1.5 * len(runs) + 0.7)
+    axes = figure.subplots(len(runs), 1, squeeze=False)[:, 0]
+    for ax, run in zip(axes, runs, strict=True):
+        rows = np.flatnonzero(names == run)
+        onset, duration = windows["onset"].to_numpy(float)[rows], windows["duration"].to_numpy(float)[rows]
+        for k, name in enumerate(classes):
+            ax.plot(
+                onset + duration / 2, ours.probabilities[rows, k], "o-", markersize=3, linewidth=1, color=colors[name]
+            )
+        for event in events[run].itertuples() if run in events else ():
+            ax.axvspan(event.onset, event.onset + event.duration, 0.9, 1, color=colors[event.trial_type], linewidth=0)
+        truth = sorted({classes[k] for k in y[rows]})
+        ax.set_title(f"{run}{f' ({truth[0]})' if len(truth) == 1 else ''}", fontsize=8, color=INK, loc="left")
+        ax.set_ylim(0, 1.13)
+        ax.set_yticks([0, 0.5, 1])
+        plain(ax)
+    axes[-1].set_xlabel("s after the start of the run", fontsize=8)
+    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    figure.legend(handles=handles, fontsize=7, frameon=False, loc="upper right", ncols=min(8, len(handles)))
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.35 / figure.get_figheight()))
     save(figure, path)
 
 

@@ -92,24 +92,25 @@ def probe(
     return evaluations
 
 
-def verdict(evaluations: "dict[str, Evaluation]", target: str, chance: float) -> str:
-    """What the table comes to, in words; ``chance`` is what the first metric would be by guessing."""
-    ours = evaluations["embedding"]
+def verdict(evaluations: "dict[str, Evaluation]", labels: Labels, who: str = "The embedding") -> str:
+    """What the table comes to, in words; its first set of features is who is asked about."""
+    first, ours = next(iter(evaluations.items()))
+    target = labels.target
     name, (value, low, high) = next(iter(ours.metrics.items()))
     tested = not np.isnan(ours.p_value)
     p = f"p = {ours.p_value:.3f}" if tested else "no permutation test"
     said = f"{name.replace('_', ' ')} {value:.2f} (95 % interval {low:.2f} to {high:.2f}, {p})"
-    if not (ours.p_value <= 0.05 if tested else low > chance):
-        return f"The embedding does not predict {target} better than chance: {said}."
-    better = [other for other, e in evaluations.items() if other != "embedding" and e.metrics[name][0] >= value]
+    if not (ours.p_value <= 0.05 if tested else low > labels.chance):
+        return f"{who} does not predict {target} better than chance: {said}."
+    better = [other for other, e in evaluations.items() if other != first and e.metrics[name][0] >= value]
     if MOTION in better:
         return (
-            f"The embedding predicts {target} ({said}), but head motion and covariates alone do so at least as well: "
+            f"{who} predicts {target} ({said}), but head motion and covariates alone do so at least as well: "
             "what it finds may be motion."
         )
     if better:
-        return f"The embedding predicts {target} ({said}); as well or better do: {', '.join(better)}."
-    return f"The embedding predicts {target} better than chance and than what stands beside it: {said}."
+        return f"{who} predicts {target} ({said}); as well or better do: {', '.join(better)}."
+    return f"{who} predicts {target} better than chance and than what stands beside it: {said}."
 
 
 def metrics_table(evaluations: "dict[str, Evaluation]") -> pd.DataFrame:

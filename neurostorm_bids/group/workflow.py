@@ -11,16 +11,16 @@ from neurostorm_bids.encode.load import label_of_name
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset, find_dataset
 from neurostorm_bids.find.runs import Selection
-from neurostorm_bids.group import collect, identify, page, probe
+from neurostorm_bids.group import collect, decode, identify, page, probe
 from neurostorm_bids.group.baselines import baselines_of
 from neurostorm_bids.group.gather import Cohort, gather
 from neurostorm_bids.group.labels import labels_of
 from neurostorm_bids.group.page import Section
-from neurostorm_bids.group.phenotype import SUBJECT, join, read_phenotype
+from neurostorm_bids.group.phenotype import SESSION, SUBJECT, join, read_phenotype
 from neurostorm_bids.place.grid import get_grid
-from neurostorm_bids.progress import start_logging
+from neurostorm_bids.resources import prepare_process
 from neurostorm_bids.settings import Settings
-from neurostorm_bids.stop import stop_on_signals
+from neurostorm_bids.workflow import check_folders
 from neurostorm_bids.write.atomic import sweep
 from neurostorm_bids.write.locks import lock_folder
 from neurostorm_bids.write.sidecars import software_versions, write_sidecar
@@ -37,13 +37,19 @@ def group(settings: Settings) -> int:
     NeurostormError
         If there are no results, or what was asked for cannot be done with them.
     """
-    start_logging(settings.verbose)
-    stop_on_signals()
+    prepare_process(settings)
     dataset = find_dataset(settings.bids_dir, dict(settings.derivatives))
+    if settings.group_task == "finetune":
+        from neurostorm_bids.group.finetune import finetune  # Lightning takes seconds to import
+
+        check_folders(settings, dataset)
+        return finetune(dataset, read_phenotype(dataset, settings.phenotype)[0], settings)
     if not settings.out_dir.is_dir():
         raise NeurostormError(f"there is no folder {settings.out_dir}; run the participant level first")
     phenotype, files = read_phenotype(dataset, settings.phenotype)
-    task = {"collect": run_collect, "probe": run_probe, "identify": run_identify}[settings.group_task]
+    task = {"collect": run_collect, "probe": run_probe, "decode": run_decode, "identify": run_identify}[
+        settings.group_task
+    ]
     for name in dict.fromkeys(settings.model):
         template = None if settings.grid == "auto" else get_grid(settings.grid).template
         cohort = selected(gather(settings.out_dir, label_of_name(name), template), settings)
@@ -58,12 +64,14 @@ def group(settings: Settings) -> int:
             LOG.warning("%d subjects with results are not in %s: %s", len(unknown), files[0], _some(unknown))
         with lock_folder(settings.out_dir):
             sweep(settings.out_dir, "group")
-            task(cohort, table, missing, settings)
+            task(cohort, table, missing, dataset, settings)
     print(f"Results are in {settings.out_dir}")
     return 0
 
 
-def run_collect(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", settings: Settings) -> None:
+def run_collect(
+    cohort: Cohort, table: pd.DataFrame, missing: "list[str]", dataset: Dataset, settings: Settings
+) -> None:
     """One table of all runs, and group.html."""
     out = settings.out_dir
     paths = collect.write_collection(out, cohort, table)
@@ -118,7 +126,7 @@ def run_collect(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", setti
     print(f"{len(table)} runs of {table[SUBJECT].nunique()} subjects; open {out / 'group.html'}")
 
 
-def run_probe(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", settings: Settings) -> None:
+def run_probe(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", dataset: Dataset, settings: Settings) -> None:
     """Probe the embeddings for a target, beside baselines."""
     if settings.target is None:
         raise NeurostormError("--group-task probe needs --target COLUMN of participants.tsv or of --phenotype FILE")
@@ -130,7 +138,7 @@ def run_probe(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", setting
     for note in notes:
         LOG.warning(note)
     evaluations = probe.probe(samples, others, settings.random_seed, settings.n_permutations)
-    ours, said = evaluations["embedding"], probe.verdict(evaluations, target, labels.chance)
+    ours, said = evaluations["embedding"], probe.verdict(evaluations, labels)
     stem = f"group_desc-{cohort.label}_target-{re.sub('[^A-Za-z0-9]', '', target) or 'target'}"
     metrics = probe.metrics_table(evaluations)
     write_table(out / f"{stem}_metrics.tsv", metrics)
@@ -183,14 +191,97 @@ def run_probe(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", setting
     print(f"Open {out / f'{stem}_probe.html'}")
 
 
-def run_identify(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", settings: Settings) -> None:
+def run_decode(cohort: Cohort, table: pd.DataFrame, missing: "list[str]", dataset: Dataset, settings: Settings) -> None:
+    """Decode the state of every window."""
+    out = settings.out_dir
+    states = decode.states_of(cohort, table, dataset, settings.target, settings.group_by)
+    for note in states.notes:
+        LOG.warning(note)
+    evaluations = decode.decode(states, settings.random_seed)
+    ours, metrics = evaluations[decode.WINDOWS], probe.metrics_table(evaluations)
+    stem = f"group_desc-{cohort.label}_target-{re.sub('[^A-Za-z0-9]', '', states.target) or 'target'}_decode"
+    names = np.array(states.classes)
+    predictions = states.windows.assign(
+        target=names[states.y], predicted=names[ours.predicted], fold=ours.folds + 1,
+        **{f"probability_{name}": ours.probabilities[:, k] for k, name in enumerate(states.classes)},
+    )  # fmt: skip
+    write_table(out / f"{stem}_predictions.tsv", predictions)
+    write_table(out / f"{stem}_metrics.tsv", metrics)
+    value, low, high = ours.metrics["balanced_accuracy"]
+    n_subjects, n_folds = len(np.unique(states.windows[SUBJECT])), len(np.unique(ours.folds))
+    said = (
+        f"A window's {states.target} is told with a balanced accuracy of {value:.0%} (95 % interval {low:.0%} to {high:.0%}; "
+        f"guessing: {1 / len(states.classes):.0%}), in {len(states.y)} windows of {n_subjects} subjects."
+    )
+    method = f"logistic regression, weighted by class, {n_folds}-fold cross-validation, penalty chosen inside the training folds"
+    how = {
+        "Description": f"{states.target} of every window, decoded from its NeuroSTORM embedding, out of fold",
+        "Method": method,
+        "KeptTogether": settings.group_by or SUBJECT,
+        "Classes": states.classes,
+        "Lag": {"Value": decode.LAG, "Units": "s", "Description": "added to the onsets of events"},
+        "Verdict": said,
+        "Notes": states.notes,
+        "RandomSeed": settings.random_seed,
+        "Sources": [f"bids::{path.relative_to(out).as_posix()}" for path in cohort.files],
+        "SoftwareVersions": software_versions(),
+    }
+    for ending in ("metrics", "predictions"):
+        write_sidecar(out / f"{stem}_{ending}.json", how)
+    figures = Path("group") / "figures"
+    page.draw_probe(states.y, states.classes, evaluations, states.target, out / figures / f"{stem}.png")
+    page.draw_states(
+        states.windows, states.y, states.classes, ours, states.events, out / figures / f"{stem}_course.png"
+    )
+    lag = f" Events are drawn when they happened; a window is named by events {decode.LAG:g} s before it, for the lag of the BOLD response."
+    sections = [
+        Section(
+            f"Decoding: {states.target}",
+            words=[said],
+            facts=[
+                ("Model", cohort.label),
+                ("Windows", ", ".join(f"{(states.y == k).sum()} {name}" for k, name in enumerate(states.classes))),
+                ("Method", method),
+                ("Files", f"{stem}_metrics.tsv, {stem}_predictions.tsv"),
+            ],
+            table=metrics,
+            figures=[((figures / f"{stem}.png").as_posix(), "In the same folds; single windows at the right.")],
+            notes=states.notes,
+        ),
+        Section(
+            "Over time",
+            words=["Probabilities of every state, from models that did not see the subject." + (lag if states.events else " No events.tsv is known.")],
+            figures=[((figures / f"{stem}_course.png").as_posix(), "Some runs; events above.")],
+        ),
+    ]  # fmt: skip
+    page.write_page(out / f"{stem}.html", f"Decoding: {states.target}", sections, settings.as_command())
+    print(said)
+    print(f"Open {out / f'{stem}.html'}")
+
+
+def run_identify(
+    cohort: Cohort, table: pd.DataFrame, missing: "list[str]", dataset: Dataset, settings: Settings
+) -> None:
     """Re-identification of subjects over repeated runs or sessions."""
     out = settings.out_dir
     subjects = table[SUBJECT].to_numpy(str)
-    found = identify.identify(cohort.embeddings.astype(float), subjects, settings.random_seed)
+    embeddings = cohort.embeddings.astype(float)
+    found = identify.identify(embeddings, subjects, settings.random_seed)
+    comparisons = {"all runs": found}
+    if SESSION in table and (table.groupby(SUBJECT)[SESSION].nunique() > 1).any():
+        sessions = table[SESSION].fillna("").to_numpy(str)
+        comparisons["other sessions only"] = identify.identify(embeddings, subjects, settings.random_seed, sessions)
     rows = [
-        {"metric": name, "value": value, "lower": low, "upper": high, "chance": found.chance.get(name, np.nan)}
-        for name, (value, low, high) in found.metrics.items()
+        {
+            "among": among,
+            "metric": name,
+            "value": value,
+            "lower": low,
+            "upper": high,
+            "chance": one.chance.get(name, np.nan),
+        }
+        for among, one in comparisons.items()
+        for name, (value, low, high) in one.metrics.items()
     ]
     metrics = pd.DataFrame(rows)
     stem = f"group_desc-{cohort.label}_identify"

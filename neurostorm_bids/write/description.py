@@ -24,6 +24,7 @@ IGNORED = (
     "sub-*/log",
     "logs",
     ".locks",
+    "models",
     "work",
 )
 TEMPLATEFLOW = "templateflow"  # a link for the URIs of its files; not a source data set
@@ -36,6 +37,7 @@ Written by neurostorm_bids from preprocessed BOLD runs.
   how it was made
 - sub-X/[ses-Y/]func/*_predictions.tsv: one row, what a model with a head predicts for the run
 - sub-X/sub-X_*_embeddings.tsv: one row per run, and their mean
+- models/: models that were fine-tuned here, each with its card
 - logs/CITATION.*: methods text and references for papers
 - sub-X/log/: settings of every call, and accounts of failures
 

@@ -62,6 +62,24 @@ def lock_run(out_dir: Path, run: Run, wait: bool) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def lock_model(out_dir: Path, name: str) -> Iterator[None]:
+    """Hold the lock of a model that is trained.
+
+    Raises
+    ------
+    NeurostormError
+        If another process trains it.
+    """
+    try:
+        with _held(out_dir, f"model-{name}", timeout=0):
+            yield
+    except Busy:
+        raise NeurostormError(
+            f"another process trains a model of the name {name}; give another with --save-as"
+        ) from None
+
+
 def link_out(out_dir: Path, run: "Run | None" = None, subject: Optional[str] = None) -> "str | None":
     """Say which link in the output folder would lead a write out of it; `None` if there is none.
 

@@ -1,0 +1,50 @@
+"""Augmentation of clips, as published: the same small turn and scaling for all frames, noise, smoothing."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+TURN = math.radians(10)  # most, about each axis
+SCALING = 0.1  # most, along each axis
+NOISE, NOISE_SHARE = 0.1, 0.3  # standard deviation, in z-scores; share of clips
+SMOOTHING, SMOOTHING_SHARE = 0.5, 0.1  # largest standard deviation, voxels; share of clips
+
+
+def augment(clip: Tensor, background: float, rng: np.random.Generator) -> Tensor:
+    """Turn, scale, smooth and disturb a clip, (X, Y, Z, T) -> the same.
+
+    Parameters
+    ----------
+    background : float
+        What comes in from outside the grid.
+    """
+    frames = clip.movedim(-1, 0)[None] - background  # grid_sample brings in zeros
+    axes = rotation(rng.uniform(-TURN, TURN, 3)) @ np.diag(1 + rng.uniform(-SCALING, SCALING, 3))
+    # grid_sample's coordinates go from -1 to 1 along (z, y, x): the centre of the grid stays where it is
+    matrix = torch.tensor(np.column_stack([axes[::-1, ::-1], np.zeros(3)])[None], dtype=torch.float32)
+    where = F.affine_grid(matrix, [1, 1, *frames.shape[2:]], align_corners=False)
+    frames = F.grid_sample(frames, where, align_corners=False)[0] + background
+    if rng.random() < SMOOTHING_SHARE:
+        sigma = rng.uniform(0, SMOOTHING, 3)
+        frames = torch.from_numpy(gaussian_filter(frames.numpy(), (0, *sigma)))
+    if rng.random() < NOISE_SHARE:
+        noise = rng.standard_normal(frames.shape, dtype=np.float32)
+        frames = frames + NOISE * torch.from_numpy(noise)
+    return frames.movedim(0, -1)
+
+
+def rotation(angles: np.ndarray) -> np.ndarray:
+    """About x, then y, then z; angles in radians.
+
+    >>> np.round(rotation(np.array([0, 0, np.pi / 2])) @ [1, 0, 0])
+    array([0., 1., 0.])
+    """
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x

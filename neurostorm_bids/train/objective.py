@@ -1,0 +1,96 @@
+"""What training makes small: the loss of a classification or a regression."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchmetrics
+from torch import Tensor
+
+from neurostorm_bids.encode.task import Task
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and how labels are given to it.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Empty for a regression.
+    mean, std : float
+        That labels of a regression are standardised with.
+    class_weights : tuple of float
+        Of the loss, such that every class counts the same.
+    label_range : tuple of 2 float, or None
+        Smallest and largest label in training.
+    """
+
+    classes: tuple
+    mean: float = 0.0
+    std: float = 1.0
+    class_weights: tuple = ()
+    label_range: "tuple | None" = None
+
+    @classmethod
+    def of(cls, y: np.ndarray, classes: "list[str]") -> "Objective":
+        """From the labels of the training samples: values, or classes as 0, 1, ..."""
+        if not classes:
+            return cls((), float(y.mean()), float(y.std()) or 1.0, label_range=(float(y.min()), float(y.max())))
+        counts = np.bincount(y, minlength=len(classes))
+        weights = len(y) / (len(classes) * np.maximum(counts, 1))
+        return cls(tuple(classes), class_weights=tuple(weights.tolist()))
+
+    @property
+    def n_outputs(self) -> int:
+        """Of the head: one logit for two classes, as published."""
+        return len(self.classes) if len(self.classes) > 2 else 1
+
+    def scaled(self, y: np.ndarray) -> np.ndarray:
+        """Labels as the loss takes them, float32."""
+        return ((np.asarray(y, float) - self.mean) / self.std).astype(np.float32)
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Mean loss of (B, outputs) for (B,) labels from `scaled`.
+
+        The weights of classes are not divided by their sum in the batch: a batch shared between processes gives the
+        same gradient as in one.
+        """
+        if not self.classes:
+            return F.mse_loss(outputs[:, 0], y)
+        weights = torch.tensor(self.class_weights, device=y.device)[y.long()]
+        if self.n_outputs == 1:
+            each = F.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="none")
+        else:
+            each = F.cross_entropy(outputs, y.long(), reduction="none")
+        return (each * weights).mean()
+
+    @property
+    def metric_name(self) -> str:
+        """Of the metric that is told while training."""
+        return "balanced_accuracy" if self.classes else "r"
+
+    def metric(self) -> torchmetrics.Metric:
+        """Of single windows, over all processes."""
+        if self.classes:
+            return torchmetrics.classification.MulticlassRecall(len(self.classes), average="macro")
+        return torchmetrics.PearsonCorrCoef()
+
+    def update(self, metric: torchmetrics.Metric, outputs: Tensor, y: Tensor) -> None:
+        """Add a batch to the metric."""
+        if not self.classes:
+            metric.update(outputs[:, 0].float(), y)
+        else:
+            predicted = outputs[:, 0] > 0 if self.n_outputs == 1 else outputs.argmax(dim=1)
+            metric.update(predicted.long(), y.long())
+
+    def task(self, target: str, trained_on: "str | None") -> Task:
+        """The meaning of the head's outputs."""
+        if self.classes:
+            kind = "binary" if self.n_outputs == 1 else "multiclass"
+            return Task(kind, target, classes=self.classes, trained_on=trained_on)
+        return Task(
+            "regression", target, label_mean=self.mean, label_std=self.std, label_range=self.label_range,
+            trained_on=trained_on,
+        )  # fmt: skip

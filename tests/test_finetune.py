@@ -1,0 +1,284 @@
+"""--group-task finetune from the command line, on real files: from fMRIPrep's runs to a model that predicts."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import SHAPE, Tree
+from safetensors.torch import load_file
+from test_encoder import lightning, random_network
+from test_participant import NARROW
+
+from neurostorm_bids.encode.load import load_model
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.write.tables import read_table
+
+N = 16
+FRAMES = NARROW["img_size"][3]
+QUICK = ("--epochs", "2", "--omp-nthreads", "1", "--learning-rate", "0.01")
+COMMAND = Path(sys.executable).with_name("neurostorm")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """(fMRIPrep's folder, a model, OUT_DIR, a split): sixteen subjects, patients brighter in front."""
+    folder = tmp_path_factory.mktemp("study")
+    rng, rows = np.random.RandomState(0), []
+    tree = Tree(folder / "fmriprep")
+    front = np.linspace(-1, 1, SHAPE[1])[None, :, None, None] > 0
+    for i in range(N):
+        data = 1000 + 300 * (2 * (i % 2) - 1) * front + 40 * rng.standard_normal((*SHAPE, FRAMES))
+        tree.run(
+            f"sub-{i:02d}_task-rest", data=data.astype(np.float32), repetition_time=0.8, header_repetition_time=0.8
+        )
+        rows.append(
+            {
+                "participant_id": f"sub-{i:02d}",
+                "group": ["control", "patient"][i % 2],
+                "age": 30 + 10.5 * (i % 2) + i / 9,
+            }
+        )
+    pd.DataFrame(rows).to_csv(tree.path / "participants.tsv", sep="\t", index=False)
+    parts = ["train"] * 8 + ["validation"] * 4 + ["test"] * 4
+    split = pd.DataFrame({"participant_id": [row["participant_id"] for row in rows], "split": parts})
+    split.to_csv(folder / "split.tsv", sep="\t", index=False)
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
+    model = lightning(folder / "narrow.ckpt", network.state_dict(), **NARROW)
+    return tree.path, model, folder / "out", folder / "split.tsv"
+
+
+@pytest.fixture
+def finetune(study, neurostorm):
+    """Fine-tune in this process; returns the exit status and what was said."""
+
+    def call(*options, target="group", phenotype=None, split=study[3]):
+        data, model, out, _ = study
+        more = (*(("--split", split) if split else ()), *(("--phenotype", phenotype) if phenotype else ()))
+        status, printed, said = neurostorm(
+            data,
+            out,
+            "group",
+            "--group-task",
+            "finetune",
+            "--target",
+            target,
+            "--model",
+            model,
+            *QUICK,
+            *more,
+            *options,
+        )
+        return status, printed + said
+
+    return call
+
+
+@pytest.fixture
+def tuned(study, finetune):
+    """Folder of a model with low-rank additions."""
+    folder = study[2] / "models" / "tuned"
+    if not folder.exists():
+        status, said = finetune("--tuning", "lora", "--save-as", "tuned", "--no-augmentation", "--epochs", "6")
+        assert status == 0, said
+    return folder
+
+
+def test_a_tuned_model_predicts_at_the_participant_level_what_it_predicted_at_group_level(study, tuned, neurostorm):
+    data, _, out, split = study
+    group = pd.read_csv(out / "group_desc-tuned_finetune_predictions.tsv", sep="\t").set_index("participant_id")
+    unseen = pd.read_csv(split, sep="\t").query("split == 'test'")["participant_id"].tolist()
+    assert sorted(group.index) == unseen
+    status, _, said = neurostorm(data, out, "participant", "--model", tuned, "--participant-label", *unseen)
+    assert status == 0, said
+    for subject in unseen:
+        row = read_table(next((out / subject).rglob("*desc-tuned_predictions.tsv"))).iloc[0]
+        assert row["value"] == group.loc[subject, "predicted"]
+        # group level reads int8: half a step of it, 1/254 of the largest value, is left
+        assert row["probability_patient"] == pytest.approx(group.loc[subject, "probability_patient"], abs=0.005)
+
+
+def test_tuned_parts_alone_are_stored(study, tuned):
+    _, backbone, _, _ = study
+    stored = load_file(tuned / "model.safetensors")
+    assert all("lora" in name or name.startswith("output_head.") for name in stored)
+    whole = load_model(backbone, "cpu").network.state_dict()
+    model = load_model(tuned, "cpu")
+    name = "model.layers.0.blocks.0.mamba.in_proj.weight"
+    added = stored[f"{name}.lora_B"] @ stored[f"{name}.lora_A"]
+    torch.testing.assert_close(model.network.state_dict()[name], whole[name] + added)
+    assert model.task.classes == ("control", "patient")
+    assert model.about.startswith("fine-tuned from narrow (lora) on test")
+
+
+def test_the_card_and_the_page_say_what_was_done(study, tuned):
+    out = study[2]
+    card = (tuned / "README.md").read_text()
+    for fact in ("8 control, 8 patient", "tuned from | narrow", "not for diagnosis", "that --split set aside"):
+        assert fact in card
+    metrics = pd.read_csv(out / "group_desc-tuned_finetune_metrics.tsv", sep="\t")
+    assert f"| {metrics.loc[0, 'value']:.3f} |" in card
+    assert pd.read_csv(tuned / "split.tsv", sep="\t")["split"].value_counts().to_dict() == {
+        "train": 8, "validation": 4, "test": 4,
+    }  # fmt: skip
+    assert pd.read_csv(tuned / "history.tsv", sep="\t")["epoch"].tolist() == list(range(1, 7))
+    page = (out / "group_desc-tuned_finetune.html").read_text()
+    assert "Every training, epoch by epoch" in page
+
+
+def test_a_model_s_folder_is_not_written_over(study, tuned, finetune):
+    status, said = finetune("--tuning", "lora", "--save-as", "tuned")
+    assert status == 1
+    assert "is there already; give another name with --save-as, or --force" in said
+
+
+@pytest.mark.parametrize("change", ["gone", "other"])
+def test_a_lost_or_other_backbone_is_told(study, tuned, tmp_path, change):
+    folder = shutil.copytree(tuned, tmp_path / "copy")
+    backbone = tmp_path / "narrow.ckpt"
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
+    network.model.patch_embed.fc.bias.data += 1
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    elsewhere = str(backbone).encode()
+    old = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["hyper_parameters"]
+    from neurostorm_bids.encode.checkpoint import Checkpoint, write_safetensors
+
+    said = {**json.loads(old), "backbone": {**json.loads(old)["backbone"], "name": elsewhere.decode()}}
+    write_safetensors(Checkpoint(file, load_file(file), said), file)
+    if change == "other":
+        lightning(backbone, network.state_dict(), **NARROW)
+        with pytest.raises(NeurostormError, match=r"with SHA-256 .* the one here has"):
+            load_model(folder, "cpu")
+        return
+    with pytest.raises(NeurostormError, match=r"was tuned from .*narrow\.ckpt, which is not there; put a copy into"):
+        load_model(folder, "cpu")
+    shutil.copy(study[1], folder / "narrow.ckpt")
+    assert load_model(folder, "cpu").task.target == "group"
+
+
+def test_linear_heads_share_one_forward_pass(study, finetune, neurostorm, monkeypatch):
+    """A regression beside a classification: the backbone encodes once for both and for itself."""
+    from neurostorm_bids import workflow
+
+    data, backbone, out, _ = study
+    for target, name in (("age", "lin-age"), ("group", "lin-group")):
+        status, said = finetune("--tuning", "linear", "--save-as", name, "--epochs", "30", target=target)
+        assert status == 0, said
+    encoded, real = [], workflow.encode_run
+    monkeypatch.setattr(workflow, "encode_run", lambda *args: encoded.append(args[1].name) or real(*args))
+    models = [
+        part
+        for name in (backbone, out / "models" / "lin-age", out / "models" / "lin-group")
+        for part in ("--model", name)
+    ]
+    status, _, said = neurostorm(data, out, "participant", *models, "--participant-label", "15")
+    assert status == 0, said
+    assert encoded == ["narrow"]
+    age = read_table(next((out / "sub-15").rglob("*desc-linAge_predictions.tsv"))).iloc[0]
+    ours = pd.read_csv(out / "group_desc-linAge_finetune_predictions.tsv", sep="\t").set_index("participant_id")
+    assert age["value"] == pytest.approx(ours.loc["sub-15", "predicted"], abs=0.2)  # years
+    assert 25 < age["value"] < 50
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(study):
+    data, model, out, split = study
+    weights = []
+    for name, batch, devices in (("one", "4", "1"), ("two", "2", "2")):
+        done = subprocess.run(
+            [COMMAND, data, out, "group", "--group-task", "finetune", "--target", "group", "--model", model, *QUICK,
+             "--split", split, "--tuning", "layernorm", "--save-as", name, "--batch-size", batch, "--devices", devices],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("The model is in") == 1  # the main process speaks
+        weights.append(load_file(out / "models" / name / "model.safetensors"))
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=1e-5)
+    history = [pd.read_csv(out / "models" / name / "history.tsv", sep="\t") for name in ("one", "two")]
+    np.testing.assert_allclose(history[0]["validation_loss"], history[1]["validation_loss"], rtol=1e-4)
+
+
+def test_cross_validation_tests_every_subject_once(study, finetune):
+    out = study[2]
+    status, said = finetune("--tuning", "linear", "--save-as", "folds", split=None)
+    assert status == 0, said
+    table = pd.read_csv(out / "group_desc-folds_finetune_predictions.tsv", sep="\t")
+    assert sorted(table["participant_id"]) == [f"sub-{i:02d}" for i in range(N)]
+    parts = pd.read_csv(out / "models" / "folds" / "split.tsv", sep="\t")
+    folds = [name for name in parts if name.startswith("fold")]
+    assert (parts[folds] == "test").sum(axis=1).tolist() == [1] * N
+    assert set(parts["the-model-that-is-kept"]) == {"train", "validation"}
+    assert "is itself not tested" in (out / "models" / "folds" / "README.md").read_text()
+
+
+def test_a_finished_training_resumes_to_the_same_model(study, tuned, finetune):
+    before = (tuned / "model.safetensors").read_bytes()
+    options = ("--tuning", "lora", "--save-as", "tuned", "--no-augmentation", "--epochs")
+    status, said = finetune(*options, "6", "--resume")
+    assert status == 0, said
+    assert "epoch 1," not in said
+    assert (tuned / "model.safetensors").read_bytes() == before
+    status, said = finetune(*options, "7", "--resume")
+    assert status == 1
+    assert "was begun with other settings or data" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.rename(columns={"split": "part"}), "has no column 'split'"),
+        (lambda t: t.replace("validation", "val"), "column split holds 'val'; it is one of train, validation, test"),
+        (lambda t: t[t["split"] != "test"], "no subject with data and a 'group' is in 'test'"),
+        (
+            lambda t: t.assign(split=["train" if i % 2 else "test" for i in range(N)]),
+            "no subject to train on is of class",
+        ),
+        (lambda t: pd.concat([t, t]), "more than once"),
+    ],
+)
+def test_a_bad_split_is_told(study, finetune, tmp_path, change, message):
+    table = change(pd.read_csv(study[3], sep="\t"))
+    table.to_csv(tmp_path / "split.tsv", sep="\t", index=False)
+    status, said = finetune("--save-as", "bad", split=tmp_path / "split.tsv")
+    assert status == 1
+    assert message in said
+
+
+def test_families_stay_on_one_side_of_a_split(study, finetune, tmp_path):
+    table = pd.read_csv(study[0] / "participants.tsv", sep="\t").assign(family=[f"f{i // 3}" for i in range(N)])
+    table.to_csv(tmp_path / "table.tsv", sep="\t", index=False)
+    status, said = finetune("--save-as", "bad", "--group-by", "family", phenotype=tmp_path / "table.tsv")
+    assert status == 1
+    assert "f2 is in several parts; what is tested would be learnt" in said
+
+
+def test_a_run_that_cannot_be_placed_is_left_out_and_told(study, finetune):
+    data, _, _, _ = study
+    (data / "sub-99" / "func").mkdir(parents=True)
+    try:
+        bold = Tree(data).run("sub-99_task-rest")
+        bold.write_bytes(b"no image")
+        table = pd.read_csv(data / "participants.tsv", sep="\t")
+        row = pd.DataFrame([{"participant_id": "sub-99", "group": "control", "age": 30}])
+        pd.concat([table, row]).to_csv(data.parent / "more.tsv", sep="\t", index=False)
+        status, said = finetune("--save-as", "without", phenotype=data.parent / "more.tsv")
+    finally:
+        shutil.rmtree(data / "sub-99")
+    assert status == 1
+    assert "sub-99_task-rest: " in said
+    assert (study[2] / "models" / "without" / "model.safetensors").is_file()
+
+
+def test_a_call_with_other_preprocessing_than_in_training_is_told(study, tuned, neurostorm, tmp_path):
+    data, _, _, _ = study
+    status, _, said = neurostorm(
+        data, tmp_path / "o", "participant", "--model", tuned, "--participant-label", "01", "--target-tr", "native"
+    )
+    assert status == 0
+    assert "model tuned was trained on runs placed with --target-tr 0.8, this call has native" in said

@@ -1,0 +1,306 @@
+"""Tuning a narrow network on planted patterns, through its own pieces: no files but checkpoints."""
+
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import affine_transform
+from test_encoder import SMALL, lightning, random_network
+
+from neurostorm_bids.encode.load import load_model
+from neurostorm_bids.group.evaluate import evaluate
+from neurostorm_bids.train import augment as augmentation
+from neurostorm_bids.train.augment import augment
+from neurostorm_bids.train.clips import Clips, Order
+from neurostorm_bids.train.engine import Plan
+from neurostorm_bids.train.fit import Material, fit, outputs_of
+from neurostorm_bids.train.objective import Objective
+from neurostorm_bids.train.tuning import to_be_tuned, tuned_parts
+
+SIZE, FRAMES, N = 24, 4, 80
+CPU = torch.device("cpu")
+CONFIG = {**SMALL, "img_size": (SIZE, SIZE, SIZE, FRAMES)}
+
+
+@dataclass
+class InMemory:
+    """A placed run that is small enough to be an array."""
+
+    data: np.ndarray
+    background: float = -1.0
+
+    @property
+    def shape(self):
+        return self.data.shape
+
+    def window(self, start, stop):
+        return self.data[..., start:stop]
+
+
+def narrow(folder: Path):
+    """A network that hardly tells where something is: its position embeddings are small."""
+    network = random_network(img_size=CONFIG["img_size"])
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "pos_embed" in name or "time_embed" in name:
+                weight.mul_(0.3)
+            if "x_proj" in name or "in_proj" in name:
+                weight.mul_(3)
+            if name.endswith(("dt_proj.bias", "A_log")):  # a long memory, as trained networks have
+                weight.fill_(-2)
+    return load_model(lightning(folder / "narrow.ckpt", network.state_dict(), **CONFIG), "cpu")
+
+
+def asymmetric(n=N, n_frames=FRAMES, seed=0):
+    """Runs that are brighter on the right or on the left: the mean over the brain is the same."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    side = np.sign(np.linspace(-1, 1, SIZE))[:, None, None, None]
+    runs = []
+    for label in y:
+        patches = rng.standard_normal((4, 4, 4)).repeat(6, 0).repeat(6, 1).repeat(6, 2)[..., None]
+        data = 0.1 * rng.standard_normal((SIZE, SIZE, SIZE, n_frames)) + patches + (2 * label - 1) * side
+        runs.append(InMemory(data.astype(np.float32)))
+    return runs, y
+
+
+def embedded(model, runs):
+    return [model.embed(run.window(0, FRAMES)[None, None]).numpy() for run in runs]
+
+
+def tune(model, material, learn, watch, folder, tuning, rate, epochs, advance=lambda *_: None, resume=False):
+    plan = Plan(tuning, epochs, epochs, rate, 8, CPU)
+    return fit(
+        model, material, ["left", "right"], learn, watch, plan, folder, resume, 4, 4, False, lambda _: None, advance
+    )
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """(model, material, subjects to learn from, to watch, to test)."""
+    runs, y = asymmetric()
+    order = np.random.default_rng(1).permutation(N)
+    model = narrow(tmp_path_factory.mktemp("narrow"))
+    return model, Material(runs, y), order[36:], order[20:36], order[:20]
+
+
+@pytest.fixture(scope="module")
+def frozen(task):
+    """What a probe of the frozen embedding comes to on the subjects to test: balanced accuracy."""
+    model, material, _, _, test = task
+    folds = np.full(N, -1)
+    folds[test] = 0
+    embeddings = np.concatenate(embedded(model, material.runs))
+    return evaluate(embeddings, material.y, np.arange(N), folds, True).metrics["balanced_accuracy"][0]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "rate", "epochs"),
+    [
+        ("layernorm", 0.05, 14),
+        ("prompt", 0.1, 24),
+        ("prompt-layernorm", 0.05, 16),
+        ("lora", 0.03, 10),
+        ("full", 0.01, 8),
+    ],
+)
+def test_tuning_sees_what_the_frozen_probe_does_not(task, frozen, tmp_path, tuning, rate, epochs):
+    model, material, learn, watch, test = task
+    fitted = tune(model, material, learn, watch, tmp_path, tuning, rate, epochs)
+    outputs = outputs_of(model, fitted, material, test, 1, "fp32", lambda *_: None)
+    right = np.mean([(outputs[i].mean() > 0) == material.y[i] for i in test])
+    assert frozen < 0.75
+    assert right >= 0.85
+
+
+def test_linear_tuning_finds_what_logistic_regression_finds(task, tmp_path):
+    """A head alone is a linear probe: on the training samples its outputs go with scikit-learn's."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    model, material, learn, watch, _ = task
+    embeddings = embedded(model, material.runs)
+    fitted = tune(model, Material(material.runs, material.y, embeddings), learn, watch, tmp_path, "linear", 0.05, 40)
+    x = StandardScaler().fit_transform(np.concatenate([embeddings[i] for i in learn]))
+    theirs = LogisticRegression().fit(x, material.y[learn]).decision_function(x)
+    ours = outputs_of(model, fitted, Material(material.runs, material.y, embeddings), learn, 1, "fp32", lambda *_: None)
+    assert np.corrcoef(theirs, [ours[i][0, 0] for i in learn])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("tuning", ["linear", "prompt", "layernorm", "prompt-layernorm", "lora", "full"])
+def test_only_what_is_named_is_tuned(tmp_path, tuning):
+    network = to_be_tuned(narrow(tmp_path).network, tuning, 1, prompt_length=4, rank=2)
+    names = {name for name in tuned_parts(network) if not name.startswith("output_head.")}
+    kinds = {
+        "prompt": lambda name: name.endswith(".prompt"),
+        "layernorm": lambda name: "norm" in name,
+        "lora": lambda name: name.endswith((".lora_A", ".lora_B")),
+    }
+    wanted = [kinds[kind] for kind in kinds if kind in tuning]
+    assert tuning == "full" or all(any(fits(name) for fits in wanted) for name in names)
+    assert all(any(fits(name) for name in names) for fits in wanted)
+    assert (tuning == "linear") == (not names)
+
+
+def test_before_training_nothing_has_changed(tmp_path):
+    """Low-rank additions begin as nothing, so the network is the backbone."""
+    model = narrow(tmp_path)
+    clip = torch.randn(1, 1, SIZE, SIZE, SIZE, FRAMES)
+    with torch.inference_mode():
+        before = model.network.embed(clip)
+        for tuning in ("linear", "layernorm", "lora", "full"):
+            torch.testing.assert_close(to_be_tuned(model.network, tuning, 1).eval().embed(clip), before)
+
+
+def _train_and_die(folder: str, die_at: int) -> None:
+    """In a process of its own: train, and be killed after a step."""
+    torch.set_num_threads(1)
+    runs, y = asymmetric(24)
+
+    def advance(step, _total):
+        if step == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    tune(
+        narrow(Path(folder)),
+        Material(runs, y),
+        np.arange(16),
+        np.arange(16, 24),
+        Path(folder) / "run",
+        "lora",
+        0.01,
+        4,
+        advance,
+    )
+
+
+def test_killed_within_an_epoch_and_resumed_the_weights_are_the_same(tmp_path):
+    runs, y = asymmetric(24)
+    material, learn, watch = Material(runs, y), np.arange(16), np.arange(16, 24)
+    whole = tune(narrow(tmp_path), material, learn, watch, tmp_path / "whole", "lora", 0.01, 4)
+    child = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(str(tmp_path), 5))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert (tmp_path / "run" / "last.ckpt").is_file()  # two epochs of two steps are done, and one step of the third
+    steps = []
+    again = tune(
+        narrow(tmp_path), material, learn, watch, tmp_path / "run", "lora", 0.01, 4, lambda i, _n: steps.append(i), True
+    )
+    assert steps == [5, 6, 7, 8]
+    assert [epoch["validation_loss"] for epoch in again.epochs] == [epoch["validation_loss"] for epoch in whole.epochs]
+    for name, weight in whole.parts.items():
+        assert torch.equal(again.parts[name], weight), name
+
+
+def test_training_stops_when_the_validation_loss_no_longer_falls(tmp_path):
+    runs, y = asymmetric(24)
+    y = np.random.default_rng(0).permutation(y)  # nothing to be learnt
+    plan = Plan("linear", 200, 3, 0.1, 8, CPU)
+    model = narrow(tmp_path)
+    material = Material(runs, y, embedded(model, runs))
+    arguments = (plan, tmp_path / "run", False, 4, 4, False, lambda _: None, lambda *_: None)
+    fitted = fit(model, material, ["a", "b"], np.arange(16), np.arange(16, 24), *arguments)
+    assert len(fitted.epochs) == fitted.best_epoch + 3 < 200
+
+
+@given(n=st.integers(2, 60), world=st.integers(1, 5), epoch=st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_processes_share_each_epoch_without_overlap(n, world, epoch):
+    alone = Order(n, 3)
+    shares = [Order(n, 3, rank, world) for rank in range(world)]
+    for order in (alone, *shares):
+        order.set_epoch(epoch)
+    together = [[i for _, i in order] for order in shares]
+    if n >= world:
+        assert len({len(share) for share in together}) == 1
+        merged = [i for step in zip(*together, strict=True) for i in step]
+        assert merged == [i for _, i in alone][: len(merged)]
+        assert n - len(merged) < world
+
+
+def test_a_clip_is_the_same_whoever_asks():
+    runs, y = asymmetric(2, n_frames=11)
+    clips = Clips(runs, y.astype(np.float32), FRAMES, moved=True, augmented=True, seed=5)
+    assert len(clips) == 4  # two windows of four frames in eleven
+    for item in [(0, 0), (3, 1), (3, 2)]:
+        torch.testing.assert_close(clips[item][0], clips[item][0], rtol=0, atol=0)
+    assert not torch.equal(clips[0, 1][0], clips[1, 1][0])
+
+
+def test_augmentation_turns_and_scales_all_frames_alike_as_scipy_does(monkeypatch):
+    monkeypatch.setattr(augmentation, "NOISE_SHARE", 0)
+    monkeypatch.setattr(augmentation, "SMOOTHING_SHARE", 0)
+    axes = np.meshgrid(*(np.linspace(-1, 1, SIZE),) * 3, indexing="ij")
+    volume = np.exp(-8 * ((axes[0] - 0.3) ** 2 + 2 * axes[1] ** 2 + (axes[2] + 0.2) ** 2)).astype(np.float32)
+    clip = torch.from_numpy(np.stack([volume, 2 * volume], axis=-1))
+    ours = augment(clip, 0.0, np.random.default_rng(4)).numpy()
+    rng = np.random.default_rng(4)
+    matrix = augmentation.rotation(rng.uniform(-augmentation.TURN, augmentation.TURN, 3)) @ np.diag(
+        1 + rng.uniform(-0.1, 0.1, 3)
+    )
+    middle = np.full(3, (SIZE - 1) / 2)
+    theirs = affine_transform(volume, matrix, middle - matrix @ middle, order=1, mode="grid-constant")
+    np.testing.assert_allclose(ours[..., 0], theirs, atol=1e-5)
+    np.testing.assert_allclose(ours[..., 1], 2 * ours[..., 0], atol=1e-5)
+
+
+def test_augmentation_is_within_what_was_published():
+    clip = torch.zeros(8, 8, 8, 2)
+    disturbed = [augment(clip, 0.0, np.random.default_rng(i)).numpy() for i in range(300)]
+    noisy = [one for one in disturbed if one.std() > 0]
+    assert 0.2 < len(noisy) / 300 < 0.4
+    assert np.std(noisy) == pytest.approx(0.1, rel=0.05)
+
+
+def test_what_comes_in_from_outside_the_grid_is_background():
+    clip = torch.full((8, 8, 8, 1), -2.5)
+    quiet = next(i for i in range(20) if np.random.default_rng(i).random(8)[6] > 0.1)
+    turned = augment(clip, -2.5, np.random.default_rng(quiet))
+    assert turned.mean().item() == pytest.approx(-2.5, abs=0.05)
+
+
+def test_class_weights_make_every_class_count_the_same():
+    objective = Objective.of(np.array([0] * 9 + [1] * 3), ["many", "few"])
+    y = torch.tensor([0.0] * 9 + [1.0] * 3)
+    outputs = torch.zeros(12, 1, requires_grad=True)
+    objective.loss(outputs, y).backward()
+    assert outputs.grad[:9].sum().item() == pytest.approx(-outputs.grad[9:].sum().item())
+
+
+def test_the_loss_of_two_halves_is_that_of_the_whole():
+    """As two processes see it: the mean of the losses of equal halves."""
+    objective = Objective.of(np.array([0, 0, 0, 1, 2]), ["a", "b", "c"])
+    outputs, y = torch.randn(8, 3), torch.tensor([0.0, 1, 2, 0, 0, 0, 1, 1])
+    halves = [objective.loss(outputs[part], y[part]) for part in (slice(0, 4), slice(4, 8))]
+    assert sum(halves).item() / 2 == pytest.approx(objective.loss(outputs, y).item(), rel=1e-6)
+
+
+def test_labels_of_a_regression_are_standardised_and_come_back():
+    y = np.array([20.0, 30, 40, 70])
+    objective = Objective.of(y, [])
+    task = objective.task("age", "here")
+    np.testing.assert_allclose(objective.scaled(y) * task.label_std + task.label_mean, y, rtol=1e-6)
+    assert task.label_range == (20, 70)
+
+
+def test_the_compiled_way_sees_changed_weights(tmp_path):
+    """Training changes weights in place, and validates with the compiled kernels in between."""
+    network = narrow(tmp_path).network
+    clip = torch.randn(1, 1, SIZE, SIZE, SIZE, FRAMES)
+    with torch.inference_mode():
+        network.embed(clip)
+    with torch.no_grad():
+        for block in network.model.layers[0].blocks:
+            block.mamba.A_log.add_(1.0)
+            block.mamba.conv1d.weight.mul_(2.0)
+    expected = network.embed(clip).detach()  # with gradients: the way of model.py
+    with torch.inference_mode():
+        torch.testing.assert_close(network.embed(clip), expected, rtol=1e-4, atol=1e-5)
