@@ -72,7 +72,7 @@ def encoder() -> None:
     network, clip = NeuroSTORM(NeuroSTORMConfig()).eval(), torch.randn(1, 1, 96, 96, 96, 20)
 
     def with_scan(function) -> None:
-        kept, model.scan_for = model.scan_for, lambda _: function
+        kept, model.scan_for = model.scan_for, lambda *_: function
         try:
             network.model(clip)
         finally:

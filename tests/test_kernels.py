@@ -13,6 +13,7 @@ from test_encoder import lightning, random_network, textbook_scan
 from test_participant import NARROW
 
 from neurostorm_bids.encode import cpu, kernels
+from neurostorm_bids.encode.cpu_scan import cpu_scan
 from neurostorm_bids.encode.model import Mamba
 from neurostorm_bids.encode.scan import selective_scan
 from neurostorm_bids.write.tables import channels_of, read_table
@@ -178,7 +179,7 @@ def test_autocast_keeps_features_and_sums_the_scan_in_single(monkeypatch):
         return selective_scan(*tensors)
 
     monkeypatch.setattr(cpu, "available", lambda network: False)
-    monkeypatch.setattr("neurostorm_bids.encode.model.scan_for", lambda tensor: scan)
+    monkeypatch.setattr("neurostorm_bids.encode.model.scan_for", lambda *_: scan)
     clips = torch.randn(1, 1, *network.config.img_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         exact, rounded = (network.embed(clips, precision) for precision in ("fp32", "bf16"))
@@ -199,3 +200,25 @@ def test_bfloat16_without_instructions_is_refused(tree, tmp_path, neurostorm, mo
     status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo", "--precision", "bf16")
     assert status == 1
     assert "no bfloat16 instructions" in said
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("s", "length", "channels", "states"), [(3, 37, 40, 16), (1, 20, 16, 16), (4, 9, 23, 7)])
+def test_gradients_of_the_scan_are_the_loop_s_in_double_precision(threads, s, length, channels, states):
+    rng = torch.Generator().manual_seed(0)
+    u, delta, dy = torch.randn(3, s, length, channels, generator=rng)
+    B, C = torch.randn(2, s, length, states, generator=rng)
+    inputs = (u, F.softplus(delta), -8 * torch.rand(channels, states, generator=rng), B, C)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = []
+        for function, dtype in ((cpu_scan, torch.float32), (selective_scan, torch.float64)):
+            own = [x.to(dtype).clone().requires_grad_() for x in inputs]
+            y = function(*own)
+            y.backward(dy.to(dtype))
+            found.append([y.detach(), *(x.grad for x in own)])
+    finally:
+        torch.set_num_threads(before)
+    for ours, exact in zip(*found, strict=True):
+        assert (ours - exact).abs().max() < 2e-6 * exact.abs().max()

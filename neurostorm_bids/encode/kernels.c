@@ -145,6 +145,87 @@ FOR_EACH_PROCESSOR EXPORT void neurostorm_scan(
     }
 }
 
+INLINE float sum_of(vec v)
+{
+    typedef float half __attribute__((vector_size(2 * LANES)));
+    typedef float quarter __attribute__((vector_size(LANES)));
+    half h[2];
+    memcpy(h, &v, sizeof v);
+    h[0] += h[1];
+    quarter q[2];
+    memcpy(q, h, sizeof q);
+    q[0] += q[1];
+    return (q[0][0] + q[0][1]) + (q[0][2] + q[0][3]);
+}
+
+/* The gradient of the scan (without skip and gate) of LANES channels of one sequence. before: room for the states before
+ * every token, which are computed again here. dbc is added to, and so is da.
+ */
+INLINE void scan_backward_lanes(
+    const float *u, const float *delta, const float *A, const float *bc, const float *dy, float *du, float *ddelta,
+    float *dA, float *dbc, vec *before, int64_t length, int64_t channels, int64_t n, int64_t states)
+{
+    vec h[MOST_STATES], a[MOST_STATES], da[MOST_STATES];
+    for (int64_t i = 0; i < states; i++) {
+        h[i] = da[i] = splat(0.0f);
+        a[i] = load(A + i * channels, n);
+    }
+    for (int64_t t = 0; t < length; t++) {
+        vec step = load(delta + t * channels, n), drive = step * load(u + t * channels, n);
+        const float *B = bc + t * 2 * states;
+        for (int64_t i = 0; i < states; i++) {
+            before[t * states + i] = h[i];
+            h[i] = vexp(step * a[i]) * h[i] + drive * B[i];
+        }
+    }
+    vec dh[MOST_STATES];
+    for (int64_t i = 0; i < states; i++)
+        dh[i] = splat(0.0f);
+    for (int64_t t = length - 1; t >= 0; t--) {
+        vec in = load(u + t * channels, n), step = load(delta + t * channels, n), g = load(dy + t * channels, n);
+        vec drive = step * in, through = splat(0.0f), of_step = splat(0.0f);
+        const float *B = bc + t * 2 * states, *C = B + states;
+        float *dB = dbc + t * 2 * states, *dC = dB + states;
+        for (int64_t i = 0; i < states; i++) {
+            vec decay = vexp(step * a[i]), decayed = decay * before[t * states + i];
+            dh[i] += g * C[i];
+            dC[i] += sum_of((decayed + drive * B[i]) * g);
+            dB[i] += sum_of(dh[i] * drive);
+            vec of_decay = dh[i] * decayed;
+            through += dh[i] * B[i];
+            of_step += of_decay * a[i];
+            da[i] += of_decay * step;
+            dh[i] *= decay;
+        }
+        store(du + t * channels, step * through, n);
+        store(ddelta + t * channels, of_step + in * through, n);
+    }
+    for (int64_t i = 0; i < states; i++)
+        store(dA + i * channels, load(dA + i * channels, n) + da[i], n);
+}
+
+/* Gradients of y = scan(u, delta, A, B, C) for `sequences` sequences, given dy; layouts as of neurostorm_scan, bc in
+ * rows of 2 states. dA and dbc begin as 0. room: length * states * LANES floats.
+ */
+FOR_EACH_PROCESSOR EXPORT void neurostorm_scan_backward(
+    const float *u, const float *delta, const float *A, const float *bc, const float *dy, float *du, float *ddelta,
+    float *dA, float *dbc, float *room, int64_t sequences, int64_t length, int64_t channels, int64_t states)
+{
+    vec *before = (vec *)(((uintptr_t)room + sizeof(vec) - 1) / sizeof(vec) * sizeof(vec));
+    for (int64_t s = 0; s < sequences; s++) {
+        int64_t at = s * length * channels, at_bc = s * length * 2 * states;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            int64_t n = channels - c;
+            if (states == 16)
+                scan_backward_lanes(u + at + c, delta + at + c, A + c, bc + at_bc, dy + at + c, du + at + c,
+                                    ddelta + at + c, dA + c, dbc + at_bc, before, length, channels, n, 16);
+            else
+                scan_backward_lanes(u + at + c, delta + at + c, A + c, bc + at_bc, dy + at + c, du + at + c,
+                                    ddelta + at + c, dA + c, dbc + at_bc, before, length, channels, n, states);
+        }
+    }
+}
+
 /* A Python module with nothing in it: it is how the library is built and found; ctypes calls the functions. */
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", 0, -1, 0, 0, 0, 0, 0};
 

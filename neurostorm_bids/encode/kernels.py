@@ -57,7 +57,28 @@ def scan(u: Tensor, delta: Tensor, A: Tensor, BC: Tensor, D: Tensor, gate: Optio
     )
 
 
-MOST_STATES = 256  # as in kernels.c
+def scan_backward(
+    u: Tensor, delta: Tensor, A: Tensor, BC: Tensor, dy: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dBC: Tensor
+) -> None:
+    """Gradients of the selective scan, without skip and gate.
+
+    Parameters
+    ----------
+    u, delta, dy : (S, L, C) float32 tensors, contiguous
+    A : (N, C) tensor, contiguous
+    BC : (S, L, 2 N) tensor, contiguous
+    du, ddelta : (S, L, C) tensors, contiguous
+        Written to.
+    dA, dBC : tensors of the shapes of A and BC, contiguous
+        Added to.
+    """
+    s, length, channels = u.shape
+    room = u.new_empty((length * A.shape[0] + 1) * LANES)
+    arrays = map(_at, (u, delta, A, BC, dy, du, ddelta, dA, dBC, room))
+    library().neurostorm_scan_backward(*arrays, *map(ctypes.c_int64, (s, length, channels, A.shape[0])))
+
+
+MOST_STATES, LANES = 256, 16  # as in kernels.c
 
 
 def _at(tensor: Tensor) -> ctypes.c_void_p:

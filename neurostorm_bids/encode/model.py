@@ -110,7 +110,7 @@ class Mamba(nn.Module):
         delta = F.softplus(self.dt_proj(dt))
         with torch.autocast(x.device.type, enabled=False):  # a sum over hundreds of steps: never in half precision
             u, delta, B, C = u.float(), delta.float(), B.float(), C.float()
-            y = scan_for(u)(u, delta, -torch.exp(self.A_log), B, C) + self.D * u
+            y = scan_for(u, self.d_state)(u, delta, -torch.exp(self.A_log), B, C) + self.D * u
         return self.out_proj(y * F.silu(gate))
 
 

@@ -47,9 +47,13 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) ->
     return torch.stack(outputs, dim=1)
 
 
-def scan_for(tensor: Tensor) -> Callable:
-    """The scan for tensors like this one: a kernel on a GPU, the loop elsewhere."""
-    return gpu_scan() if tensor.is_cuda else selective_scan
+def scan_for(tensor: Tensor, n_states: int = 16) -> Callable:
+    """The scan for tensors like this one: a kernel on a GPU, a compiled one on a CPU, else the loop."""
+    from neurostorm_bids.encode import cpu_scan
+
+    if tensor.is_cuda:
+        return gpu_scan()
+    return cpu_scan.cpu_scan if cpu_scan.available(tensor, n_states) else selective_scan
 
 
 @lru_cache(maxsize=1)

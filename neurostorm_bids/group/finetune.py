@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pandas as pd
+import torch
 
 from neurostorm_bids import __version__
 from neurostorm_bids.encode.load import Model, label_of_name, load_model
@@ -99,6 +100,10 @@ def finetune(dataset: Dataset, phenotype: pd.DataFrame, settings: Settings) -> i
         raise NeurostormError("--group-task finetune needs --target COLUMN of participants.tsv or of --phenotype FILE")
     if len(settings.model) != 1:
         raise NeurostormError("--group-task finetune tunes one model; give one --model")
+    if settings.devices > 1:  # processes share the processors
+        torch.set_num_threads(max(1, settings.threads // settings.devices))
+    if not is_main():
+        LOG.setLevel(logging.ERROR)
     model = load_model(settings.model[0], settings.device)
     check_precision([model], settings)
     grid = grid_of(model, settings)

@@ -85,7 +85,7 @@ def draw_probe(y: np.ndarray, classes: list, evaluations: "dict[str, Evaluation]
         right.set_ylabel("samples", fontsize=8)
     for ax in (left, middle, right):
         plain(ax)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 0.87, 1))
     save(figure, path)
 
 
@@ -106,7 +106,7 @@ def draw_curves(histories: "dict[str, list[dict]]", path: Path) -> None:
         left.plot(numbers[best], losses[best], "o", color=color, markersize=5)
         right.plot(numbers, [epoch[metric] for epoch in epochs], color=color, linewidth=1.4)
     left.set_title("loss: validation subjects (dot: best epoch), training dotted", fontsize=9, color=INK)
-    left.legend(fontsize=7, frameon=False)
+    figure.legend(fontsize=7, frameon=False, loc="center right")
     right.set_title(
         f"{metric.removeprefix('validation_').replace('_', ' ')} of single windows, validation subjects",
         fontsize=9,
