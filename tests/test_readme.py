@@ -11,6 +11,9 @@ import pytest
 from conftest import Tree
 from test_encoder import SMALL, lightning, random_network
 
+from neurostorm_bids.encode.checkpoint import Checkpoint, write_safetensors
+from neurostorm_bids.files import MODEL_FILE
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
@@ -32,6 +35,14 @@ def place(tmp_path):
     return tmp_path
 
 
+def keep_tuned_model(folder):
+    """A model as fine-tuning leaves it."""
+    folder.mkdir(parents=True)
+    write_safetensors(
+        Checkpoint(folder, random_network(head="v1", n_outputs=1).state_dict(), SMALL), folder / MODEL_FILE
+    )
+
+
 def how_to_run(command):
     """The command as it is run here, with what differs from a user's machine."""
     words = shlex.split(command)
@@ -43,7 +54,7 @@ def how_to_run(command):
         words.remove("--submit")  # tests/test_hpc.py has a Slurm
     if words[0] == "neurostorm" and "group" in words:
         words += ["--model", "demo"]
-    elif words[0] == "neurostorm":
+    elif words[0] == "neurostorm" and "--model" not in words:
         words += ["--model", "demo", "--window-stride", "9"]  # the published weights are not here
     return [BIN / words[0], *words[1:]]
 
@@ -51,6 +62,8 @@ def how_to_run(command):
 @pytest.mark.parametrize("command", dict.fromkeys(COMMANDS))
 def test_command_runs(command, place):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    if " participant --model OUT_DIR/models/" in command:
+        keep_tuned_model(place / command.split()[-1])
     done = subprocess.run(how_to_run(command), cwd=place, capture_output=True, text=True, env=environment)
     if command.startswith("neurostorm-model fetch"):  # without a network it says what to do
         assert done.returncode == 1
@@ -58,7 +71,7 @@ def test_command_runs(command, place):
         return
     if " group" in command:  # of one subject without a phenotype: tests/test_group.py has a cohort
         assert done.returncode == 1
-        assert "run the participant level first" in done.stderr
+        assert ("no column" if "finetune" in command else "run the participant level first") in done.stderr
         return
     if command.startswith("neurostorm-hpc status"):  # nothing has been run in this folder
         assert done.returncode == 1
