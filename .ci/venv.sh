@@ -27,13 +27,14 @@ torch() {
 app() {
     /opt/venv/bin/pip install --no-cache-dir --constraint .ci/constraints.txt ".[register]"
     libraries=$(/opt/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
-    # without hf_xet the hub is read by plain HTTP
-    rm -rf "$libraries"/torch/{include,test} "$libraries"/{pip,setuptools}{,-*} "$libraries"/hf_xet{,-*}
+    # without hf_xet the hub is read by plain HTTP; aiohttp is for checkpoints on web servers, which Lightning is not asked for
+    rm -rf "$libraries"/torch/{include,test} "$libraries"/{pip,setuptools}{,-*} "$libraries"/{hf_xet,aiohttp}{,-*}
+    rm -rf "$libraries"/torch/_inductor/{codegen,fx_passes,kernel} # of torch.compile, which is not used
     find "$libraries/torch/bin" -type f ! -name torch_shm_manager -delete
     find "$libraries" -type d -name tests -prune -exec rm -rf {} +
     find "$libraries" -type f -regex '.*\.\(pyi\|pxd\|pyx\|h\|hpp\|c\|a\|cmake\)' -delete
     strip --strip-unneeded "$libraries"/torch/lib/libtorch_*.so
-    /opt/venv/bin/python -c "import torch, SimpleITK; torch.ones(2, 2) @ torch.ones(2, 2)"
+    /opt/venv/bin/python -c "import neurostorm_bids.train.engine, torch, SimpleITK; torch.ones(2, 2) @ torch.ones(2, 2)"
 }
 
 bake() {

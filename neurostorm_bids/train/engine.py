@@ -270,9 +270,7 @@ def train(tuner: Tuner, folder: Path, resume: bool, tell: Callable, advance: Cal
     )
     start = folder / LAST if resume and (folder / LAST).is_file() else None
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric|torchmetrics"
-        )
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torchmetrics")
         trainer.fit(tuner, ckpt_path=start, weights_only=True)
     if not diary.epochs or not math.isfinite(diary.epochs[-1]["validation_loss"]) or not (folder / BEST).is_file():
         raise NeurostormError("the loss is no longer a number; give a smaller --learning-rate")
