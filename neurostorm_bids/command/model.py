@@ -31,10 +31,12 @@ def list_models():
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path):
-    """Show what a checkpoint FILE holds; nothing in it is executed."""
+    """Show what a checkpoint FILE, or the folder of a fine-tuned model, holds; nothing in it is executed."""
     from neurostorm_bids.encode.checkpoint import read_checkpoint, sha256_of
-    from neurostorm_bids.encode.load import build_network, task_of
+    from neurostorm_bids.encode.load import build_network, read_whole, task_of
+    from neurostorm_bids.encode.tuned import weights_file
 
+    file = weights_file(file)
     checkpoint = read_checkpoint(file)
     click.echo(f"file            {file}")
     click.echo(f"sha256          {sha256_of(file)}")
@@ -45,7 +47,7 @@ def inspect(file: Path):
         click.echo(f"  {name} = {value!r}")
     if checkpoint.dropped:
         click.echo(f"left out        {', '.join(checkpoint.dropped)} (not plain values)")
-    network, config = build_network(checkpoint)
+    network, config = build_network(read_whole(file)[0])
     task = task_of(checkpoint.hyper_parameters, config)
     click.echo(f"encoder         {sum(p.numel() for p in network.model.parameters()):,} parameters")
     click.echo(f"clip            {' x '.join(map(str, config.img_size))} (x, y, z, frames)")
@@ -84,13 +86,15 @@ def templates():
 @click.argument("target", metavar="FILE.safetensors", type=click.Path(path_type=Path))
 def convert(source: Path, target: Path):
     """Write a checkpoint as safetensors, with its hyper-parameters in the metadata."""
-    from neurostorm_bids.encode.checkpoint import read_checkpoint, write_safetensors
-    from neurostorm_bids.encode.load import build_network
+    from neurostorm_bids.encode.checkpoint import write_safetensors
+    from neurostorm_bids.encode.load import build_network, read_whole
     from neurostorm_bids.write.atomic import replacing
 
     if target.suffix != ".safetensors":
         raise NeurostormError(f"{target}: give a name that ends in .safetensors")
-    checkpoint = read_checkpoint(source)
+    checkpoint, backbone = read_whole(source)  # of a fine-tuned model the whole, which needs no other any more
+    if backbone is not None:
+        checkpoint.hyper_parameters["backbone"] = None
     build_network(checkpoint)  # a file that is no NeuroSTORM is refused here, not at its first use
     with replacing(target) as temporary:
         write_safetensors(checkpoint, temporary)

@@ -1,5 +1,6 @@
 """Write job scripts for Slurm: an array over subjects and, if wanted, a group job after it."""
 
+import json
 import math
 import os
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.files import MODEL_FILE
 from neurostorm_bids.hpc.status import FINISHED, SubjectStatus
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.atomic import write_text
@@ -110,18 +112,20 @@ def batches(subjects: Sequence[str], subjects_per_task: Optional[int]) -> "list[
 
 def command(settings: Settings, container: Optional[Path], gpu: bool) -> "list[str]":
     """The call of neurostorm, in the container if there is one, without the subjects; all paths are absolute."""
-    files = [name for name in settings.model if Path(name).is_file()]
+    files = [name for name in settings.model if Path(name).is_file() or Path(name, MODEL_FILE).is_file()]
     settings = replace(
         settings,
         model=tuple(str(Path(name).absolute()) if name in files else name for name in settings.model),
         bids_filter_file=settings.bids_filter_file.absolute() if settings.bids_filter_file else None,
         phenotype=settings.phenotype.absolute() if settings.phenotype else None,
+        split=settings.split.absolute() if settings.split else None,
         participant_label=(),
     )
     words = settings.as_words()
     if container is None:
         return words
-    given = [*(Path(name) for name in files), settings.bids_filter_file, settings.phenotype]
+    weights = [path for name in files for path in _with_backbones(Path(name))]
+    given = [*weights, settings.bids_filter_file, settings.phenotype, settings.split]
     inputs = [settings.bids_dir, *(path for _, path in settings.derivatives)]
     # of a link, its own folder and the one it leads to
     inputs += [folder for path in given if path for folder in (path.absolute().parent, path.resolve().parent)]
@@ -137,6 +141,29 @@ def command(settings: Settings, container: Optional[Path], gpu: bool) -> "list[s
             raise NeurostormError(f"{outside}: Apptainer cannot bind a path with a colon or a comma; use another name")
         call += ["--bind", f"{outside}:{inside}{how}"]
     return [*call, str(container), *words[1:]]
+
+
+def _with_backbones(path: Path) -> "list[Path]":
+    """A model's file or folder, and the files of the models that it was tuned from."""
+    from safetensors import SafetensorError, safe_open
+
+    found = [path]
+    while (found[-1] / MODEL_FILE).is_file() and len(found) < 8:
+        try:
+            with safe_open(str(found[-1] / MODEL_FILE), framework="np") as file:
+                backbone = json.loads((file.metadata() or {})["hyper_parameters"])["backbone"]["name"]
+        except (
+            SafetensorError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # a whole model; or the call itself will say
+            break
+        if not Path(backbone).exists():  # a name of the registry, or a copy in the model's own folder
+            break
+        found.append(Path(backbone))
+    return [one / MODEL_FILE if one.is_dir() else one for one in found]
 
 
 def array_script(folder: Path, n_tasks: int, at_a_time: Optional[int], resources: Resources, words: "list[str]") -> str:
