@@ -23,7 +23,7 @@ from neurostorm_bids.route import Route, choose_route, register
 from neurostorm_bids.settings import PLACING, Settings, digest
 from neurostorm_bids.write.locks import lock_run
 from neurostorm_bids.write.names import GridOutputs, sidecar_of
-from neurostorm_bids.write.placed_files import made_from, write_int8, write_nifti
+from neurostorm_bids.write.placed_files import is_whole, made_from, write_int8, write_nifti
 from neurostorm_bids.write.sidecars import fingerprint, write_sidecar
 
 LOG = logging.getLogger("neurostorm")
@@ -143,7 +143,7 @@ def keep_run(run: Run, where: str, dataset: Dataset, settings: Settings, grid: G
         with lock_run(settings.out_dir, run, wait=True):
             route = choose_route(run, dataset, grid, settings)
             digest = digest_of_placing(run, route, grid, settings)
-            if made_from(path) == digest:
+            if made_from(path) == digest and is_whole(path):
                 return Outcome(run.name, "skipped")
             placed, _ = place_run(run, route, grid, settings, progress)
             write_int8(path, placed, digest)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import zipfile
 
 import pytest
@@ -229,3 +230,14 @@ def test_class_names_fit_a_table(tmp_path, names, kept):
     weights = random_network(head="v1", n_outputs=1).state_dict()
     path = lightning(tmp_path / "x.ckpt", weights, downstream_task_type="classification", classes=names, **SMALL)
     assert load_model(path).task.classes == kept
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.blocks.0.norm1.weight", "model.layers.1.blocks.0.mamba.conv1d.weight"]
+)
+def test_weights_that_are_no_numbers_are_refused(tmp_path, name):
+    weights = random_network().state_dict()
+    weights[name].view(-1)[0] = float("nan")
+    path = lightning(tmp_path / "x.ckpt", weights, **SMALL)
+    with pytest.raises(NeurostormError, match=f"{re.escape(name)} holds numbers that are not finite"):
+        load_model(path, "cpu")

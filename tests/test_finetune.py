@@ -1,9 +1,11 @@
 """--group-task finetune from the command line, on real files: from fMRIPrep's runs to a model that predicts."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -282,3 +284,81 @@ def test_a_call_with_other_preprocessing_than_in_training_is_told(study, tuned, 
     )
     assert status == 0
     assert "model tuned was trained on runs placed with --target-tr 0.8, this call has native" in said
+
+
+def test_a_new_training_takes_nothing_of_an_old_one(study, finetune):
+    assert finetune("--save-as", "anew")[0] == 0
+    old = study[2] / "work" / "neurostorm-training" / "anew" / "split" / "finished.json"
+    old.write_text("[]")
+    status, said = finetune("--save-as", "anew", "--force")
+    assert status == 0, said
+    assert old.read_text() != "[]"
+
+
+def test_resuming_with_other_images_is_refused(study, finetune):
+    assert finetune("--save-as", "images")[0] == 0
+    bold = next(study[0].glob("sub-03/func/*bold.nii.gz"))
+    before = bold.stat()
+    os.utime(bold)
+    try:
+        status, said = finetune("--save-as", "images", "--resume")
+    finally:
+        os.utime(bold, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert status == 1
+    assert "was begun with other settings or data" in said
+
+
+def test_samples_that_the_split_leaves_out_take_no_part(study, finetune, tmp_path):
+    table = pd.read_csv(study[3], sep="\t")
+    table.drop(index=[0, 1, 2]).to_csv(tmp_path / "split.tsv", sep="\t", index=False)
+    status, said = finetune("--save-as", "fewer", split=tmp_path / "split.tsv")
+    assert status == 0, said
+    assert "3 samples with data and a 'group' are not in" in said
+    assert len(pd.read_csv(study[2] / "models" / "fewer" / "split.tsv", sep="\t")) == N - 3
+
+
+def test_two_models_are_not_tuned_at_once(study, finetune):
+    status, said = finetune("--save-as", "two-models", "--model", "demo")
+    assert status == 1
+    assert "tunes one model; give one --model" in said
+
+
+def test_a_random_backbone_is_found_again(study, neurostorm):
+    data, model, out, split = study
+    call = ("--group-task", "finetune", "--target", "group", "--model", f"{model}@random", "--split", split)
+    assert neurostorm(data, out, "group", *call, *QUICK, "--save-as", "chance")[0] == 0
+    again = load_model(out / "models" / "chance", "cpu")
+    assert again.warning == "random weights, for comparison"
+
+
+def test_two_models_of_one_label_are_refused(study, tuned, finetune):
+    status, said = finetune("--save-as", "tuned.")
+    assert status == 1
+    assert "tuned is there already, and the files of both would be desc-tuned" in said
+
+
+def test_runs_shorter_than_a_window_are_told(study, finetune):
+    status, said = finetune("--save-as", "short", "--dummy-scans", "3")
+    assert status == 1
+    assert "sub-00_task-rest: 3 frames are fewer than one window of 6" in said
+    assert "error: no run is left to train on: all 16 have problems" in said
+    finetune("--save-as", "whole-again")  # places them again, for the other tests
+
+
+def test_stopping_two_processes_leaves_none_behind(study):
+    data, model, out, split = study
+    process = subprocess.Popen(
+        [COMMAND, data, out, "group", "--group-task", "finetune", "--target", "group", "--model", model, "--split", split,
+         "--tuning", "layernorm", "--save-as", "stopped", "--epochs", "500", "--patience", "500", "--devices", "2"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if "epoch 2" in line:
+            break
+    process.terminate()
+    said = process.stderr.read()
+    assert process.wait(timeout=20) == 143
+    assert "stopped by SIGTERM: give the same command again with --resume" in said
+    time.sleep(1)
+    left = subprocess.run(["pgrep", "-f", "save-as stopped"], capture_output=True, text=True).stdout
+    assert left == ""

@@ -214,7 +214,7 @@ def test_covariates_are_regressed_out_inside_the_folds(cohort):
         (lambda t: pd.concat([t, t.iloc[:1]]), ("--target", "score"), "sub-00 more than once"),
         (lambda t: t.rename(columns={"participant_id": "id"}), ("--target", "score"), "no column participant_id"),
         (lambda t: t.assign(score=["lots", *t["score"][1:]]), ("--target", "score"), "text where numbers are needed, such as 'lots'"),
-        (lambda t: t.iloc[:5], ("--target", "score"), "5 subjects with results have a 'score', at least 10"),
+        (lambda t: t.iloc[:5], ("--target", "score"), "5 subjects with data have a 'score', at least 10"),
         (lambda t: t.assign(group=["odd", *["x"] * 30, *["y"] * 29]), ("--target", "group"), r"class of one subject \(odd\)"),
         (lambda t: t, (), "needs --target COLUMN"),
         (lambda t: t.assign(site="A"), ("--target", "score", "--group-by", "site"), "1 groups are too few"),

@@ -209,6 +209,12 @@ def test_training_stops_when_the_validation_loss_no_longer_falls(tmp_path):
     arguments = (plan, tmp_path / "run", False, 4, 4, False, lambda _: None, lambda *_: None)
     fitted = fit(model, material, ["a", "b"], np.arange(16), np.arange(16, 24), *arguments)
     assert len(fitted.epochs) == fitted.best_epoch + 3 < 200
+    (tmp_path / "run" / "finished.json").unlink()  # as if killed between the last epoch and this note
+    steps = []
+    arguments = (plan, tmp_path / "run", True, 4, 4, False, lambda _: None, lambda *step: steps.append(step))
+    again = fit(model, material, ["a", "b"], np.arange(16), np.arange(16, 24), *arguments)
+    assert not steps
+    assert all(torch.equal(again.parts[name], weight) for name, weight in fitted.parts.items())
 
 
 @given(n=st.integers(2, 60), world=st.integers(1, 5), epoch=st.integers(0, 9))

@@ -155,8 +155,8 @@ def finite(_ctx, _param, value):
 
 def model_name(_ctx, _param, value):
     """Refuse names that are no folder's."""
-    if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-        raise click.BadParameter(f"'{value}' is not a name of letters, digits, '-', '_' and '.'")
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise click.BadParameter(f"'{value}' is not a name of at most 100 letters, digits, '-', '_' and '.'")
     return value
 
 

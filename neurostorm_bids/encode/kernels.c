@@ -48,8 +48,9 @@ INLINE void store(float *to, vec v, int64_t n)
         memcpy(to, &v, (size_t)n * 4);
 }
 
-INLINE vec smaller(vec a, vec b) { ivec m = a < b; return (vec)(((ivec)a & m) | ((ivec)b & ~m)); }
-INLINE vec larger(vec a, vec b) { ivec m = a > b; return (vec)(((ivec)a & m) | ((ivec)b & ~m)); }
+/* of NaN and a number: NaN */
+INLINE vec smaller(vec a, vec b) { ivec m = a >= b; return (vec)(((ivec)b & m) | ((ivec)a & ~m)); }
+INLINE vec larger(vec a, vec b) { ivec m = a <= b; return (vec)(((ivec)b & m) | ((ivec)a & ~m)); }
 
 /* exp to 1 unit in the last place or two: x = n ln 2 + r, a polynomial in r (Cephes), and n put into the exponent */
 INLINE vec vexp(vec x)

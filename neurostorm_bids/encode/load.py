@@ -15,7 +15,7 @@ from neurostorm_bids.encode.demo_weights import DEMO_CONFIG, DEMO_TASK, UNTRAINE
 from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
 from neurostorm_bids.encode.registry import DEMO, find_weights, published, registry
 from neurostorm_bids.encode.task import Task
-from neurostorm_bids.encode.tuned import LONGEST_CHAIN, backbone_of, is_head_alone, put_into, weights_file
+from neurostorm_bids.encode.tuned import AT_RANDOM, LONGEST_CHAIN, backbone_of, is_head_alone, put_into, weights_file
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.files import MODEL_FILE
 from neurostorm_bids.place.grid import Grid, get_grid
@@ -25,7 +25,7 @@ NOT_USED = re.compile(
     r"model\.((window_|atlas_)?mask_token$|first_patch_expanding\.|layers_up\.|norm_up\.|decoder_pred\.)"
     r"|output_head\.head\.norm\."
 )
-AT_RANDOM, RANDOM_WEIGHTS = "@random", "random weights, for comparison"
+RANDOM_WEIGHTS = "random weights, for comparison"
 ENDINGS = (".ckpt", ".safetensors", ".pt", ".pth")
 SEVERAL = ("img_size", "patch_size", "depths", "first_window_size", "window_size")
 SINGLE = ("in_chans", "embed_dim", "c_multiplier")
@@ -169,21 +169,30 @@ def _load(name_or_path: "str | Path", device: str, chain: int) -> Model:
         raise NeurostormError(
             f"{path}: its head has {config.n_outputs} outputs, '{known.name}' has {task.n_outputs}; fetch it again"
         )
+    is_linear = checkpoint.hyper_parameters.get("tuning") == "linear"
+    if task and "tuning" in checkpoint.hyper_parameters:  # written by us, so it says what it predicts
+        named = len(task.classes) == (2 if task.kind == "binary" else config.n_outputs)
+        if task.kind == "unknown" or not (task.is_scaled_back if task.kind == "regression" else named):
+            raise NeurostormError(f"{checkpoint.path} is damaged: it does not say what the outputs of its head mean")
     name = known.name if known else _stem(path)
     return Model(
         name=name,
         label=_label(name),
         network=network.to(where),
         hyper_parameters=checkpoint.hyper_parameters,
-        grid=get_grid(known.grid if known else _grid_name(checkpoint)),
+        grid=get_grid(known.grid) if known else _grid_of(checkpoint),
         task=task,
         sha256=sha256_of(checkpoint.path),
         source=f"{known.repository}@{known.revision}:{known.file}" if known else str(path),
         device=where,
         about=known.about if known else _trained_on(checkpoint.hyper_parameters),
         warning=backbone.warning if backbone else None,
-        encoder_of=backbone.encoder if backbone and checkpoint.hyper_parameters.get("tuning") == "linear" else None,
+        encoder_of=backbone.encoder if backbone and is_linear and _same_encoder(config, backbone) else None,
     )
+
+
+def _same_encoder(config: NeuroSTORMConfig, backbone: Model) -> bool:
+    return replace(config, head=None, n_outputs=0) == replace(backbone.network.config, head=None, n_outputs=0)
 
 
 def read_whole(path: Path, chain: int = LONGEST_CHAIN) -> "tuple[Checkpoint, Optional[Model]]":
@@ -229,6 +238,8 @@ def build_network(checkpoint: Checkpoint) -> "tuple[NeuroSTORM, NeuroSTORMConfig
     got = {name: tuple(t.shape) for name, t in tensors.items()}
     if expected != got:
         raise NeurostormError(f"{checkpoint.path}: {_difference(expected, got)}")
+    if broken := [name for name, t in tensors.items() if not torch.isfinite(t).all()]:
+        raise NeurostormError(f"{checkpoint.path} was refused: {broken[0]} holds numbers that are not finite")
     network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(False)
     return network.eval(), config
@@ -325,11 +336,14 @@ def with_label_scaling(model: Model, mean: Optional[float], std: Optional[float]
     return replace(model, task=model.task.with_scaling(mean, std))
 
 
-def _grid_name(checkpoint: Checkpoint) -> Optional[str]:
+def _grid_of(checkpoint: Checkpoint) -> Grid:
     name = checkpoint.hyper_parameters.get("grid")
     if name is not None and not isinstance(name, str):
         raise NeurostormError(f"{checkpoint.path}: its hyper-parameter grid is {name!r}, not a name")
-    return name
+    try:
+        return get_grid(name)
+    except NeurostormError as error:
+        raise NeurostormError(f"{checkpoint.path}: {error}") from None
 
 
 def _at_random(model: Model) -> Model:
@@ -375,6 +389,14 @@ def _is_file_name(name_or_path: "str | Path") -> bool:
     looks_like_one = "/" in text or text.endswith(ENDINGS)
     is_there = Path(text).is_file() or (Path(text) / MODEL_FILE).is_file()
     return isinstance(name_or_path, Path) or looks_like_one or (not is_name and is_there)
+
+
+def reference_to(name_or_path: "str | Path") -> str:
+    """What finds a model again from any folder: a name of the registry, or an absolute path."""
+    text, at, _ = str(name_or_path).partition(AT_RANDOM)
+    if text.lower() == DEMO:
+        return DEMO + at
+    return (str(Path(text).expanduser().absolute()) if _is_file_name(text) else published(text).name) + at
 
 
 def _stem(path: Path) -> str:

@@ -15,6 +15,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.files import MODEL_FILE
 
 HEAD = "output_head."
+AT_RANDOM = "@random"  # after a model's name: its network with random weights
 LOW_RANK = (".lora_A", ".lora_B")  # after a weight's name: B @ A is added to it
 LONGEST_CHAIN = 8  # of models tuned from tuned models
 
@@ -44,15 +45,20 @@ def backbone_of(checkpoint: Checkpoint, load: Callable) -> object:
     said, here = checkpoint.hyper_parameters["backbone"], checkpoint.path
     if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in ("name", "sha256")):
         raise NeurostormError(f"{here}: its hyper-parameter backbone does not say which model it was tuned from")
-    name, beside = said["name"], here.parent / Path(said["name"]).name
-    if ("/" in name or beside.exists()) and not Path(name).exists():
-        if not beside.exists():
+    name, at, _ = said["name"].partition(AT_RANDOM)
+    beside = here.parent / Path(name).name
+    try:
+        is_here, is_beside = Path(name).exists(), beside.exists()
+    except (OSError, ValueError) as error:
+        raise NeurostormError(f"{here}: the name of the model it was tuned from is no path ({error})") from None
+    if ("/" in name or is_beside) and not is_here:
+        if not is_beside:
+            sha = "" if at else f" (its SHA-256 is {said['sha256']})"
             raise NeurostormError(
-                f"{here} was tuned from {name}, which is not there; put a copy into {here.parent} "
-                f"(its SHA-256 is {said['sha256']})"
+                f"{here} was tuned from {name}, which is not there; put a copy into {here.parent}{sha}"
             )
         name = str(beside)
-    model = load(name)
+    model = load(name + at)
     if model.sha256 != said["sha256"]:
         raise NeurostormError(
             f"{here} was tuned from {said['name']} with SHA-256 {said['sha256']}; the one here has {model.sha256}"
@@ -74,13 +80,13 @@ def put_into(backbone: nn.Module, parts: Checkpoint) -> Checkpoint:
     scale = parts.hyper_parameters.get("lora_scale", 1.0)
     if type(scale) not in (int, float) or abs(scale) > 1e6:
         raise NeurostormError(f"{parts.path}: its hyper-parameter lora_scale is {scale!r}")
-    for name, a in parts.tensors.items():
-        if not name.endswith(LOW_RANK[0]):
-            continue
-        weight = name.removesuffix(LOW_RANK[0])
+    for weight in {name[: -len(ending)] for name in parts.tensors for ending in LOW_RANK if name.endswith(ending)}:
         try:
-            weights[weight] = weights[weight] + scale * (parts.tensors[weight + LOW_RANK[1]].float() @ a.float())
-        except (KeyError, RuntimeError) as error:
+            a, b = (parts.tensors[weight + ending] for ending in LOW_RANK)
+            if (*b.shape[:1], *a.shape[1:]) != tuple(weights[weight].shape) or a.shape[0] != b.shape[1]:
+                raise RuntimeError(f"{tuple(b.shape)} times {tuple(a.shape)}")
+            weights[weight] = weights[weight] + scale * (b.float() @ a.float())
+        except (KeyError, IndexError, RuntimeError) as error:
             raise NeurostormError(f"{parts.path}: its low-rank part of {weight} does not fit ({error})") from None
     return replace(parts, tensors=weights)
 

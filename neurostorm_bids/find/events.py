@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 
+LONGEST = 10**6  # s
 EVENTS = ("onset", "duration", "trial_type")
 
 
@@ -23,7 +25,13 @@ def find_events(dataset: Dataset, run: str) -> Optional[Path]:
     if len(entities) > 1 and entities[1].startswith("ses-"):
         folder = folder / entities[1]
     names = ["_".join(entities), "_".join(part for part in entities if not part.startswith(("desc-", "res-")))]
-    return next((path for name in names if (path := folder / "func" / f"{name}_events.tsv").is_file()), None)
+    shared = "_".join(part for part in entities if part.startswith("task-"))
+    paths = [folder / "func" / f"{name}_events.tsv" for name in names]
+    paths += [
+        above / f"{first}{shared}_events.tsv"
+        for above, first in ((dataset.raw / entities[0], f"{entities[0]}_"), (dataset.raw, ""))
+    ]  # inherited, as BIDS says
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_events(path: Path) -> pd.DataFrame:
@@ -46,4 +54,11 @@ def read_events(path: Path) -> pd.DataFrame:
         if wrong := table[name][values.isna() & table[name].notna()].tolist():
             raise NeurostormError(f"{path}: column {name} holds '{wrong[0]}' where a number is needed")
         table[name] = values
-    return table[list(EVENTS)].dropna().reset_index(drop=True)
+    table = table[list(EVENTS)].dropna().reset_index(drop=True)
+    if wrong := [
+        name for name in EVENTS[:2] if not np.isfinite(table[name]).all() or table[name].abs().max() > LONGEST
+    ]:
+        raise NeurostormError(f"{path}: column {wrong[0]} holds a number that is no time in s")
+    if (table["duration"] < 0).any():
+        raise NeurostormError(f"{path}: column duration holds a negative number")
+    return table

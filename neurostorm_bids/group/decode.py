@@ -11,6 +11,7 @@ from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.events import find_events, read_events
 from neurostorm_bids.group.evaluate import Evaluation, evaluate, judge, make_folds
 from neurostorm_bids.group.gather import Cohort
+from neurostorm_bids.group.labels import kept_together
 from neurostorm_bids.group.phenotype import SUBJECT, column
 from neurostorm_bids.write.tables import censored_in, channels_of, read_table
 
@@ -77,7 +78,10 @@ def states_of(
     events, notes = {}, []
     for run in table["run_name"]:
         if (path := find_events(dataset, run)) is not None:
-            events[run] = read_events(path)
+            try:
+                events[run] = read_events(path)
+            except NeurostormError as error:
+                notes.append(f"{error}; its events are left out")
     if target == TRIAL_TYPE and not events:
         raise NeurostormError(
             "there is one task only, and no events.tsv in a raw data set to tell states within runs; give the raw data "
@@ -91,6 +95,11 @@ def states_of(
         run = table["run_name"].iloc[i]
         said = _named(windows, events.get(run)) if names is None else np.full(len(windows), names.iloc[i], dtype=object)
         named = ~pd.isna(said)
+        if names is None and run in events and not named.any():
+            notes.append(f"{run}: no event fills {COVERED:.0%} of any of its windows; are onset and duration in s?")
+        end = windows["onset"].max() + 10 * windows["duration"].max()
+        if run in events and (events[run]["onset"] + events[run]["duration"]).max() > end:
+            notes.append(f"{run}: its events go far beyond its end; are onset and duration in s?")
         n_unnamed += int((~named).sum())
         windows = windows[named]
         about = windows[["onset", "duration", "mean_framewise_displacement", "max_framewise_displacement"]]
@@ -108,12 +117,13 @@ def states_of(
     groups = windows[SUBJECT].to_numpy(str)
     if group_by is not None:
         given = column(table, group_by).iloc[windows["row"]].reset_index(drop=True)
-        groups = np.where(given.isna(), groups, given.astype(str))
+        groups = kept_together(groups, given)
     for name, count in zip(classes, np.bincount(y), strict=True):
         n_groups = len(np.unique(groups[y == classes.index(name)]))
         if n_groups < 2:
             raise NeurostormError(
-                f"state '{name}' is in the data of one {group_by or 'subject'} only ({count} windows)"
+                f"state '{name}' is in the data of one {group_by or 'subject'} only ({count} windows); decode is for what "
+                "several subjects did, probe for what differs between them"
             )
     if len(np.unique(groups)) < FEWEST_SUBJECTS:
         raise NeurostormError(f"{len(np.unique(groups))} subjects are too few to decode; at least {FEWEST_SUBJECTS}")

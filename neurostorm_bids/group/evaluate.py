@@ -130,7 +130,11 @@ def _judged(y, predicted, probabilities, groups, folds, rng, null: list) -> Eval
     known = (y[tested], predicted[tested], None if probabilities is None else probabilities[tested])
     metrics = metrics_of(*known)
     intervals = _bootstrap(*known, groups[tested], rng)
-    p = (1 + sum(value >= _first(metrics) for value in null)) / (1 + len(null)) if null else float("nan")
+    p = (
+        (1 + sum(value >= _first(metrics) for value in null)) / (1 + len(null))
+        if null and np.isfinite(_first(metrics))
+        else float("nan")
+    )
     with_intervals = {name: (value, *intervals[name]) for name, value in metrics.items()}
     return Evaluation(with_intervals, p, predicted, probabilities, folds)
 

@@ -1,7 +1,9 @@
 """Fine-tune a model for a target, test it on subjects it has not seen, and keep it for the participant level."""
 
+import json
 import logging
 import re
+import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -13,7 +15,7 @@ import pandas as pd
 import torch
 
 from neurostorm_bids import __version__
-from neurostorm_bids.encode.load import Model, label_of_name, load_model
+from neurostorm_bids.encode.load import Model, label_of_name, load_model, reference_to
 from neurostorm_bids.encode.task import Prediction, interpret
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset, read_description
@@ -23,7 +25,7 @@ from neurostorm_bids.group.evaluate import Evaluation, evaluate, judge
 from neurostorm_bids.group.gather import entities_of, gather
 from neurostorm_bids.group.labels import Labels, labels_of
 from neurostorm_bids.group.page import Section
-from neurostorm_bids.group.phenotype import SUBJECT, join
+from neurostorm_bids.group.phenotype import SUBJECT, column, join
 from neurostorm_bids.group.splits import KEPT, Split, cross_validation, split_from, split_table
 from neurostorm_bids.place.grid import Grid
 from neurostorm_bids.placing import keep_run
@@ -32,15 +34,16 @@ from neurostorm_bids.progress import Progress
 from neurostorm_bids.resources import batch_size, check_precision
 from neurostorm_bids.route import grid_of
 from neurostorm_bids.settings import PLACING, Settings, digest
+from neurostorm_bids.stop import Stopped
+from neurostorm_bids.train import ranks
 from neurostorm_bids.train.engine import Plan, default_plan
 from neurostorm_bids.train.fit import Fitted, Material, embed_all, fit, outputs_of
 from neurostorm_bids.train.ranks import is_main
-from neurostorm_bids.write.atomic import write_text
 from neurostorm_bids.write.description import write_description
 from neurostorm_bids.write.locks import lock_folder, lock_model
 from neurostorm_bids.write.model_folder import MODELS, check_free, hyper_parameters_of, write_model
 from neurostorm_bids.write.names import GridOutputs
-from neurostorm_bids.write.placed_files import read_int8
+from neurostorm_bids.write.placed_files import made_from, read_int8
 from neurostorm_bids.write.sidecars import read_json, software_versions, write_sidecar
 from neurostorm_bids.write.tables import write_table
 
@@ -96,23 +99,51 @@ def finetune(dataset: Dataset, phenotype: pd.DataFrame, settings: Settings) -> i
     NeurostormError
         If it cannot be begun, or the training fails.
     """
+    try:
+        status = _finetune(dataset, phenotype, settings)
+    except Stopped as stop:
+        LOG.error(
+            "stopped by %s: give the same command again with --resume to go on from the last whole epoch", stop.name
+        )
+        ranks.leave(stop.status)
+        raise
+    except NeurostormError as error:
+        if settings.devices * settings.nodes > 1:
+            LOG.error(str(error))
+        ranks.leave(1)
+        raise
+    except Exception as error:
+        if settings.devices * settings.nodes > 1:
+            LOG.error("unexpected %s: %s (a bug)", type(error).__name__, error)
+            LOG.debug("its origin", exc_info=True)
+        ranks.leave(1)
+        raise
+    ranks.leave(status)
+    return status
+
+
+def _finetune(dataset: Dataset, phenotype: pd.DataFrame, settings: Settings) -> int:
     if settings.target is None:
         raise NeurostormError("--group-task finetune needs --target COLUMN of participants.tsv or of --phenotype FILE")
     if len(settings.model) != 1:
         raise NeurostormError("--group-task finetune tunes one model; give one --model")
     if settings.devices > 1:  # processes share the processors
         torch.set_num_threads(max(1, settings.threads // settings.devices))
-    if not is_main():
-        LOG.setLevel(logging.ERROR)
-    model = load_model(settings.model[0], settings.device)
+    model = load_model(settings.model[0], ranks.own_device(settings.device))
     check_precision([model], settings)
     grid = grid_of(model, settings)
     name = settings.save_as or f"{model.label}-{_word(settings.target)}-{settings.tuning}"
     folder = settings.out_dir / MODELS / name
+    if not is_main():
+        ranks.be_quiet(settings.work / TRAININGS / f"{name}.process-{ranks.number()}.txt")
     check_free(folder, overwrite=settings.force or settings.resume or not is_main())
 
     runs, table, labels, problems = labelled_runs(dataset, phenotype, model, grid, settings)
-    splits = splits_of(dataset, labels, settings)
+    labels, splits = splits_of(dataset, labels, settings)
+    if "tuning" in model.hyper_parameters:
+        labels.notes.append(
+            f"model {model.name} was itself tuned: of subjects that were in that training, what is tested here is not unseen"
+        )
     plan = plan_of(model, settings)
     if not is_main():
         train_all(model, material_of(runs, labels, grid, settings), labels, splits, plan, name, settings)
@@ -138,12 +169,16 @@ def labelled_runs(
         settings.participant_label, settings.session_label, settings.task_id, settings.run_label, filters
     )
     runs, problems = find_runs(dataset, selection, settings.bids_database_dir)
+    if not runs:
+        raise NeurostormError(f"{dataset.path} has no BOLD run that was asked for")
 
     def labelled(runs: "list[Run]") -> "tuple[pd.DataFrame, Labels]":
         table = join(pd.DataFrame([entities_of(run.name) for run in runs]), phenotype)
         return table, labels_of(table, settings.target, settings.target_type, settings.group_by)
 
-    _, labels = labelled(runs)
+    table, labels = labelled(runs)
+    for name in settings.covariates:
+        column(table, name)
     used = {i for rows in labels.members for i in rows}
     candidates = [run for i, run in enumerate(runs) if i in used]
     failed = set()
@@ -162,14 +197,17 @@ def labelled_runs(
     for problem in problems:
         LOG.error(problem)
     runs = [run for run in runs if run.name not in failed]
+    if not runs:
+        raise NeurostormError(f"no run is left to train on: all {len(failed)} have problems, told above")
     return (runs, *labelled(runs), problems)
 
 
-def splits_of(dataset: Dataset, labels: Labels, settings: Settings) -> "list[Split]":
-    """The trainings to make; the last one's model is kept."""
+def splits_of(dataset: Dataset, labels: Labels, settings: Settings) -> "tuple[Labels, list[Split]]":
+    """The samples that take part, and the trainings to make; the last one's model is kept."""
     if settings.split:
-        return [split_from(settings.split, dataset, labels, settings.random_seed)]
-    return cross_validation(labels, settings.random_seed)
+        labels, split = split_from(settings.split, dataset, labels, settings.random_seed)
+        return labels, [split]
+    return labels, cross_validation(labels, settings.random_seed)
 
 
 def plan_of(model: Model, settings: Settings) -> Plan:
@@ -212,13 +250,13 @@ def train_all(
 ) -> "tuple[list[Fitted], dict[int, Prediction]]":
     """Make all trainings; returns them, and what they predict of the samples that they are tested on."""
     folder = settings.work / TRAININGS / name
-    begin(folder, model, labels, splits, plan, settings)
+    stamp = begin(folder, model, material, labels, splits, plan, settings)
     batch = batch_size(model, replace(settings, batch_size=None))
     if plan.tuning == "linear":
         used = sorted(i for rows in labels.members for i in rows)
         progress = Progress(f"model {name}", "embed")
         some = embed_all(
-            model, [material.runs[i] for i in used], plan, batch, folder / "embeddings.npz", settings.resume,
+            model, [material.runs[i] for i in used], plan, batch, folder / f"embeddings-{stamp}.npz", settings.resume,
             progress.step(f"encoding {len(used)} runs once", "run"),
         )  # fmt: skip
         progress.close()
@@ -256,8 +294,16 @@ def train_all(
     return fitted, predictions
 
 
-def begin(folder: Path, model: Model, labels: Labels, splits: "list[Split]", plan: Plan, settings: Settings) -> None:
-    """Make the folder of checkpoints; refuse to go on with a training of other settings.
+def begin(
+    folder: Path,
+    model: Model,
+    material: Material,
+    labels: Labels,
+    splits: "list[Split]",
+    plan: Plan,
+    settings: Settings,
+) -> str:
+    """Make the folder of checkpoints; refuse to go on with a training of other settings. Returns the digest of these.
 
     Raises
     ------
@@ -271,8 +317,9 @@ def begin(folder: Path, model: Model, labels: Labels, splits: "list[Split]", pla
         "splits": [[part.tolist() for part in (one.train, one.validation, one.test)] for one in splits],
         "plan": {key: str(value) for key, value in asdict(plan).items() if key not in ("device", "workers")},
         "tuning": [settings.prompt_length, settings.lora_rank, settings.no_augmentation, settings.grid],
-        "placing": {key: getattr(settings, key) for key in PLACING},
+        "runs": [(run.path.name, made_from(run.path)) for run in material.runs if run is not None],
     }
+    asked = json.loads(json.dumps(asked))
     note = folder / "begun.json"
     if settings.resume:
         begun = read_json(note).get("Digest")
@@ -283,8 +330,9 @@ def begin(folder: Path, model: Model, labels: Labels, splits: "list[Split]", pla
                 f"--resume: the training in {folder} was begun with other settings or data; give those, or leave out --resume"
             )
     elif is_main():
-        write_text(note, "")
+        shutil.rmtree(folder, ignore_errors=True)  # nothing of an earlier training is ever gone on with
         write_sidecar(note, {"Digest": digest(asked), "Command": settings.as_command()})
+    return digest(asked)
 
 
 def evaluate_all(
@@ -326,8 +374,8 @@ def evaluate_all(
         ]
     order = np.array([where.get(run, 0) for run in table["run_name"]])  # runs without a label stand for nothing
     cohort = cohort.keep(order)
-    own = [name for name in cohort.runs if name in table and name != "run_name"]
-    joined = pd.concat([table.reset_index(drop=True), cohort.runs.drop(columns=["run_name", *own])], axis=1)
+    measured = [name for name in cohort.runs if name in table]  # before columns of the phenotype of the same name
+    joined = pd.concat([table.reset_index(drop=True).drop(columns=measured), cohort.runs], axis=1)
     samples = probe.samples_of(cohort, joined, labels, settings.covariates)
     is_class, seed = bool(labels.classes), settings.random_seed
     features = {FROZEN: samples.embeddings, probe.MOTION: np.column_stack([samples.motion, samples.covariates])}
@@ -349,11 +397,8 @@ def write_results(tuned: Tuned, notes: "list[str]", settings: Settings) -> None:
     history = pd.concat([pd.DataFrame(epochs).assign(training=name) for name, epochs in histories.items()])
     task = kept.objective.task(labels.target, tuned.trained_on)
     placing = {key: getattr(settings, key) for key in PLACING}
-    name_of_backbone = settings.model[0]
-    if Path(name_of_backbone.removesuffix("@random")).exists():
-        name_of_backbone = str(Path(name_of_backbone).absolute())
     hyper_parameters = hyper_parameters_of(
-        tuned.model, name_of_backbone, task, settings.tuning, tuned.grid.name, placing
+        tuned.model, reference_to(settings.model[0]), task, settings.tuning, tuned.grid.name, placing
     )
     whole = hyper_parameters["backbone"] is None
     parts = kept.network.state_dict() if whole else kept.parts

@@ -139,6 +139,8 @@ def _mean_of(path: Path) -> "tuple[np.ndarray, dict]":
         raise NeurostormError(
             f"{path} cannot be read ({error}); remove it and run the participant level again"
         ) from None
+    if not np.isfinite(values).all():
+        raise NeurostormError(f"{path} lacks numbers in its channels; remove it and run the participant level again")
     used = values[~censored]
     mean = used.mean(axis=0) if len(used) else np.zeros(len(channels), np.float32)
     return mean, {"windows": len(used), "censored_windows": int(censored.sum())}

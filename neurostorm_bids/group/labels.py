@@ -1,10 +1,12 @@
 """What is to be predicted, and of whom: one label for each subject, or session."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.group.phenotype import SESSION, SUBJECT, column, numbers
@@ -51,6 +53,14 @@ class Labels:
         """How many samples each class has, in words; empty for a regression."""
         return ", ".join(f"{(self.y == k).sum()} {name}" for k, name in enumerate(self.classes))
 
+    def keep(self, which: np.ndarray) -> "Labels":
+        """The samples of a bool mask."""
+        numbers = np.flatnonzero(which)
+        return replace(
+            self, names=self.names.iloc[numbers].reset_index(drop=True), y=self.y[numbers], groups=self.groups[numbers],
+            members=[self.members[k] for k in numbers],
+        )  # fmt: skip
+
     def named(self, y: np.ndarray) -> list:
         """Values as they are written: the names of classes, or the numbers."""
         return [self.classes[k] for k in y] if self.classes else list(y)
@@ -86,8 +96,13 @@ def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group
     grouped = kept.groupby(keys, sort=True).indices
     members = [np.flatnonzero(labels.notna().to_numpy())[rows] for rows in grouped.values()]
     if len(members) < FEWEST_SUBJECTS:
+        match = (
+            ""
+            if len(members)
+            else f"; do the table's participant_id match those of the runs, such as {table[SUBJECT].iloc[0]}?"
+        )
         raise NeurostormError(
-            f"{len(members)} subjects with results have a '{target}', at least {FEWEST_SUBJECTS} are needed"
+            f"{len(members)} subjects with data have a '{target}', at least {FEWEST_SUBJECTS} are needed{match}"
         )
     first = [rows[0] for rows in members]
     classes, y = [], labels.iloc[first].to_numpy()
@@ -109,7 +124,7 @@ def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group
     groups = table[SUBJECT].iloc[first].to_numpy(str)
     if group_by is not None:
         given = column(table, group_by).iloc[first]
-        groups = np.where(given.isna(), groups, given.astype(str))
+        groups = kept_together(groups, given)
         if len(np.unique(groups)) < 3:
             raise NeurostormError(
                 f"--group-by {group_by}: {len(np.unique(groups))} groups are too few to test on others"
@@ -118,6 +133,30 @@ def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group
         notes.append(f"{len(first)} samples are few: look at the intervals before the values")
     names = table.iloc[first][keys].reset_index(drop=True)
     return Labels(target, names, y if is_class else y.astype(float), classes, groups, members, notes)
+
+
+def kept_together(subjects: np.ndarray, given: pd.Series) -> np.ndarray:
+    """A name for all samples that hang together by subject or by group, (samples,).
+
+    Parameters
+    ----------
+    subjects : (samples,) array
+    given : (samples,) Series
+        Families or sites; samples without one hang together by subject alone.
+
+    Examples
+    --------
+    >>> kept_together(np.array(["a", "a", "b", "c"]), pd.Series(["x", None, "x", "y"]))
+    array(['x', 'x', 'x', 'y'], dtype=object)
+    """
+    names, of_subject = np.unique(subjects, return_inverse=True)
+    codes, groups = pd.factorize(given.reset_index(drop=True))
+    known = codes >= 0
+    size = len(names) + len(groups)
+    edges = csr_array((np.ones(known.sum()), (of_subject[known], len(names) + codes[known])), shape=(size, size))
+    part = connected_components(edges, directed=False)[1][of_subject]
+    first = [np.flatnonzero(part == one)[0] for one in part]
+    return np.array([str(given.iloc[i]) if known[i] else subjects[i] for i in first], dtype=object)
 
 
 def _looks_like_classes(labels: pd.Series) -> bool:

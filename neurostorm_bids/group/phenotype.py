@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
@@ -88,6 +89,8 @@ def numbers(values: pd.Series) -> pd.Series:
     text = values[values.notna() & as_numbers.isna()]
     if len(text):
         raise NeurostormError(f"column '{values.name}' holds text where numbers are needed, such as '{text.iloc[0]}'")
+    if np.isinf(as_numbers.astype(float)).any():
+        raise NeurostormError(f"column '{values.name}' holds an infinite number; write n/a where it is not known")
     return as_numbers.astype(float)
 
 

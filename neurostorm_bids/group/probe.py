@@ -7,7 +7,7 @@ import pandas as pd
 
 from neurostorm_bids.group.evaluate import Evaluation, evaluate, make_folds
 from neurostorm_bids.group.gather import Cohort
-from neurostorm_bids.group.labels import Labels
+from neurostorm_bids.group.labels import FEWEST_SUBJECTS, Labels
 from neurostorm_bids.group.phenotype import column
 
 MOTION = "head motion and covariates alone"
@@ -97,6 +97,9 @@ def verdict(evaluations: "dict[str, Evaluation]", labels: Labels, who: str = "Th
     first, ours = next(iter(evaluations.items()))
     target = labels.target
     name, (value, low, high) = next(iter(ours.metrics.items()))
+    if (ours.folds >= 0).sum() < FEWEST_SUBJECTS:
+        n = (ours.folds >= 0).sum()
+        return f"{who} was tested on {n} samples, too few to tell: {name.replace('_', ' ')} {value:.2f} for {target}."
     tested = not np.isnan(ours.p_value)
     p = f"p = {ours.p_value:.3f}" if tested else "no permutation test"
     said = f"{name.replace('_', ' ')} {value:.2f} (95 % interval {low:.2f} to {high:.2f}, {p})"

@@ -51,8 +51,8 @@ def cross_validation(labels: Labels, seed: int) -> "list[Split]":
     return [*splits, Split(KEPT, *_parted(labels, everyone, seed), np.empty(0, int))]
 
 
-def split_from(path: Path, dataset: Dataset, labels: Labels, seed: int) -> Split:
-    """The split of a table with participant_id (and session_id) and split: train, validation, test.
+def split_from(path: Path, dataset: Dataset, labels: Labels, seed: int) -> "tuple[Labels, Split]":
+    """The samples of a split, and the split, from a table with participant_id (and session_id) and split: train, validation, test.
 
     Without validation subjects some of those to train on are taken.
 
@@ -69,6 +69,10 @@ def split_from(path: Path, dataset: Dataset, labels: Labels, seed: int) -> Split
     if table.duplicated(keys).any():
         raise NeurostormError(f"{path} has several rows for a subject, and '{labels.target}' one for each: give one")
     part = labels.names.merge(table[[*keys, "split"]], on=keys, how="left")["split"].to_numpy()
+    if n_left := pd.isna(part).sum():
+        labels = labels.keep(~pd.isna(part))
+        labels.notes.append(f"{n_left} samples with data and a '{labels.target}' are not in {path}: left out")
+        part = part[~pd.isna(part)]
     for name in ("train", "test"):
         if not (part == name).any():
             raise NeurostormError(f"{path}: no subject with data and a '{labels.target}' is in '{name}'")
@@ -78,12 +82,15 @@ def split_from(path: Path, dataset: Dataset, labels: Labels, seed: int) -> Split
             f"{path}: {sides.index[sides > 1][0]} is in several parts; what is tested would be learnt"
         )
     train, validation = np.flatnonzero(part == "train"), np.flatnonzero(part == "validation")
-    if not len(validation):
-        train, validation = _parted(labels, train, seed)
     if labels.classes and len(np.unique(labels.y[train])) < len(labels.classes):
         lacking = sorted(set(labels.classes) - {labels.classes[k] for k in labels.y[train]})
         raise NeurostormError(f"{path}: no subject to train on is of class '{lacking[0]}'")
-    return Split("split", train, validation, np.flatnonzero(part == "test"))
+    if not len(validation):
+        train, validation = _parted(labels, train, seed)
+    test = np.flatnonzero(part == "test")
+    if labels.classes and len(np.unique(labels.y[test])) < 2:
+        raise NeurostormError(f"{path}: all subjects to test on are of class '{labels.classes[labels.y[test[0]]]}'")
+    return labels, Split("split", train, validation, test)
 
 
 def split_table(labels: Labels, splits: "list[Split]") -> pd.DataFrame:
@@ -106,4 +113,8 @@ def _parted(labels: Labels, learn: np.ndarray, seed: int) -> "tuple[np.ndarray, 
     if labels.classes:
         y = np.unique(y, return_inverse=True)[1]
     watched = make_folds(y, groups, bool(labels.classes), seed + 1) == 0
+    if labels.classes and (lacking := set(labels.y) - set(labels.y[learn[~watched]])):
+        raise NeurostormError(
+            f"some folds have no sample of class '{labels.classes[min(lacking)]}' to train on; give a --split, or another --group-by"
+        )
     return learn[~watched], learn[watched]

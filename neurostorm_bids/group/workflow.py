@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,10 @@ def group(settings: Settings) -> int:
     dataset = find_dataset(settings.bids_dir, dict(settings.derivatives))
     if settings.group_task == "finetune":
         from neurostorm_bids.group.finetune import finetune  # Lightning takes seconds to import
+        from neurostorm_bids.train import ranks
 
-        check_folders(settings, dataset)
+        ranks.join(settings.devices * settings.nodes, settings.nodes)
+        check_folders(settings if ranks.is_main() else replace(settings, clean_workdir=False), dataset)
         return finetune(dataset, read_phenotype(dataset, settings.phenotype)[0], settings)
     if not settings.out_dir.is_dir():
         raise NeurostormError(f"there is no folder {settings.out_dir}; run the participant level first")

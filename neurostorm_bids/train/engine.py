@@ -17,15 +17,22 @@ import pytorch_lightning as lightning
 import torch
 import torchmetrics
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from neurostorm_bids.encode.model import NeuroSTORM
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.stop import stop_on_signals
 from neurostorm_bids.train.clips import Order
 from neurostorm_bids.train.objective import Objective
+from neurostorm_bids.train.ranks import starter
 from neurostorm_bids.train.tuning import LEARNING_RATES
 from neurostorm_bids.write.atomic import replacing
 
@@ -105,6 +112,15 @@ class Tuner(lightning.LightningModule):
         embedding = x if x.ndim == 2 else self.network.embed(x, self.plan.precision)
         return self.network.output_head((embedding - self.mean) / self.std)
 
+    def on_train_start(self) -> None:
+        """Lightning has put its own handlers in place of ours, and taken the processes that it found."""
+        stop_on_signals()
+        if self.trainer.world_size != (torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1):
+            raise NeurostormError(
+                f"{self.trainer.world_size} processes are to train together, and not all were started; with Slurm, start "
+                "the command with srun and as many tasks"
+            )
+
     def training_step(self, batch: tuple, _number: int) -> Tensor:
         """Loss of one batch."""
         x, y = batch
@@ -178,10 +194,10 @@ class Diary(Callback):
     """What every epoch came to; kept in the checkpoints, so that it goes on after a resumption."""
 
     def __init__(self, tell: Callable, advance: Callable):
-        self.epochs, self.tell, self.advance, self.started = [], tell, advance, 0.0
+        self.epochs, self.tell, self.advance, self.started, self.rate = [], tell, advance, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer, _module) -> None:
-        self.started = time.monotonic()
+        self.started, self.rate = time.monotonic(), trainer.optimizers[0].param_groups[-1]["lr"]
 
     def on_train_batch_end(self, trainer, _module, _outputs, _batch, number: int) -> None:
         self.advance(trainer.current_epoch * trainer.num_training_batches + number + 1,
@@ -194,7 +210,7 @@ class Diary(Callback):
             "train_loss": float(module.train_loss.compute()),
             "validation_loss": told["validation_loss"],
             f"validation_{module.objective.metric_name}": told["validation_metric"],
-            "learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
+            "learning_rate": self.rate,  # as it begins
             "seconds": round(time.monotonic() - self.started, 1),
         }
         module.train_loss.reset()
@@ -246,36 +262,59 @@ def train(tuner: Tuner, folder: Path, resume: bool, tell: Callable, advance: Cal
         logging.getLogger(name).setLevel(logging.ERROR)
     diary = Diary(tell, advance)
     watch = {"monitor": "validation_loss", "mode": "min"}
-    checkpoints = ModelCheckpoint(
-        folder, Path(BEST).stem, save_last=True, save_on_train_epoch_end=True, enable_version_counter=False, **watch
-    )
+    each = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(filename=Path(BEST).stem, **watch, **each)
+    last = ModelCheckpoint(filename=Path(LAST).stem, every_n_epochs=1, **each)
     stopping = EarlyStopping(patience=plan.patience, check_on_train_epoch_end=True, **watch)
     alone = plan.devices * plan.nodes == 1
-    trainer = lightning.Trainer(
-        accelerator="gpu" if plan.device.type == "cuda" else "cpu",
-        devices=plan.devices if not alone or plan.device.index is None else [plan.device.index],
-        num_nodes=plan.nodes,
-        strategy="auto" if alone else "ddp_find_unused_parameters_false",
-        precision=MIXED[plan.precision],
-        max_epochs=plan.epochs,
-        callbacks=[diary, stopping, checkpoints],
-        plugins=[AtomicFiles(), *([LightningEnvironment()] if alone else [])],  # alone, Slurm's numbers mean nothing
-        gradient_clip_val=CLIP_NORM,
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # ours is
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    n_processes, fewest = plan.devices * plan.nodes, min(len(data) for data in tuner.data.values())
+    if fewest < n_processes:
+        raise NeurostormError(f"{n_processes} processes cannot share {fewest} windows; give fewer --devices")
     start = folder / LAST if resume and (folder / LAST).is_file() else None
+    if start and (epochs := _ended(start, plan)):
+        load_best(tuner, folder)
+        return epochs
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torchmetrics")
+        trainer = lightning.Trainer(
+            accelerator="gpu" if plan.device.type == "cuda" else "cpu",
+            devices=plan.devices if not alone or plan.device.index is None else [plan.device.index],
+            num_nodes=plan.nodes,
+            strategy="auto" if alone else "ddp_find_unused_parameters_false",
+            precision=MIXED[plan.precision],
+            max_epochs=plan.epochs,
+            callbacks=[diary, stopping, best, last],
+            plugins=[AtomicFiles(), environment(alone)],
+            gradient_clip_val=CLIP_NORM,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # ours is
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
         trainer.fit(tuner, ckpt_path=start, weights_only=True)
     if not diary.epochs or not math.isfinite(diary.epochs[-1]["validation_loss"]) or not (folder / BEST).is_file():
         raise NeurostormError("the loss is no longer a number; give a smaller --learning-rate")
     load_best(tuner, folder)
     return diary.epochs
+
+
+def _ended(checkpoint: Path, plan: Plan) -> "list[dict]":
+    """The accounts of all epochs, if a training had come to its end when it was killed; else none."""
+    states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
+    epochs = next(state for name, state in states.items() if name.startswith("Diary"))["epochs"]
+    waited = next(state for name, state in states.items() if name.startswith("EarlyStopping"))["wait_count"]
+    return epochs if waited >= plan.patience or len(epochs) >= plan.epochs else []
+
+
+def environment(alone: bool) -> ClusterEnvironment:
+    """Who starts the other processes; Slurm's numbers mean nothing where srun did not start us."""
+    if alone:
+        return LightningEnvironment()
+    if starter() == "srun":
+        return SLURMEnvironment(auto_requeue=False)
+    return TorchElasticEnvironment() if starter() == "torchrun" else LightningEnvironment()
 
 
 def load_best(tuner: Tuner, folder: Path) -> None:

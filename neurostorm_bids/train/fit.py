@@ -95,7 +95,8 @@ def fit(
     tell, advance : callable
         As of `engine.train`.
     """
-    objective = Objective.of(material.y[learn], classes)
+    n_windows = [len(window_starts(material.runs[i].shape[3], model.n_frames, model.n_frames)) for i in learn]
+    objective = Objective.of(np.repeat(material.y[learn], n_windows), classes)
     network = to_be_tuned(model.network, plan.tuning, objective.n_outputs, prompt_length, rank, plan.seed)
     y, n = objective.scaled(material.y), model.n_frames
     if material.embeddings is not None:

@@ -35,7 +35,7 @@ class Objective:
 
     @classmethod
     def of(cls, y: np.ndarray, classes: "list[str]") -> "Objective":
-        """From the labels of the training samples: values, or classes as 0, 1, ..."""
+        """From the labels of the training windows: values, or classes as 0, 1, ..."""
         if not classes:
             return cls((), float(y.mean()), float(y.std()) or 1.0, label_range=(float(y.min()), float(y.max())))
         counts = np.bincount(y, minlength=len(classes))

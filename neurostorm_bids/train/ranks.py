@@ -3,15 +3,80 @@
 Every process runs the whole command; the main one alone speaks and writes.
 """
 
+import ctypes
 import os
+import signal
+import sys
+from pathlib import Path
 
-# of torchrun; of Lightning's own launcher; of srun
-NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+from neurostorm_bids.errors import NeurostormError
+
+_together = 1  # processes that train together
+
+
+def join(n: int, nodes: int) -> None:
+    """Say how many processes train together, before any other function here is called.
+
+    Raises
+    ------
+    NeurostormError
+        If they are on several nodes and nothing has started them there.
+    """
+    global _together
+    _together = n
+    if nodes > 1 and starter() == "lightning":
+        raise NeurostormError(
+            f"--nodes {nodes}: start the command on every node, as srun --nodes {nodes} --ntasks {n}, or with torchrun"
+        )
+
+
+def starter() -> str:
+    """Who starts the processes: torchrun, srun, or Lightning on this machine."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun"
+    # a job's own numbers do not mean that srun has started its tasks: those of a step do
+    return "srun" if os.environ.get("SLURM_STEP_NUM_TASKS") == str(_together) and _together > 1 else "lightning"
 
 
 def is_main() -> bool:
     """Whether this is the process that speaks and writes."""
-    return not any(os.environ.get(name, "0").isdecimal() and int(os.environ.get(name, "0")) for name in NUMBERS)
+    return number() == 0
+
+
+def number() -> int:
+    """Of this process among those that train together."""
+    name = {"torchrun": "RANK", "srun": "SLURM_PROCID", "lightning": "LOCAL_RANK"}[starter()]
+    return int(os.environ.get(name) or 0) if _together > 1 else 0
+
+
+def own_device(asked: str) -> str:
+    """The device of this process: where several train on a node's GPUs, each has its own."""
+    import torch
+
+    if _together == 1 or asked == "cpu" or not torch.cuda.is_available():
+        return asked
+    name = "SLURM_LOCALID" if starter() == "srun" else "LOCAL_RANK"
+    return f"cuda:{int(os.environ.get(name) or 0)}"
+
+
+def be_quiet(account: Path) -> None:
+    """In a process that is not the main one: write what it says to a file, and end with the main one."""
+    account.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(account, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    sys.stdout.flush()
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    if sys.platform == "linux" and starter() == "lightning":
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+def leave(status: int) -> None:
+    """End at once if other processes train with this one: leaving in order could wait for them for ever."""
+    if _together > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def share(items: list) -> list:

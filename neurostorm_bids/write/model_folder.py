@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from neurostorm_bids.encode.checkpoint import Checkpoint, write_safetensors
-from neurostorm_bids.encode.load import NEEDED, SEVERAL, SINGLE, Model
+from neurostorm_bids.encode.load import NEEDED, SEVERAL, SINGLE, Model, label_of_name
 from neurostorm_bids.encode.task import Task
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.files import MODEL_FILE
@@ -71,5 +71,11 @@ def check_free(folder: Path, overwrite: bool) -> None:
     NeurostormError
         If there is one.
     """
+    label = label_of_name(folder)
+    for other in sorted(folder.parent.glob("*/")):
+        if other.name != folder.name and label_of_name(other) == label:
+            raise NeurostormError(
+                f"{other.name} is there already, and the files of both would be desc-{label}; give another --save-as"
+            )
     if (folder / MODEL_FILE).exists() and not overwrite:
         raise NeurostormError(f"{folder} is there already; give another name with --save-as, or --force to replace it")

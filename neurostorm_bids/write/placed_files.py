@@ -91,12 +91,15 @@ class StoredRun:
         z-score outside the brain.
     shape : tuple
         (X, Y, Z, T).
+    written : int
+        When the file was last changed, ns.
     """
 
     path: Path
     scale: float
     background: float
     shape: tuple
+    written: int
 
     def window(self, start: int, stop: int) -> np.ndarray:
         """Frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start), as of a `PlacedRun`."""
@@ -105,14 +108,27 @@ class StoredRun:
     def stored(self, start: int, stop: int) -> np.ndarray:
         """Frames as they are stored, int8, (stop - start, X, Y, Z)."""
         try:
+            if self.path.stat().st_mtime_ns != self.written:
+                raise NeurostormError(
+                    f"{self.path} was made anew by another call, with other settings or data; start again"
+                )
             return np.array(np.load(self.path, mmap_mode="r")[start:stop])
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise NeurostormError(f"{self.path} cannot be read ({error}); remove it, and it is made again") from None
 
 
 def made_from(path: Path) -> "str | None":
     """What a store says it was made from; `None` if there is no whole one."""
     return read_json(path.with_suffix(".json")).get("MadeFrom") if path.is_file() else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a store can be opened and has the length that its header says."""
+    try:
+        read_int8(path)
+    except NeurostormError:
+        return False
+    return True
 
 
 def read_int8(path: Path) -> StoredRun:
@@ -125,12 +141,13 @@ def read_int8(path: Path) -> StoredRun:
     """
     about = read_json(path.with_suffix(".json"))
     try:
+        written = path.stat().st_mtime_ns
         stored = np.load(path, mmap_mode="r")
         scale, background = float(about["Scale"]), float(about["Background"])
-        if stored.dtype != np.int8 or stored.ndim != 4 or not 0 < scale < np.inf:
+        if stored.dtype != np.int8 or stored.ndim != 4 or not (0 < scale < np.inf and np.isfinite(background)):
             raise ValueError("no int8 store")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise NeurostormError(
             f"{path} cannot be read ({type(error).__name__}: {error}); remove it and its .json, and it is made again"
         ) from None
-    return StoredRun(path, scale, background, (*stored.shape[1:], len(stored)))
+    return StoredRun(path, scale, background, (*stored.shape[1:], len(stored)), written)
