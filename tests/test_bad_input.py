@@ -339,6 +339,7 @@ def test_junk_in_the_input_s_description_stops_nothing(tree, tmp_path, neurostor
 def test_a_head_of_nan_predicts_nothing(tree, tmp_path, neurostorm):
     network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"], head="v1", n_outputs=1)
     weights = network.state_dict()
+    weights["model.layers.1.blocks.1.mlp.linear2.bias"].fill_(10)
     weights["output_head.head.head.weight"].fill_(3e38)  # numbers, whose sums are none
     path = lightning(tmp_path / "x.ckpt", weights, downstream_task_type="classification", **NARROW)
     tree.run(NAME)
