@@ -15,6 +15,7 @@ from conftest import signal as make_signal
 from test_participant import NARROW, lightning, random_network
 
 KILLS = int(os.environ.get("NEUROSTORM_KILLS", "3"))  # CI's script asks for 50
+PROCESSES = 16 if KILLS > 3 else 5
 NEUROSTORM = Path(sys.executable).with_name("neurostorm")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -118,13 +119,13 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(data, tmp_path):
     assert different == []
 
 
-def test_sixteen_processes_share_one_folder(data, tmp_path):
+def test_many_processes_share_one_folder(data, tmp_path):
     """All on the same subject: every run is encoded once, all succeed, and nothing is lost."""
     out, quiet = tmp_path / "out", tmp_path / "quiet"
     assert finish(data(quiet))[0] == 0
-    processes = [start(data(out, "--work-dir", tmp_path / "work")) for _ in range(16)]
+    processes = [start(data(out, "--work-dir", tmp_path / "work")) for _ in range(PROCESSES)]
     said = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 16, said
+    assert [process.returncode for process in processes] == [0] * PROCESSES, said
     for task in ("a", "b"):
         assert sum(f"sub-01_task-{task}: encoding" in text for text in said) == 1
     names = content(out).keys()

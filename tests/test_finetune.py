@@ -188,18 +188,17 @@ def test_linear_heads_share_one_forward_pass(study, finetune, neurostorm, monkey
     assert 25 < age["value"] < 50
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(study):
+def test_two_processes_train_as_one_with_twice_the_batch(study, finetune):
     data, model, out, split = study
-    weights = []
-    for name, batch, devices in (("one", "4", "1"), ("two", "2", "2")):
-        done = subprocess.run(
-            [COMMAND, data, out, "group", "--group-task", "finetune", "--target", "group", "--model", model, *QUICK,
-             "--split", split, "--tuning", "layernorm", "--save-as", name, "--batch-size", batch, "--devices", devices],
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("The model is in") == 1  # the main process speaks
-        weights.append(load_file(out / "models" / name / "model.safetensors"))
+    assert finetune("--tuning", "layernorm", "--save-as", "one", "--batch-size", "4")[0] == 0
+    done = subprocess.run(
+        [COMMAND, data, out, "group", "--group-task", "finetune", "--target", "group", "--model", model, *QUICK,
+         "--split", split, "--tuning", "layernorm", "--save-as", "two", "--batch-size", "2", "--devices", "2"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("The model is in") == 1  # the main process speaks
+    weights = [load_file(out / "models" / name / "model.safetensors") for name in ("one", "two")]
     for key, value in weights[0].items():
         torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=1e-5)
     history = [pd.read_csv(out / "models" / name / "history.tsv", sep="\t") for name in ("one", "two")]
@@ -337,12 +336,13 @@ def test_two_models_of_one_label_are_refused(study, tuned, finetune):
     assert "tuned is there already, and the files of both would be desc-tuned" in said
 
 
-def test_runs_shorter_than_a_window_are_told(study, finetune):
-    status, said = finetune("--save-as", "short", "--dummy-scans", "3")
+def test_runs_shorter_than_a_window_are_told(study, neurostorm):
+    data, _, out, split = study  # the demo's windows have 20 frames
+    call = ("--group-task", "finetune", "--target", "group", "--model", "demo", "--split", split)
+    status, _, said = neurostorm(data, out, "group", *call)
     assert status == 1
-    assert "sub-00_task-rest: 3 frames are fewer than one window of 6" in said
+    assert "sub-00_task-rest: 6 frames are fewer than one window of 20" in said
     assert "error: no run is left to train on: all 16 have problems" in said
-    finetune("--save-as", "whole-again")  # places them again, for the other tests
 
 
 def test_stopping_two_processes_leaves_none_behind(study):

@@ -159,7 +159,7 @@ def test_probe_of_noise_is_not_different_from_chance(cohort):
 
 
 def test_probe_of_classes(cohort, group):
-    status, _said = group("--group-task", "probe", "--target", "group", "--n-permutations", "20")
+    status, _said = group("--group-task", "probe", "--target", "group", "--n-permutations", "4")
     assert status == 0
     out = cohort[1]
     metrics = pd.read_csv(out / "group_desc-narrow_target-group_metrics.tsv", sep="\t").set_index(
