@@ -26,7 +26,11 @@ def join(n: int, nodes: int) -> None:
     _together = n
     if nodes > 1 and starter() == "lightning":
         raise NeurostormError(
-            f"--nodes {nodes}: start the command on every node, as srun --nodes {nodes} --ntasks {n}, or with torchrun"
+            f"--nodes {nodes}: start the command as srun --nodes {nodes} --ntasks-per-node {n // nodes}, or with torchrun"
+        )
+    if starter() == "srun" and "SLURM_NTASKS_PER_NODE" not in os.environ:  # Lightning refuses it
+        raise NeurostormError(
+            f"start the command as srun --nodes {nodes} --ntasks-per-node {n // nodes}, not with --ntasks"
         )
 
 
