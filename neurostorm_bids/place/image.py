@@ -20,6 +20,7 @@ from neurostorm_bids.files import check_there
 READ_ERRORS = (
     EOFError, OSError, ValueError, TypeError, OverflowError, zlib.error, isal_zlib.IsalError, ImageFileError, HeaderDataError,
 )  # fmt: skip
+MOST_IN_A_VOLUME = 2**25  # of a run: 0.7 mm are half of it
 MOST_VOXELS = 2**31  # of a mask: more is a damaged header
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it names no file; what matters is told by us
 TIME_UNITS_IN_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
@@ -51,7 +52,7 @@ class Bold:
         self._image, self.name = open_image(image)
         shape = self._image.shape
         times = [axis for axis, n in enumerate(shape) if axis > 2 and n > 1]
-        if min(shape, default=0) < 1:
+        if min(shape, default=0) < 1 or math.prod(shape[:3]) > MOST_IN_A_VOLUME:
             raise NeurostormError(f"{self.name}: its header says {shape} voxels; the file is damaged")
         if len(times) > 1:
             raise NeurostormError(f"{self.name} has {len(shape)} axes {shape}; a BOLD run has x, y, z and time")
