@@ -6,6 +6,7 @@ from pathlib import Path
 from neurostorm_bids.errors import NeurostormError
 
 MODEL_FILE = "model.safetensors"  # in the folder of a fine-tuned model
+LONGEST_CHAIN = 8  # of models tuned from tuned models
 
 
 def check_fetched(path: Path) -> None:

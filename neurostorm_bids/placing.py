@@ -142,11 +142,11 @@ def keep_run(run: Run, where: str, dataset: Dataset, settings: Settings, grid: G
     try:
         with lock_run(settings.out_dir, run, wait=True):
             route = choose_route(run, dataset, grid, settings)
-            digest = digest_of_placing(run, route, grid, settings)
-            if made_from(path) == digest and is_whole(path):
+            stamp = digest_of_placing(run, route, grid, settings)
+            if made_from(path) == stamp and is_whole(path):
                 return Outcome(run.name, "skipped")
             placed, _ = place_run(run, route, grid, settings, progress)
-            write_int8(path, placed, digest)
+            write_int8(path, placed, stamp)
     except (NeurostormError, OSError) as error:
         return Outcome(run.name, "failed", problems=(str(error),))
     except Exception as error:  # a bug of ours must not stop the other runs

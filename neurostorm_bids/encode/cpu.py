@@ -10,7 +10,6 @@ import ctypes
 import math
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -195,7 +194,7 @@ def _threads():
     """
     n = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = _pool(n) if n > 1 else None
+    pool = kernels.pool(n) if n > 1 else None
 
     @torch.inference_mode()
     def worker(function: Callable, pieces: list) -> None:
@@ -230,9 +229,3 @@ def give_back_memory() -> None:
 @lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
-
-
-@lru_cache(maxsize=1)
-def _pool(n: int) -> ThreadPoolExecutor:
-    """Threads that stay: new ones for every clip would each bring memory of their own."""
-    return ThreadPoolExecutor(n, thread_name_prefix="encode")

@@ -4,9 +4,6 @@ The numbers are those of scan.py, which says what is computed. For the gradient 
 memory holds what goes in and comes out, not a state for every token.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -57,10 +54,5 @@ def _share(work, n: int) -> None:
     if n_parts == 1:
         work(parts[0], 0)
         return
-    for done in [_pool(n_parts).submit(work, part, i) for i, part in enumerate(parts) if part.start < part.stop]:
+    for done in [kernels.pool(n_parts).submit(work, part, i) for i, part in enumerate(parts) if part.start < part.stop]:
         done.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(n: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, thread_name_prefix="scan")

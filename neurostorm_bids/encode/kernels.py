@@ -4,6 +4,7 @@ They come with the wheel, built when it is; without them `scan.selective_scan` g
 """
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Optional
@@ -79,6 +80,12 @@ def scan_backward(
 
 
 MOST_STATES, LANES = 256, 16  # as in kernels.c
+
+
+@lru_cache(maxsize=1)
+def pool(n: int) -> ThreadPoolExecutor:
+    """Threads that stay: new ones for every clip would each bring memory of their own."""
+    return ThreadPoolExecutor(n, thread_name_prefix="encode")
 
 
 def _at(tensor: Tensor) -> ctypes.c_void_p:

@@ -15,9 +15,9 @@ from neurostorm_bids.encode.demo_weights import DEMO_CONFIG, DEMO_TASK, UNTRAINE
 from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
 from neurostorm_bids.encode.registry import DEMO, find_weights, published, registry
 from neurostorm_bids.encode.task import Task
-from neurostorm_bids.encode.tuned import AT_RANDOM, LONGEST_CHAIN, backbone_of, is_head_alone, put_into, weights_file
+from neurostorm_bids.encode.tuned import AT_RANDOM, backbone_of, is_head_alone, put_into, weights_file
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.files import MODEL_FILE
+from neurostorm_bids.files import LONGEST_CHAIN, MODEL_FILE
 from neurostorm_bids.place.grid import Grid, get_grid
 
 # What only pretraining needs (mask tokens, the decoder), and a norm in older heads that their forward never used.

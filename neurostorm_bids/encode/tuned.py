@@ -17,7 +17,6 @@ from neurostorm_bids.files import MODEL_FILE
 HEAD = "output_head."
 AT_RANDOM = "@random"  # after a model's name: its network with random weights
 LOW_RANK = (".lora_A", ".lora_B")  # after a weight's name: B @ A is added to it
-LONGEST_CHAIN = 8  # of models tuned from tuned models
 
 
 def weights_file(path: Path) -> Path:

@@ -24,13 +24,12 @@ def find_events(dataset: Dataset, run: str) -> Optional[Path]:
     folder = dataset.raw / entities[0]
     if len(entities) > 1 and entities[1].startswith("ses-"):
         folder = folder / entities[1]
-    names = ["_".join(entities), "_".join(part for part in entities if not part.startswith(("desc-", "res-")))]
     shared = "_".join(part for part in entities if part.startswith("task-"))
-    paths = [folder / "func" / f"{name}_events.tsv" for name in names]
-    paths += [
-        above / f"{first}{shared}_events.tsv"
-        for above, first in ((dataset.raw / entities[0], f"{entities[0]}_"), (dataset.raw, ""))
-    ]  # inherited, as BIDS says
+    paths = (
+        folder / "func" / f"{'_'.join(entities)}_events.tsv",
+        dataset.raw / entities[0] / f"{entities[0]}_{shared}_events.tsv",  # inherited, as BIDS says
+        dataset.raw / f"{shared}_events.tsv",
+    )
     return next((path for path in paths if path.is_file()), None)
 
 

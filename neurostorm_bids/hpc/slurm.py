@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.files import MODEL_FILE
+from neurostorm_bids.files import LONGEST_CHAIN, MODEL_FILE
 from neurostorm_bids.hpc.status import FINISHED, SubjectStatus
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.write.atomic import write_text
@@ -148,18 +148,12 @@ def _with_backbones(path: Path) -> "list[Path]":
     from safetensors import SafetensorError, safe_open
 
     found = [path]
-    while (found[-1] / MODEL_FILE).is_file() and len(found) < 8:
+    while (found[-1] / MODEL_FILE).is_file() and len(found) < LONGEST_CHAIN:
         try:
             with safe_open(str(found[-1] / MODEL_FILE), framework="np") as file:
                 backbone = json.loads((file.metadata() or {})["hyper_parameters"])["backbone"]["name"]
-        except (
-            SafetensorError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # a whole model; or the call itself will say
-            break
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            break  # a whole model; or the call itself will say
         if not Path(backbone).exists():  # a name of the registry, or a copy in the model's own folder
             break
         found.append(Path(backbone))

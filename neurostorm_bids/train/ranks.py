@@ -36,10 +36,10 @@ def join(n: int, nodes: int) -> None:
 
 def starter() -> str:
     """Who starts the processes: torchrun, srun, or Lightning on this machine."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if _together > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         return "torchrun"
     # a job's own numbers do not mean that srun has started its tasks: those of a step do
-    return "srun" if os.environ.get("SLURM_STEP_NUM_TASKS") == str(_together) and _together > 1 else "lightning"
+    return "srun" if _together > 1 and os.environ.get("SLURM_STEP_NUM_TASKS") == str(_together) else "lightning"
 
 
 def is_main() -> bool:
