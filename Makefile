@@ -18,7 +18,7 @@ lint: setup
 
 setup: $(READY)
 
-$(READY): setup.cfg setup.py neurostorm_bids/encode/kernels.c pyproject.toml .ci/constraints.txt
+$(READY): setup.cfg setup.py neurostorm_bids/model/scan/kernels.c pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
 	touch $(READY)

@@ -8,10 +8,10 @@ setup(
     package_dir={"neurostorm_bids.boilerplate": "boilerplate"},
     ext_modules=[
         Extension(
-            "neurostorm_bids.encode._kernels",
-            ["neurostorm_bids/encode/kernels.c"],
+            "neurostorm_bids.model.scan._kernels",
+            ["neurostorm_bids/model/scan/kernels.c"],
             extra_compile_args=["-O3", "-ffp-contract=fast", "-Wno-psabi"],
-            optional=True,  # without a compiler the package installs all the same and runs encode/scan.py
+            optional=True,  # without a compiler the package installs all the same and runs model/scan/dispatch.py
         )
     ],
 )

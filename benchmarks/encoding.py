@@ -4,15 +4,16 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import in_own_process, print_table, side_by_side
-from neurostorm_bids.encode import kernels, model
-from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
-from neurostorm_bids.encode.scan import selective_scan
+from neurostorm_bids.model import network as model
+from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
+from neurostorm_bids.model.scan import kernels
+from neurostorm_bids.model.scan.dispatch import selective_scan
 
 WINDOWS, TOKENS, CHANNELS, STATES = 320, 256, 72, 16  # the first stage of one clip
 
 ONE_CLIP = """
 import torch
-from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
+from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
 network, clip = NeuroSTORM(NeuroSTORMConfig()).eval(), torch.randn(1, 1, 96, 96, 96, 20)
 with torch.inference_mode():
     for _ in range(3):

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 
 from benchmarks.measure import in_own_process, print_table, side_by_side
-from neurostorm_bids.place.grid import FSL
-from neurostorm_bids.place.sample import apply_affine, inside, make_sampler
+from neurostorm_bids.resample.grid import FSL
+from neurostorm_bids.resample.sampler import apply_affine, inside, make_sampler
 
 SHAPE = (97, 115, 97)
 AFFINE = np.array([[2.0, 0, 0, -96.5], [0, 2.0, 0, -132.5], [0, 0, 2.0, -78.5], [0, 0, 0, 1]])

@@ -7,8 +7,8 @@ from benchmarks.measure import in_own_process, print_table
 ONE_STEP = """
 import statistics, time
 import torch
-from neurostorm_bids.encode import model
-from neurostorm_bids.encode.scan import selective_scan
+from neurostorm_bids.model import network as model
+from neurostorm_bids.model.scan.dispatch import selective_scan
 from neurostorm_bids.train.tuning import to_be_tuned
 if values["loop"]:
     model.scan_for = lambda *_: selective_scan

@@ -11,14 +11,14 @@ from isal import igzip
 
 from benchmarks.measure import in_own_process, print_table
 from benchmarks.placing import brain_mask
-from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig
+from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
 
 SHAPE = (91, 109, 91)
 AFFINE = np.array([[2.0, 0, 0, -90], [0, 2.0, 0, -126], [0, 0, 2.0, -72], [0, 0, 0, 1]])
 LENGTHS = (300, 3000)
 
 COMMAND = """
-from neurostorm_bids.command.neurostorm import main
+from neurostorm_bids.command.main import main
 try:
     main(values["command"])
 except SystemExit as stop:

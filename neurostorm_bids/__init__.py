@@ -9,11 +9,11 @@ __all__ = ["load_model", "to_model_grid"]
 
 def __getattr__(name: str):  # PyTorch and nibabel are imported when they are needed: --help stays quick
     if name == "load_model":
-        from neurostorm_bids.encode.load import load_model
+        from neurostorm_bids.model.load import load_model
 
         return load_model
     if name == "to_model_grid":
-        from neurostorm_bids.place.to_grid import to_model_grid
+        from neurostorm_bids.resample.resample import to_model_grid
 
         return to_model_grid
     raise AttributeError(f"module 'neurostorm_bids' has no attribute '{name}'")

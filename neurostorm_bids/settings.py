@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from neurostorm_bids import __version__
-from neurostorm_bids.files import MODEL_FILE
+from neurostorm_bids.runtime.files import MODEL_FILE
 
 # Settings that change a placed run, beside the grid; and those that change the numbers, beside grid, model and task
 PLACING = ("target_tr", "repetition_time", "dummy_scans", "interpolation", "register", "denoise")

@@ -102,7 +102,7 @@ def tree(tmp_path):
 @pytest.fixture
 def neurostorm(capsys):
     """Call the command in this process; returns exit status, stdout and stderr."""
-    from neurostorm_bids.command.neurostorm import main
+    from neurostorm_bids.command.main import main
 
     def call(*args):
         with pytest.raises(SystemExit) as stop:

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from test_encoder import SMALL, lightning, random_network
 
 from neurostorm_bids.command.model import main
-from neurostorm_bids.encode.checkpoint import read_checkpoint
-from neurostorm_bids.encode.load import load_model
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.checkpoint import read_checkpoint
+from neurostorm_bids.model.load import load_model
 
 
 class Runs:

@@ -15,12 +15,12 @@ from test_encoder import lightning, random_network
 from test_participant import NARROW
 
 from neurostorm_bids import to_model_grid
+from neurostorm_bids.derivatives.tables import channels_of, read_table
 from neurostorm_bids.encode.windows import motion_of
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.place.denoise import regress_out
-from neurostorm_bids.place.grid import FSL
-from neurostorm_bids.place.store import FrameStore
-from neurostorm_bids.write.tables import channels_of, read_table
+from neurostorm_bids.resample.denoise import regress_out
+from neurostorm_bids.resample.frames import FrameStore
+from neurostorm_bids.resample.grid import FSL
 
 NAME = "sub-01_task-rest"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from neurostorm_bids import __version__, workflow
-from neurostorm_bids.command.neurostorm import GROUPS, main
+from neurostorm_bids import __version__
+from neurostorm_bids.command.main import GROUPS, main
+from neurostorm_bids.participant import level as workflow
 from neurostorm_bids.settings import Settings
 
 
@@ -127,7 +128,7 @@ def test_group_level_without_results(tree, tmp_path, neurostorm):
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys; from click.testing import CliRunner; from neurostorm_bids.command.neurostorm import main\n"
+        "import sys; from click.testing import CliRunner; from neurostorm_bids.command.main import main\n"
         "CliRunner().invoke(main, ['--help']); CliRunner().invoke(main, ['--version'])\n"
         "print([m for m in ('torch', 'numpy', 'nibabel', 'pandas', 'bids') if m in sys.modules])"
     )

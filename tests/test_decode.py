@@ -9,10 +9,10 @@ import pytest
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import find_dataset
 from neurostorm_bids.find.events import find_events, read_events
+from neurostorm_bids.find.participants import join, read_phenotype
+from neurostorm_bids.group.cohort import gather
 from neurostorm_bids.group.decode import LAG, WINDOWS, decode, states_of
-from neurostorm_bids.group.gather import gather
 from neurostorm_bids.group.identify import identify
-from neurostorm_bids.group.phenotype import join, read_phenotype
 
 CHANNELS, WINDOW = 6, 16.0
 BLOCKS = [("left", 0.0), ("right", 32.0), ("left", 64.0), ("right", 96.0)]  # 32 s each

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurostorm_bids import load_model
-from neurostorm_bids.encode.model import NeuroSTORM, NeuroSTORMConfig, from_windows, to_windows
-from neurostorm_bids.encode.scan import selective_scan
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig, from_windows, to_windows
+from neurostorm_bids.model.scan.dispatch import selective_scan
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))

@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def fail_later(run, where, dataset, settings):
     """Work of a pool for a test: one run's worker dies while the first outcome is looked at."""
-    from neurostorm_bids.report.summary import Outcome
+    from neurostorm_bids.runtime.outcome import Outcome
 
     if run.name == "sub-01_task-b":
         time.sleep(1.0)
@@ -33,7 +33,7 @@ def fail_later(run, where, dataset, settings):
 def test_a_worker_that_dies_while_an_outcome_is_looked_at_takes_no_other_along(tree, tmp_path):
     from neurostorm_bids.find.dataset import find_dataset
     from neurostorm_bids.find.runs import Selection, find_runs
-    from neurostorm_bids.pool import process
+    from neurostorm_bids.runtime.pool import process
     from neurostorm_bids.settings import Settings
 
     for task in "abcd":
@@ -170,7 +170,7 @@ def test_ctrl_c_stops_with_a_summary(data, tmp_path):
 
 
 def test_input_that_changes_while_it_is_read_is_noticed(tree, tmp_path, neurostorm, monkeypatch):
-    from neurostorm_bids import workflow
+    from neurostorm_bids.participant import level as workflow
 
     bold = tree.run()
     real = workflow.place_run

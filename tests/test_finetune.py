@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from test_encoder import lightning, random_network
 from test_participant import NARROW
 
-from neurostorm_bids.encode.load import load_model
+from neurostorm_bids.derivatives.tables import read_table
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.write.tables import read_table
+from neurostorm_bids.model.load import load_model
 
 N = 16
 FRAMES = NARROW["img_size"][3]
@@ -149,7 +149,7 @@ def test_a_lost_or_other_backbone_is_told(study, tuned, tmp_path, change):
     content = file.read_bytes()
     elsewhere = str(backbone).encode()
     old = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["hyper_parameters"]
-    from neurostorm_bids.encode.checkpoint import Checkpoint, write_safetensors
+    from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
 
     said = {**json.loads(old), "backbone": {**json.loads(old)["backbone"], "name": elsewhere.decode()}}
     write_safetensors(Checkpoint(file, load_file(file), said), file)
@@ -166,7 +166,7 @@ def test_a_lost_or_other_backbone_is_told(study, tuned, tmp_path, change):
 
 def test_linear_heads_share_one_forward_pass(study, finetune, neurostorm, monkeypatch):
     """A regression beside a classification: the backbone encodes once for both and for itself."""
-    from neurostorm_bids import workflow
+    from neurostorm_bids.participant import level as workflow
 
     data, backbone, out, _ = study
     for target, name in (("age", "lin-age"), ("group", "lin-group")):

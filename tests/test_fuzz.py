@@ -18,12 +18,12 @@ from test_checkpoint import lightning, rewrite
 from test_encoder import SMALL, random_network
 
 from neurostorm_bids import to_model_grid
-from neurostorm_bids.encode.checkpoint import read_checkpoint
-from neurostorm_bids.encode.load import build_network
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.metadata import number_in, read_confounds, read_sidecar
 from neurostorm_bids.find.runs import read_filter_file
-from neurostorm_bids.place.transforms import read_transform
+from neurostorm_bids.model.checkpoint import read_checkpoint
+from neurostorm_bids.model.load import build_network
+from neurostorm_bids.resample.transforms import read_transform
 
 bounded = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 SECONDS, MEGABYTES = 20, 1500

@@ -16,12 +16,12 @@ from sklearn.preprocessing import StandardScaler
 from test_encoder import lightning, random_network
 from test_participant import NARROW
 
+from neurostorm_bids.find.participants import join, read_phenotype
 from neurostorm_bids.group import probe
-from neurostorm_bids.group.evaluate import evaluate, make_folds
-from neurostorm_bids.group.gather import gather
+from neurostorm_bids.group.cohort import gather
+from neurostorm_bids.group.evaluation import evaluate, make_folds
 from neurostorm_bids.group.identify import identify
 from neurostorm_bids.group.labels import labels_of
-from neurostorm_bids.group.phenotype import join, read_phenotype
 
 N = 60
 
@@ -186,7 +186,7 @@ def test_regression_is_scikit_learn_s(cohort):
     from sklearn.model_selection import PredefinedSplit
     from sklearn.pipeline import make_pipeline
 
-    from neurostorm_bids.group.evaluate import ALPHAS
+    from neurostorm_bids.group.evaluation import ALPHAS
 
     chosen = samples(cohort, "score")
     folds = make_folds(chosen.labels.y, chosen.labels.groups, False, 0)

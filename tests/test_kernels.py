@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from test_encoder import lightning, random_network, textbook_scan
 from test_participant import NARROW
 
-from neurostorm_bids.encode import cpu, kernels
-from neurostorm_bids.encode.cpu_scan import cpu_scan
-from neurostorm_bids.encode.model import Mamba
-from neurostorm_bids.encode.scan import selective_scan
-from neurostorm_bids.write.tables import channels_of, read_table
+from neurostorm_bids.derivatives.tables import channels_of, read_table
+from neurostorm_bids.model import cpu_encoder as cpu
+from neurostorm_bids.model.network import Mamba
+from neurostorm_bids.model.scan import kernels
+from neurostorm_bids.model.scan.cpu import cpu_scan
+from neurostorm_bids.model.scan.dispatch import selective_scan
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="installed without a compiler")
 
@@ -126,7 +127,7 @@ def test_without_the_library_the_numbers_are_the_same(tmp_path):
     code = (
         "import sys; sys.path[:0] = ['tests', 'tests/golden']\n"
         "import torch\n"
-        "from neurostorm_bids.encode import kernels\n"
+        "from neurostorm_bids.model.scan import kernels\n"
         "if sys.argv[1] == 'plain': kernels.find_spec = lambda name: None\n"
         "from neurostorm_bids import load_model\n"
         "torch.manual_seed(0)\n"
@@ -179,7 +180,7 @@ def test_autocast_keeps_features_and_sums_the_scan_in_single(monkeypatch):
         return selective_scan(*tensors)
 
     monkeypatch.setattr(cpu, "available", lambda network: False)
-    monkeypatch.setattr("neurostorm_bids.encode.model.scan_for", lambda *_: scan)
+    monkeypatch.setattr("neurostorm_bids.model.network.scan_for", lambda *_: scan)
     clips = torch.randn(1, 1, *network.config.img_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         exact, rounded = (network.embed(clips, precision) for precision in ("fp32", "bf16"))

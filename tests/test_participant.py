@@ -13,7 +13,7 @@ from conftest import FMRIPREP_SPACE, FSL_SPACE, Tree, signal
 from test_encoder import SMALL, lightning, random_network
 
 from neurostorm_bids import load_model, to_model_grid
-from neurostorm_bids.write.tables import channels_of, read_table
+from neurostorm_bids.derivatives.tables import channels_of, read_table
 
 NARROW = {**SMALL, "img_size": (96, 96, 96, 6), "patch_size": (24, 24, 24, 1)}  # quick: 4 x 4 x 4 tokens
 
@@ -104,8 +104,8 @@ def test_the_numbers_are_those_of_the_api(two_subjects, narrow, tmp_path, neuros
 
 
 def test_floats_survive_the_round_trip(two_subjects, tmp_path):
+    from neurostorm_bids.derivatives.tables import embeddings_table, write_table
     from neurostorm_bids.encode.windows import WindowMotion
-    from neurostorm_bids.write.tables import embeddings_table, write_table
 
     values = (
         np.random.RandomState(0).standard_normal((5, 300)).astype(np.float32) * 10.0 ** np.arange(-20, 10, 0.1)[:300]
@@ -228,7 +228,7 @@ def test_a_killed_worker_fails_its_own_run_alone(two_subjects, narrow, tmp_path,
     """One run's process dies as if the kernel had killed it; the others are done."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
-        "import neurostorm_bids.place.image as image\n"
+        "import neurostorm_bids.resample.nifti as image\n"
         "opened = image.Bold.blocks\n"
         "def blocks(self, *args):\n"
         "    if 'run-2' in self.name:\n"
@@ -429,7 +429,8 @@ def test_too_little_memory_is_said_before_the_work_begins(two_subjects, tmp_path
 
 
 def test_batches_are_made_smaller_to_fit_the_memory(two_subjects, tmp_path, neurostorm, monkeypatch):
-    from neurostorm_bids import load_model, resources
+    from neurostorm_bids import load_model
+    from neurostorm_bids.runtime import process as resources
     from neurostorm_bids.settings import Settings
 
     monkeypatch.setattr(resources, "resident_mb", lambda: 500.0)

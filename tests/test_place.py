@@ -16,9 +16,9 @@ from nilearn.image import resample_img
 
 from neurostorm_bids import to_model_grid
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.place.grid import AS_FMRIPREP, FSL
-from neurostorm_bids.place.sample import apply_affine
-from neurostorm_bids.place.time import choose_repetition_time, parse_target, time_map
+from neurostorm_bids.resample.grid import AS_FMRIPREP, FSL
+from neurostorm_bids.resample.sampler import apply_affine
+from neurostorm_bids.resample.timing import choose_repetition_time, parse_target, time_map
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))

@@ -11,8 +11,8 @@ import pytest
 from conftest import Tree
 from test_encoder import SMALL, lightning, random_network
 
-from neurostorm_bids.encode.checkpoint import Checkpoint, write_safetensors
-from neurostorm_bids.files import MODEL_FILE
+from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
+from neurostorm_bids.runtime.files import MODEL_FILE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

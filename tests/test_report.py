@@ -19,12 +19,13 @@ from test_encoder import lightning, random_network
 from test_participant import NARROW
 
 from neurostorm_bids import to_model_grid
-from neurostorm_bids.command.neurostorm import main, settings_of
-from neurostorm_bids.place.grid import AS_FMRIPREP, FSL
-from neurostorm_bids.report import citations, mosaic
-from neurostorm_bids.report.carpet import carpet_of
-from neurostorm_bids.report.course import course_of, in_words
-from neurostorm_bids.write.tables import channels_of, read_table
+from neurostorm_bids.command.main import main, settings_of
+from neurostorm_bids.derivatives.tables import channels_of, read_table
+from neurostorm_bids.report import citations
+from neurostorm_bids.report.figures import alignment as mosaic
+from neurostorm_bids.report.figures.carpet import carpet_of
+from neurostorm_bids.report.figures.trajectory import course_of, in_words
+from neurostorm_bids.resample.grid import AS_FMRIPREP, FSL
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 QUIET = [
@@ -407,7 +408,7 @@ def test_readme_of_the_user_and_changes_of_older_versions_stay(tree, tmp_path, n
 
 
 def test_configuration_file_gives_the_same_settings_again(tree, tmp_path, neurostorm):
-    from neurostorm_bids import workflow
+    from neurostorm_bids.participant import level as workflow
 
     tree.run()
     options = [

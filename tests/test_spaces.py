@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter
 from test_encoder import lightning, random_network
 from test_participant import NARROW
 
+from neurostorm_bids.derivatives.tables import channels_of, read_table
 from neurostorm_bids.find.templateflow import TemplateWarp
-from neurostorm_bids.place.grid import FSL
-from neurostorm_bids.place.sample import apply_affine
-from neurostorm_bids.write.tables import channels_of, read_table
+from neurostorm_bids.resample.grid import FSL
+from neurostorm_bids.resample.sampler import apply_affine
 
 WARP = TemplateWarp(source=FMRIPREP_SPACE, target=FSL_SPACE)
 # How points go from one world to the next (RAS, mm)
@@ -132,7 +132,7 @@ def placed(subject):
 
     from click.testing import CliRunner
 
-    from neurostorm_bids.command.neurostorm import main
+    from neurostorm_bids.command.main import main
 
     results = {}
     for space, n_steps in SPACES.items():

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from test_encoder import SMALL, lightning, random_network
 
-from neurostorm_bids.encode.load import load_model
-from neurostorm_bids.group.evaluate import evaluate
+from neurostorm_bids.group.evaluation import evaluate
+from neurostorm_bids.model.load import load_model
 from neurostorm_bids.train import augment as augmentation
 from neurostorm_bids.train.augment import augment
-from neurostorm_bids.train.clips import Clips, Order
-from neurostorm_bids.train.engine import Plan
+from neurostorm_bids.train.data import Clips, Order
 from neurostorm_bids.train.fit import Material, fit, outputs_of
 from neurostorm_bids.train.objective import Objective
+from neurostorm_bids.train.trainer import Plan
 from neurostorm_bids.train.tuning import to_be_tuned, tuned_parts
 
 SIZE, FRAMES, N = 24, 4, 80

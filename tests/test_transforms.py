@@ -9,9 +9,9 @@ from conftest import AFFINE, ellipsoid, save, signal
 
 from neurostorm_bids import to_model_grid
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.place.grid import FSL
-from neurostorm_bids.place.sample import inside, make_sampler
-from neurostorm_bids.place.transforms import map_points, read_transform
+from neurostorm_bids.resample.grid import FSL
+from neurostorm_bids.resample.sampler import inside, make_sampler
+from neurostorm_bids.resample.transforms import map_points, read_transform
 
 ROTATION = nib.affines.from_matvec(
     np.array([[0.98, -0.12, 0.05], [0.13, 1.03, -0.08], [-0.04, 0.09, 0.97]]), np.array([3.0, -5.0, 4.0])

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurostorm_bids.encode import scan
-from neurostorm_bids.encode.scan import selective_scan
+from neurostorm_bids.model.scan import dispatch as scan
+from neurostorm_bids.model.scan.dispatch import selective_scan
 
-triton_scan = pytest.importorskip("neurostorm_bids.encode.triton_scan", reason="no Triton here").triton_scan
+triton_scan = pytest.importorskip("neurostorm_bids.model.scan.triton_scan", reason="no Triton here").triton_scan
 
 
 def inputs(n, length, channels, states, seed=0):

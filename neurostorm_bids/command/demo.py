@@ -16,8 +16,8 @@ def main(folder: Path, only_data: bool):
     never trained: it shows what the outputs look like and nothing else.
     """
     from neurostorm_bids.demo.dataset import write_dataset
+    from neurostorm_bids.participant.level import participant
     from neurostorm_bids.settings import Settings
-    from neurostorm_bids.workflow import participant
 
     folder = folder.resolve()
     data, results = folder / "fmriprep", folder / "neurostorm"
@@ -40,7 +40,7 @@ def main(folder: Path, only_data: bool):
 
 
 def _content(path: Path) -> str:
-    from neurostorm_bids.write.tables import channels_of, read_table
+    from neurostorm_bids.derivatives.tables import channels_of, read_table
 
     table = read_table(path)
     if path.name.endswith("_predictions.tsv"):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from neurostorm_bids.command.click_extras import OneLineErrors
-from neurostorm_bids.command.neurostorm import name_and_path, settings_of, without_prefix
+from neurostorm_bids.command.main import name_and_path, settings_of, without_prefix
+from neurostorm_bids.command.options import OneLineErrors
 from neurostorm_bids.errors import NeurostormError
 
 OURS = {  # not to be given to neurostorm here
@@ -69,12 +69,12 @@ def slurm(bids_dir: Path, out_dir: Path, options: tuple, **wanted):
     What follows -- is given to neurostorm as it is. Given again, the same command takes the subjects that failed or
     were never begun. The scripts are in OUT_DIR/logs/slurm/<time>.
     """
+    from neurostorm_bids.derivatives.call_logs import new_call_id
     from neurostorm_bids.find.dataset import find_dataset
     from neurostorm_bids.hpc import slurm as scripts
     from neurostorm_bids.hpc.status import FINISHED, status_of
+    from neurostorm_bids.participant.level import check_folders
     from neurostorm_bids.settings import digest
-    from neurostorm_bids.workflow import check_folders
-    from neurostorm_bids.write.logs import new_call_id
 
     for option in options:
         if reason := OURS.get(option.split("=")[0].replace("_", "-")):
@@ -133,12 +133,12 @@ def status(bids_dir: Path, out_dir: Path, derivatives: tuple):
 
     The exit status is 0 only if all are finished.
     """
+    from neurostorm_bids.derivatives.tables import write_table
     from neurostorm_bids.find.dataset import find_dataset
     from neurostorm_bids.hpc.status import FINISHED, status_of, status_table
+    from neurostorm_bids.participant.level import check_folders
+    from neurostorm_bids.runtime.locks import lock_folder
     from neurostorm_bids.settings import Settings
-    from neurostorm_bids.workflow import check_folders
-    from neurostorm_bids.write.locks import lock_folder
-    from neurostorm_bids.write.tables import write_table
 
     dataset = find_dataset(bids_dir.resolve(), dict(derivatives))
     check_folders(Settings(bids_dir.resolve(), out_dir.resolve()), dataset)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from neurostorm_bids.command.click_extras import OneLineErrors
+from neurostorm_bids.command.options import OneLineErrors
 from neurostorm_bids.errors import NeurostormError
 
 
@@ -16,8 +16,8 @@ def main():
 @main.command("list")
 def list_models():
     """List the models that have a name."""
-    from neurostorm_bids.encode.demo_weights import UNTRAINED
-    from neurostorm_bids.encode.registry import DEMO, home, registry
+    from neurostorm_bids.model.registry import DEMO, home, registry
+    from neurostorm_bids.model.untrained import UNTRAINED
 
     rows = [(DEMO, "embedded", UNTRAINED)]
     for model in registry().values():
@@ -32,9 +32,9 @@ def list_models():
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path):
     """Show what a checkpoint FILE, or the folder of a fine-tuned model, holds; nothing in it is executed."""
-    from neurostorm_bids.encode.checkpoint import read_checkpoint, sha256_of
-    from neurostorm_bids.encode.load import build_network, read_whole, task_of
-    from neurostorm_bids.encode.tuned import weights_file
+    from neurostorm_bids.model.checkpoint import read_checkpoint, sha256_of
+    from neurostorm_bids.model.load import build_network, read_whole, task_of
+    from neurostorm_bids.model.tuned import weights_file
 
     file = weights_file(file)
     checkpoint = read_checkpoint(file)
@@ -62,8 +62,8 @@ def inspect(file: Path):
 )
 def fetch(name: str, to: "Path | None"):
     """Fetch the weights of the model NAME from the hub."""
-    from neurostorm_bids.encode.registry import fetch as fetch_weights
-    from neurostorm_bids.encode.registry import published
+    from neurostorm_bids.model.registry import fetch as fetch_weights
+    from neurostorm_bids.model.registry import published
 
     path = fetch_weights(published(name), to)
     click.echo(f"{path}")
@@ -86,9 +86,9 @@ def templates():
 @click.argument("target", metavar="FILE.safetensors", type=click.Path(path_type=Path))
 def convert(source: Path, target: Path):
     """Write a checkpoint as safetensors, with its hyper-parameters in the metadata."""
-    from neurostorm_bids.encode.checkpoint import write_safetensors
-    from neurostorm_bids.encode.load import build_network, read_whole
-    from neurostorm_bids.write.atomic import replacing
+    from neurostorm_bids.model.checkpoint import write_safetensors
+    from neurostorm_bids.model.load import build_network, read_whole
+    from neurostorm_bids.runtime.atomic import replacing
 
     if target.suffix != ".safetensors":
         raise NeurostormError(f"{target}: give a name that ends in .safetensors")

@@ -9,11 +9,11 @@ from typing import Optional
 import numpy as np
 import torch
 
-from neurostorm_bids.encode import cpu
-from neurostorm_bids.encode.feed import batches
-from neurostorm_bids.encode.load import Model
+from neurostorm_bids.encode.batches import batches
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.place.placed import PlacedRun
+from neurostorm_bids.model import cpu_encoder as cpu
+from neurostorm_bids.model.load import Model
+from neurostorm_bids.resample.gridded import PlacedRun
 
 LOG = logging.getLogger("neurostorm")
 NEARLY = 1e-3  # of cosine distance

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.files import check_fetched
+from neurostorm_bids.runtime.files import check_fetched
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,15 +9,15 @@ from typing import Optional
 
 import numpy as np
 
+from neurostorm_bids.derivatives.gridded_files import read_int8
+from neurostorm_bids.derivatives.names import GRIDS
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.templateflow import templateflow_home
-from neurostorm_bids.group.gather import Cohort, gather
-from neurostorm_bids.place.grid import GRIDS as ALL_GRIDS
-from neurostorm_bids.place.grid import Grid
-from neurostorm_bids.place.sample import apply_affine, nearest
-from neurostorm_bids.place.to_grid import template_brain
-from neurostorm_bids.write.names import GRIDS
-from neurostorm_bids.write.placed_files import read_int8
+from neurostorm_bids.group.cohort import Cohort, gather
+from neurostorm_bids.resample.grid import GRIDS as ALL_GRIDS
+from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.resample.resample import template_brain
+from neurostorm_bids.resample.sampler import apply_affine, nearest
 
 CONNECTOME, MEAN_IMAGE, RANDOM = "connectome", "mean image", "the same encoder with random weights"
 BLOCK = 8  # voxels along an edge of a parcel, where there is no atlas: 16 mm

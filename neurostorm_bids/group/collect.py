@@ -9,11 +9,11 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from neurostorm_bids.group.evaluate import Evaluation, evaluate, make_folds
-from neurostorm_bids.group.gather import Cohort
-from neurostorm_bids.report.drawing import FAINT, INK, SIGNAL, new_figure, plain, save
-from neurostorm_bids.write.atomic import replacing
-from neurostorm_bids.write.tables import CHANNEL
+from neurostorm_bids.derivatives.tables import CHANNEL
+from neurostorm_bids.group.cohort import Cohort
+from neurostorm_bids.group.evaluation import Evaluation, evaluate, make_folds
+from neurostorm_bids.report.figures.drawing import FAINT, INK, SIGNAL, new_figure, plain, save
+from neurostorm_bids.runtime.atomic import replacing
 
 MAPS = 6  # columns that colour a map
 COMPONENTS = 10
@@ -138,7 +138,7 @@ def draw_maps(table: pd.DataFrame, overview: Overview, columns: "list[str]", pat
 
 def columns_to_show(table: pd.DataFrame) -> "list[str]":
     """Head motion, then columns of the phenotype that vary."""
-    from neurostorm_bids.group.gather import QUALITY
+    from neurostorm_bids.group.cohort import QUALITY
 
     known = {"run_name", "participant_id", *QUALITY}
     varying = [

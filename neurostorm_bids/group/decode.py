@@ -6,14 +6,14 @@ from typing import Optional
 import numpy as np
 import pandas as pd
 
+from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.events import find_events, read_events
-from neurostorm_bids.group.evaluate import Evaluation, evaluate, judge, make_folds
-from neurostorm_bids.group.gather import Cohort
+from neurostorm_bids.find.participants import SUBJECT, column
+from neurostorm_bids.group.cohort import Cohort
+from neurostorm_bids.group.evaluation import Evaluation, evaluate, judge, make_folds
 from neurostorm_bids.group.labels import kept_together
-from neurostorm_bids.group.phenotype import SUBJECT, column
-from neurostorm_bids.write.tables import censored_in, channels_of, read_table
 
 TRIAL_TYPE = "trial_type"
 LAG = 5.0  # s, from an event to the peak of the BOLD response, about

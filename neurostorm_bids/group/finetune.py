@@ -15,37 +15,38 @@ import pandas as pd
 import torch
 
 from neurostorm_bids import __version__
-from neurostorm_bids.encode.load import Model, label_of_name, load_model, reference_to
-from neurostorm_bids.encode.task import Prediction, interpret
+from neurostorm_bids.derivatives.description import write_description
+from neurostorm_bids.derivatives.gridded_files import made_from, read_int8
+from neurostorm_bids.derivatives.models import MODELS, check_free, hyper_parameters_of, write_model
+from neurostorm_bids.derivatives.names import GridOutputs
+from neurostorm_bids.derivatives.sidecars import read_json, software_versions, write_sidecar
+from neurostorm_bids.derivatives.tables import write_table
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset, read_description
+from neurostorm_bids.find.participants import SUBJECT, column, join
 from neurostorm_bids.find.runs import Run, Selection, find_runs, read_filter_file
-from neurostorm_bids.group import page, probe
-from neurostorm_bids.group.evaluate import Evaluation, evaluate, judge
-from neurostorm_bids.group.gather import entities_of, gather
+from neurostorm_bids.group import figures as page
+from neurostorm_bids.group import probe
+from neurostorm_bids.group.cohort import entities_of, gather
+from neurostorm_bids.group.evaluation import Evaluation, evaluate, judge
+from neurostorm_bids.group.figures import Section
 from neurostorm_bids.group.labels import Labels, labels_of
-from neurostorm_bids.group.page import Section
-from neurostorm_bids.group.phenotype import SUBJECT, column, join
 from neurostorm_bids.group.splits import KEPT, Split, cross_validation, split_from, split_table
-from neurostorm_bids.place.grid import Grid
-from neurostorm_bids.placing import keep_run
-from neurostorm_bids.pool import process
-from neurostorm_bids.progress import Progress
-from neurostorm_bids.resources import batch_size, check_precision
-from neurostorm_bids.route import grid_of
+from neurostorm_bids.model.load import Model, label_of_name, load_model, reference_to
+from neurostorm_bids.model.task import Prediction, interpret
+from neurostorm_bids.participant.gridding import keep_run
+from neurostorm_bids.participant.route import grid_of
+from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.runtime.locks import lock_folder, lock_model
+from neurostorm_bids.runtime.pool import process
+from neurostorm_bids.runtime.process import batch_size, check_precision
+from neurostorm_bids.runtime.progress import Progress
+from neurostorm_bids.runtime.signals import Stopped
 from neurostorm_bids.settings import PLACING, Settings, digest
-from neurostorm_bids.stop import Stopped
-from neurostorm_bids.train import ranks
-from neurostorm_bids.train.engine import Plan, default_plan
+from neurostorm_bids.train import distributed as ranks
+from neurostorm_bids.train.distributed import is_main
 from neurostorm_bids.train.fit import Fitted, Material, embed_all, fit, outputs_of
-from neurostorm_bids.train.ranks import is_main
-from neurostorm_bids.write.description import write_description
-from neurostorm_bids.write.locks import lock_folder, lock_model
-from neurostorm_bids.write.model_folder import MODELS, check_free, hyper_parameters_of, write_model
-from neurostorm_bids.write.names import GridOutputs
-from neurostorm_bids.write.placed_files import made_from, read_int8
-from neurostorm_bids.write.sidecars import read_json, software_versions, write_sidecar
-from neurostorm_bids.write.tables import write_table
+from neurostorm_bids.train.trainer import Plan, default_plan
 
 LOG = logging.getLogger("neurostorm")
 FROZEN = "frozen embedding (probe)"

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.group.phenotype import SESSION, SUBJECT, column, numbers
+from neurostorm_bids.find.participants import SESSION, SUBJECT, column, numbers
 
 FEWEST_SUBJECTS = 10
 FEW = 100  # subjects, below which the answer says how uncertain it is

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.group.evaluate import Evaluation, evaluate, make_folds
-from neurostorm_bids.group.gather import Cohort
+from neurostorm_bids.find.participants import column
+from neurostorm_bids.group.cohort import Cohort
+from neurostorm_bids.group.evaluation import Evaluation, evaluate, make_folds
 from neurostorm_bids.group.labels import FEWEST_SUBJECTS, Labels
-from neurostorm_bids.group.phenotype import column
 
 MOTION = "head motion and covariates alone"
 

@@ -8,9 +8,9 @@ import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.group.evaluate import make_folds
+from neurostorm_bids.find.participants import SESSION, SUBJECT, column, read_phenotype
+from neurostorm_bids.group.evaluation import make_folds
 from neurostorm_bids.group.labels import Labels
-from neurostorm_bids.group.phenotype import SESSION, SUBJECT, column, read_phenotype
 
 PARTS = ("train", "validation", "test")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Optional
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.files import LONGEST_CHAIN, MODEL_FILE
 from neurostorm_bids.hpc.status import FINISHED, SubjectStatus
+from neurostorm_bids.runtime.atomic import write_text
+from neurostorm_bids.runtime.files import LONGEST_CHAIN, MODEL_FILE
 from neurostorm_bids.settings import Settings
-from neurostorm_bids.write.atomic import write_text
 
 LARGEST_ARRAY = 1000  # tasks; Slurm's default limit is just above
 MEMORY_MB, SECONDS = (

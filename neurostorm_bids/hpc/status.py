@@ -6,8 +6,8 @@ from typing import Optional
 
 import pandas as pd
 
-from neurostorm_bids.write.logs import OUTCOME
-from neurostorm_bids.write.sidecars import read_json
+from neurostorm_bids.derivatives.call_logs import OUTCOME
+from neurostorm_bids.derivatives.sidecars import read_json
 
 FINISHED, FAILED, BEGUN, NOT_BEGUN = "finished", "failed", "begun, not ended", "not begun"
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import jinja2
 
 from neurostorm_bids import __version__
-from neurostorm_bids.encode.load import Model
+from neurostorm_bids.derivatives.sidecars import software_versions
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.transforms import BOLD_SPACE, STANDARD_SPACES
-from neurostorm_bids.place.grid import Grid
+from neurostorm_bids.model.load import Model
 from neurostorm_bids.report.citations import bibliography_of, read_bibliography, to_html, to_tex
+from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.runtime.atomic import write_text
+from neurostorm_bids.runtime.locks import lock_folder
 from neurostorm_bids.settings import Settings
-from neurostorm_bids.write.atomic import write_text
-from neurostorm_bids.write.locks import lock_folder
-from neurostorm_bids.write.sidecars import software_versions
 
 WIDTH = 110
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Optional
 
-from neurostorm_bids.report.carpet import draw_carpet
-from neurostorm_bids.report.course import course_of, draw_course
-from neurostorm_bids.report.mosaic import draw_crop, draw_mosaic
-from neurostorm_bids.write.names import FigureOutputs
-from neurostorm_bids.write.results import EncodedRun
+from neurostorm_bids.derivatives.names import FigureOutputs
+from neurostorm_bids.derivatives.run import EncodedRun
+from neurostorm_bids.report.figures.alignment import draw_crop, draw_mosaic
+from neurostorm_bids.report.figures.carpet import draw_carpet
+from neurostorm_bids.report.figures.trajectory import course_of, draw_course
 
 
 def figure_paths(result: EncodedRun) -> "list[Path]":

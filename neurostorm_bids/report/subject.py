@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.names import crash_file
+from neurostorm_bids.derivatives.sidecars import read_json
+from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.report.course import course_of, in_words
-from neurostorm_bids.write.atomic import write_text
-from neurostorm_bids.write.locks import lock_folder
-from neurostorm_bids.write.names import crash_file
-from neurostorm_bids.write.sidecars import read_json
-from neurostorm_bids.write.tables import censored_in, channels_of, read_table
+from neurostorm_bids.report.figures.trajectory import course_of, in_words
+from neurostorm_bids.runtime.atomic import write_text
+from neurostorm_bids.runtime.locks import lock_folder
 
 NOT_PROCESSED = "not processed by the last call"
 EMBEDDINGS = re.compile(r"(?P<run>.+)_space-(?P<space>[^_]+)_desc-(?P<label>[^_]+)_embeddings\.json")

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurostorm_bids.encode.load import Model
-from neurostorm_bids.encode.model import NeuroSTORM
 from neurostorm_bids.encode.windows import encode, window_starts
-from neurostorm_bids.train.clips import Clips, Embedded, Stored
-from neurostorm_bids.train.engine import Plan, Tuner, load_best, train
+from neurostorm_bids.model.load import Model
+from neurostorm_bids.model.network import NeuroSTORM
+from neurostorm_bids.runtime.atomic import replacing, write_text
+from neurostorm_bids.train.data import Clips, Embedded, Stored
+from neurostorm_bids.train.distributed import gathered, is_main, share
 from neurostorm_bids.train.objective import Objective
-from neurostorm_bids.train.ranks import gathered, is_main, share
+from neurostorm_bids.train.trainer import Plan, Tuner, load_best, train
 from neurostorm_bids.train.tuning import merged, to_be_tuned, tuned_parts
-from neurostorm_bids.write.atomic import replacing, write_text
 
 SAMPLED = 256  # runs whose first windows tell how embeddings spread
 FINISHED = "finished.json"

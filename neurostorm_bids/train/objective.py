@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchmetrics
 from torch import Tensor
 
-from neurostorm_bids.encode.task import Task
+from neurostorm_bids.model.task import Task
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from neurostorm_bids.encode.model import NeuroSTORM
-from neurostorm_bids.encode.tuned import HEAD, LOW_RANK
+from neurostorm_bids.model.network import NeuroSTORM
+from neurostorm_bids.model.tuned import HEAD, LOW_RANK
 
 # Tuning -> learning rate of what is tuned beside the head
 LEARNING_RATES = {

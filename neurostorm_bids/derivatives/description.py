@@ -1,0 +1,191 @@
+"""The data set's own files: dataset_description.json, .bidsignore, README and CHANGES."""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.sidecars import read_json, write_sidecar
+from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.runtime.atomic import sweep, write_text
+from neurostorm_bids.runtime.locks import lock_folder
+from neurostorm_bids.settings import digest
+
+BIDS_VERSION = "1.10.0"
+IGNORED = (
+    "*_embeddings.tsv",
+    "*_embeddings.json",
+    "*_predictions.tsv",
+    "*_predictions.json",
+    "sub-*.html",
+    "group*",
+    "sub-*/figures",
+    "sub-*/log",
+    "logs",
+    ".locks",
+    "models",
+    "work",
+)
+TEMPLATEFLOW = "templateflow"  # a link for the URIs of its files; not a source data set
+README = """# NeuroSTORM embeddings and predictions
+
+Written by neurostorm_bids from preprocessed BOLD runs.
+
+- sub-X.html: report of a subject; open it before any table
+- sub-X/[ses-Y/]func/*_embeddings.tsv: one row per window of a run; the .json beside it says what each column is and
+  how it was made
+- sub-X/[ses-Y/]func/*_predictions.tsv: one row, what a model with a head predicts for the run
+- sub-X/sub-X_*_embeddings.tsv: one row per run, and their mean
+- models/: models that were fine-tuned here, each with its card
+- logs/CITATION.*: methods text and references for papers
+- sub-X/log/: settings of every call, and accounts of failures
+
+Research use only: not for diagnosis.
+"""
+CITATION = (
+    "Please cite Wang et al. (2026), Towards a general-purpose foundation model for functional MRI analysis, "
+    "Nature Biomedical Engineering, https://doi.org/10.1038/s41551-026-01666-y"
+)
+
+
+def write_description(
+    out_dir: Path, dataset: Dataset, warnings: "list[str]", configuration: dict, results: bool = False
+) -> "tuple[Dataset, list[str]]":
+    """Write dataset_description.json, .bidsignore, README and CHANGES; what earlier calls wrote stays.
+
+    Parameters
+    ----------
+    warnings : list of str
+        On the models' weights.
+    configuration : dict
+        The settings that change the numbers.
+    results : bool
+        There are results that were made with this configuration.
+
+    Returns
+    -------
+    dataset : Dataset
+        With the name that it has in this folder's BIDS URIs: another, if an earlier call read another data set.
+    notes : list of str
+        Other configurations that the folder's results were made with.
+    """
+    path = out_dir / "dataset_description.json"
+    with lock_folder(out_dir):
+        sweep(out_dir, "dataset_description.json", ".bidsignore", "README", "CHANGES", "sub-", "group")
+        sweep(out_dir / "logs", "CITATION", "status.tsv")
+        before = read_json(path)
+        links = before.get("DatasetLinks")
+        links = {name: uri for name, uri in (links if isinstance(links, dict) else {}).items() if isinstance(uri, str)}
+        dataset = replace(dataset, link=_free_name(dataset.link, dataset.path.as_uri(), {**links, TEMPLATEFLOW: ""}))
+        links.pop(TEMPLATEFLOW, None)
+        links[dataset.link] = dataset.path.as_uri()
+        if dataset.raw is not None:
+            links[_free_name("raw", dataset.raw.as_uri(), links)] = dataset.raw.as_uri()
+        sources = [{"URL": uri} for uri in sorted(set(links.values()))]
+        for source in sources:
+            if source["URL"] == dataset.path.as_uri() and dataset.description.get("DatasetDOI"):
+                source["DOI"] = dataset.description["DatasetDOI"]
+        links[TEMPLATEFLOW] = "https://github.com/templateflow/templateflow"
+        made, notes = _with_this_call(_entries(before), warnings, configuration, results)
+        content = {
+            "Name": "NeuroSTORM embeddings and predictions",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "derivative",
+            "License": str(dataset.description.get("License", "unknown: see the source data sets")),
+            "GeneratedBy": made,
+            "SourceDatasets": sources,
+            "DatasetLinks": links,
+            "HowToAcknowledge": CITATION,
+        }
+        if content != before:
+            write_sidecar(path, content)
+        _write_lines(out_dir / ".bidsignore", IGNORED)
+        if not (out_dir / "README").exists():
+            write_text(out_dir / "README", README)
+        if not _mentions(out_dir / "CHANGES", __version__):
+            entry = f"{__version__} {time.strftime('%Y-%m-%d')}\n  - Results of neurostorm_bids {__version__}\n"
+            write_text(out_dir / "CHANGES", "\n".join(filter(None, (entry, _text(out_dir / "CHANGES")))))
+    return dataset, notes
+
+
+def _free_name(wanted: str, uri: str, links: dict) -> str:
+    """A name for a data set that no other has in this folder."""
+    name, n = wanted, 1
+    while links.get(name, uri) != uri:
+        n += 1
+        name = f"{wanted}{n}"
+    return name
+
+
+def _with_this_call(made: list, warnings: "list[str]", configuration: dict, results: bool) -> "tuple[list, list[str]]":
+    """The entries of GeneratedBy with one for this version and configuration, and what the others differ in.
+
+    BIDS wants an entry before there is any result: one without a configuration, which the first result replaces.
+    """
+    this = {"Name": "neurostorm_bids", "Version": __version__, "Description": "NeuroSTORM run on preprocessed BOLD"}
+    if results:
+        this |= {"ConfigurationHash": digest(configuration), "Configuration": configuration}
+        made = [entry for entry in made if entry.get("ConfigurationHash")]
+    if os.environ.get("NEUROSTORM_CONTAINER"):  # set by our images
+        this["Container"] = {"Type": os.environ["NEUROSTORM_CONTAINER"]}
+    same = [entry for entry in made if _key(entry) == _key(this)]
+    earlier = [part for entry in same for part in _said_of_models(entry)]
+    this["Description"] = "; ".join([this["Description"], *sorted({*earlier, *warnings})])
+    others = [entry for entry in made if _key(entry) != _key(this)]
+    first = made.index(same[0]) if same else len(others)
+    notes = []
+    for entry in others:
+        theirs = entry.get("Configuration") if isinstance(entry.get("Configuration"), dict) else {}
+        differing = [
+            f"{name} was {theirs[name]}, is {value}" for name, value in configuration.items()
+            if name in theirs and theirs[name] != value
+        ]  # fmt: skip
+        if entry.get("Version") != __version__:
+            differing.append(f"version was {entry.get('Version')}, is {__version__}")
+        if differing:
+            notes.append(
+                f"OUT_DIR also holds results made with other settings ({'; '.join(differing)}): do not mix them in one "
+                "analysis, or give each configuration a folder of its own"
+            )
+    if not results and others:  # nothing to add yet
+        return made, notes
+    return [*others[:first], this, *others[first:]], notes
+
+
+def _key(entry: dict) -> tuple:
+    return entry.get("Version"), entry.get("ConfigurationHash")
+
+
+def _entries(description: dict) -> list:
+    made = description.get("GeneratedBy")
+    return [entry for entry in (made if isinstance(made, list) else []) if isinstance(entry, dict)]
+
+
+def _said_of_models(entry: dict) -> "list[str]":
+    """Warnings on models that an earlier call wrote, such as that they are untrained: their files are still there."""
+    return [part for part in str(entry.get("Description") or "").split("; ") if part.startswith("model ")]
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _mentions(path: Path, version: str) -> bool:
+    return any(line.split(" ")[0] == version for line in _text(path).splitlines())
+
+
+def _write_lines(path: Path, lines: "tuple[str, ...]") -> None:
+    """Add to a file the lines that it lacks."""
+    there = _text(path).splitlines()
+    if missing := [line for line in lines if line not in there]:
+        write_text(path, "\n".join([*there, *missing]) + "\n")
+
+
+def is_ours_or_new(out_dir: Path) -> bool:
+    """Whether a folder's description, if there is one, was written by us."""
+    path = out_dir / "dataset_description.json"
+    if not path.exists():
+        return True
+    made = _entries(read_json(path))
+    return bool(made) and made[0].get("Name") == "neurostorm_bids"

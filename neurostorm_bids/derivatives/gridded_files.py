@@ -1,0 +1,153 @@
+"""Keep a placed run: as a NIfTI for people, and as the int8 store that training reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+
+from neurostorm_bids.derivatives.sidecars import read_json, write_sidecar
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.resample.gridded import PlacedRun
+from neurostorm_bids.runtime.atomic import replacing
+
+FRAMES = 16  # written at a time
+
+
+def write_nifti(path: Path, run: PlacedRun) -> None:
+    """Write the z-scored run as NIfTI, int16 with a scale, in the grid's affine and with its repetition time."""
+    smallest, largest = run.background, (run.maximum - run.mean) / run.std
+    slope = float(largest - smallest) / 65000
+    intercept = float(largest + smallest) / 2
+    header = nib.Nifti1Header()
+    header.set_data_shape(run.shape)
+    header.set_data_dtype(np.int16)
+    header.set_sform(run.affine, code=4)  # 4: MNI space
+    header.set_qform(run.affine, code=4)
+    header.set_xyzt_units("mm", "sec")
+    header.set_zooms((*run.grid.voxel_size, run.repetition_time))
+    header.set_slope_inter(slope, intercept)
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as plain,
+        # no file name and no time in the header: the same run gives the same bytes
+        igzip.IGzipFile("", "wb", compresslevel=2, fileobj=plain, mtime=0) as file,
+    ):
+        # nibabel leaves slope and offset to the writer of the data, which is us
+        header["vox_offset"] = header.single_vox_offset
+        header["scl_slope"], header["scl_inter"] = slope, intercept
+        file.write(header.binaryblock + bytes(header.single_vox_offset - len(header.binaryblock)))
+        for start in range(0, run.shape[3], FRAMES):
+            volumes = run.window(start, min(start + FRAMES, run.shape[3]))
+            file.write(np.round((volumes - intercept) / slope).astype("<i2").tobytes(order="F"))
+
+
+def write_int8(path: Path, run: PlacedRun, made_from: str) -> None:
+    """Write the z-scored run as NeuroSTORM's training reads it: int8, (T, X, Y, Z), scale = largest magnitude / 127.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in .npy; the scale, the affine and the times stand in a JSON beside it, which is written last and vouches
+        for it.
+    made_from : str
+        Digest of the inputs and settings, by which one that is out of date is noticed.
+    """
+    path.with_suffix(".json").unlink(missing_ok=True)
+    largest = max(abs(float(run.background)), abs((run.maximum - run.mean) / run.std))
+    scale = largest / 127
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        n_frames = run.shape[3]
+        header = {"descr": "|i1", "fortran_order": False, "shape": (n_frames, *run.grid.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, n_frames, FRAMES):
+            volumes = run.window(start, min(start + FRAMES, n_frames))
+            file.write(np.round(np.moveaxis(volumes, -1, 0) / scale).astype(np.int8).tobytes())
+    write_sidecar(
+        path.with_suffix(".json"),
+        {
+            "Scale": scale,
+            "Background": float(run.background),
+            "RepetitionTime": run.repetition_time,
+            "FirstFrameTime": float(run.frame_times[0]),
+            "Grid": run.grid.describe(),
+            "MadeFrom": made_from,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A placed run in an int8 store; frames are read when they are asked for, and nothing stays open between.
+
+    Attributes
+    ----------
+    path : Path
+        Of the .npy file, (T, X, Y, Z) int8.
+    scale : float
+        Times a stored number is a z-score.
+    background : float
+        z-score outside the brain.
+    shape : tuple
+        (X, Y, Z, T).
+    written : int
+        When the file was last changed, ns.
+    """
+
+    path: Path
+    scale: float
+    background: float
+    shape: tuple
+    written: int
+
+    def window(self, start: int, stop: int) -> np.ndarray:
+        """Frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start), as of a `PlacedRun`."""
+        return np.moveaxis(self.stored(start, stop).astype(np.float32) * np.float32(self.scale), 0, -1)
+
+    def stored(self, start: int, stop: int) -> np.ndarray:
+        """Frames as they are stored, int8, (stop - start, X, Y, Z)."""
+        try:
+            if self.path.stat().st_mtime_ns != self.written:
+                raise NeurostormError(
+                    f"{self.path} was made anew by another call, with other settings or data; start again"
+                )
+            return np.array(np.load(self.path, mmap_mode="r")[start:stop])
+        except (OSError, ValueError, EOFError) as error:
+            raise NeurostormError(f"{self.path} cannot be read ({error}); remove it, and it is made again") from None
+
+
+def made_from(path: Path) -> "str | None":
+    """What a store says it was made from; `None` if there is no whole one."""
+    return read_json(path.with_suffix(".json")).get("MadeFrom") if path.is_file() else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a store can be opened and has the length that its header says."""
+    try:
+        read_int8(path)
+    except NeurostormError:
+        return False
+    return True
+
+
+def read_int8(path: Path) -> StoredRun:
+    """Open a store that `write_int8` wrote.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not one, or damaged.
+    """
+    about = read_json(path.with_suffix(".json"))
+    try:
+        written = path.stat().st_mtime_ns
+        stored = np.load(path, mmap_mode="r")
+        scale, background = float(about["Scale"]), float(about["Background"])
+        if stored.dtype != np.int8 or stored.ndim != 4 or not (0 < scale < np.inf and np.isfinite(background)):
+            raise ValueError("no int8 store")
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise NeurostormError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); remove it and its .json, and it is made again"
+        ) from None
+    return StoredRun(path, scale, background, (*stored.shape[1:], len(stored)), written)

@@ -1,0 +1,81 @@
+"""Write a fine-tuned model: its weights, its card, its split and its history."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from neurostorm_bids.derivatives.tables import write_table
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
+from neurostorm_bids.model.load import NEEDED, SEVERAL, SINGLE, Model, label_of_name
+from neurostorm_bids.model.task import Task
+from neurostorm_bids.runtime.atomic import replacing, write_text
+from neurostorm_bids.runtime.files import MODEL_FILE
+
+MODELS = "models"  # in the output folder
+CARD = "README.md"
+
+
+def hyper_parameters_of(backbone: Model, backbone_name: str, task: Task, tuning: str, grid: str, placing: dict) -> dict:
+    """What a tuned model's file says of itself.
+
+    Parameters
+    ----------
+    backbone_name : str
+        By which the backbone is found: in the registry, or an absolute path.
+    placing : dict
+        The settings that its runs were placed with.
+    """
+    config = asdict(backbone.network.config)
+    names = (*SEVERAL, *SINGLE, *NEEDED)
+    return {
+        **{name: config[name] for name in names},
+        "downstream_task_type": "regression" if task.kind == "regression" else "classification",
+        "task_name": task.target,
+        "classes": list(task.classes),
+        "label_scaling_method": "standardization",
+        "label_mean": task.label_mean,
+        "label_std": task.label_std,
+        "label_range": task.label_range,
+        "dataset_name": task.trained_on,
+        "grid": grid,
+        "placing": placing,
+        "tuning": tuning,
+        "backbone": None if tuning == "full" else {"name": backbone_name, "sha256": backbone.sha256},
+    }
+
+
+def write_model(
+    folder: Path,
+    parts: "dict[str, Tensor]",
+    hyper_parameters: dict,
+    card: str,
+    split: pd.DataFrame,
+    history: pd.DataFrame,
+) -> None:
+    """Write a model's folder; the weights come last, so that a model that loads has its card."""
+    write_table(folder / "split.tsv", split)
+    write_table(folder / "history.tsv", history)
+    write_text(folder / CARD, card)
+    with replacing(folder / MODEL_FILE) as temporary:
+        write_safetensors(Checkpoint(folder / MODEL_FILE, parts, hyper_parameters), temporary)
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse to write over another model.
+
+    Raises
+    ------
+    NeurostormError
+        If there is one.
+    """
+    label = label_of_name(folder)
+    for other in sorted(folder.parent.glob("*/")):
+        if other.name != folder.name and label_of_name(other) == label:
+            raise NeurostormError(
+                f"{other.name} is there already, and the files of both would be desc-{label}; give another --save-as"
+            )
+    if (folder / MODEL_FILE).exists() and not overwrite:
+        raise NeurostormError(f"{folder} is there already; give another name with --save-as, or --force to replace it")

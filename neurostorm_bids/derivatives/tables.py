@@ -1,0 +1,160 @@
+"""The tables we write, with what each column means."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from neurostorm_bids.encode.windows import WindowMotion
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.task import Prediction
+from neurostorm_bids.runtime.atomic import replacing
+
+CHANNEL = "channel"
+CENSORED = "censored"
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a TSV atomically; every float is written with the digits that give it back exactly."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a TSV that we wrote; the Python engine reads floats exactly in every version of pandas."""
+    try:
+        return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, engine="python")
+    except (OSError, ValueError) as error:
+        raise NeurostormError(f"{path} cannot be read ({error}); remove it and run again") from None
+
+
+def embeddings_table(
+    embeddings: np.ndarray, onsets: np.ndarray, duration: float, motion: WindowMotion, censored: np.ndarray
+) -> "tuple[pd.DataFrame, dict]":
+    """One row per window.
+
+    Parameters
+    ----------
+    embeddings : (windows, channels) array
+    onsets : (windows,) array
+        Seconds after the start of the run.
+    duration : float
+        Of a window, s.
+    motion : WindowMotion
+    censored : (windows,) bool array
+        Windows left out of the run's mean; written if there is a threshold.
+
+    Returns
+    -------
+    table : DataFrame
+    columns : dict
+        Column name -> description, for the sidecar.
+    """
+    values = {
+        "window": np.arange(1, len(onsets) + 1),
+        "onset": np.round(onsets, 6),
+        "duration": round(duration, 6),
+        "mean_framewise_displacement": motion.mean,
+        "max_framewise_displacement": motion.largest,
+    }
+    columns = {
+        "window": {"Description": "Number of the window in the run, from 1"},
+        "onset": {"Description": "Time of the window's first frame after the start of the run", "Units": "s"},
+        "duration": {"Description": "Length of the window", "Units": "s"},
+        "mean_framewise_displacement": {
+            "Description": "Mean framewise displacement over the volumes that the window is made from, from the confounds of fMRIPrep",
+            "Units": "mm",
+        },
+        "max_framewise_displacement": {
+            "Description": "Largest framewise displacement over those volumes",
+            "Units": "mm",
+        },
+    }
+    if motion.above is not None:
+        values |= {"high_motion_fraction": motion.above, CENSORED: censored.astype(int)}
+        columns["high_motion_fraction"] = {"Description": "Share of those volumes above --fd-threshold"}
+        columns[CENSORED] = {
+            "Description": "1: left out of the run's mean for head motion",
+            "Levels": {"0": "used", "1": "left out"},
+        }
+    channels, about = _channels(embeddings)
+    return pd.concat([pd.DataFrame(values), channels], axis=1), columns | about
+
+
+def predictions_table(prediction: Prediction, n_windows: int) -> "tuple[pd.DataFrame, dict]":
+    """One row: the run's prediction."""
+    row = {
+        "target": prediction.target,
+        "value": prediction.value,
+        "unit": prediction.unit,
+        **{f"probability_{name}": p for name, p in prediction.probabilities.items()},
+        **{f"output{i}": value for i, value in enumerate(prediction.outputs)},
+        "spread": prediction.spread,
+        "windows": n_windows,
+    }
+    of_what = "the predicted class's probability" if prediction.probabilities else "the value, in its unit"
+    columns = {
+        "target": {"Description": "What is predicted"},
+        "value": {"Description": "The prediction: the mean over windows, or the class it makes most probable"},
+        "unit": {"Description": "Unit of the value"},
+        **{
+            f"probability_{name}": {"Description": f"Probability of {name}, from the mean output over windows"}
+            for name in prediction.probabilities
+        },
+        **{
+            f"output{i}": {"Description": f"Raw output {i} of the head, mean over windows"}
+            for i in range(len(prediction.outputs))
+        },
+        "spread": {"Description": f"Standard deviation over windows of {of_what}"},
+        "windows": {"Description": "Number of windows averaged"},
+    }
+    return pd.DataFrame([row]), columns
+
+
+def subject_table(runs: "dict[str, pd.DataFrame]") -> "tuple[pd.DataFrame, dict]":
+    """One row per run and their mean, weighted by windows; censored windows count nowhere.
+
+    Parameters
+    ----------
+    runs : dict
+        Name of a run -> its table of windows.
+    """
+    used = [channels_of(table)[~censored_in(table)] for table in runs.values()]
+    counts = np.array([len(windows) for windows in used])
+    n_channels = used[0].shape[1]
+    unknown = np.full(n_channels, np.nan)  # a run without a window that may be used
+    means = [windows.mean(axis=0) if len(windows) else unknown for windows in used]
+    mean = np.concatenate(used).mean(axis=0) if counts.sum() else unknown
+    embeddings = np.vstack([*means, mean])
+    table = pd.DataFrame({"run": [*runs, "mean"], "windows": [*counts, counts.sum()]})
+    columns = {
+        "run": {"Description": "The run, by its entities; 'mean' is the mean over runs, weighted by windows"},
+        "windows": {"Description": "Number of windows averaged"},
+    }
+    channels, about = _channels(embeddings)
+    return pd.concat([table, channels], axis=1), columns | about
+
+
+def censored_in(table: pd.DataFrame) -> np.ndarray:
+    """Which rows of a table of windows are censored, (windows,) bool."""
+    return table[CENSORED].to_numpy() == 1 if CENSORED in table else np.zeros(len(table), dtype=bool)
+
+
+def channels_of(table: pd.DataFrame) -> np.ndarray:
+    """The embedding columns of a table, float64, (rows, channels)."""
+    names = [name for name in table.columns if name.startswith(CHANNEL) and name[len(CHANNEL) :].isdigit()]
+    return table[names].to_numpy(np.float64)
+
+
+def stamped(table: pd.DataFrame, columns: dict, warning: "str | None") -> "tuple[pd.DataFrame, dict]":
+    """Put a model's warning into a column of its own, so that no copy of the table loses it."""
+    if warning is None:
+        return table, columns
+    about = {"weights": {"Description": "A warning on the weights of the model that wrote this row"}}
+    return table.assign(weights=warning), columns | about
+
+
+def _channels(embeddings: np.ndarray) -> "tuple[pd.DataFrame, dict]":
+    names = [f"{CHANNEL}{i:03d}" for i in range(embeddings.shape[1])]
+    about = {name: {"Description": f"Channel {i} of the embedding"} for i, name in enumerate(names)}
+    return pd.DataFrame(embeddings, columns=names), about

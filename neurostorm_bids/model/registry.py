@@ -1,0 +1,134 @@
+"""Which models have a name, where their weights are published, and where they lie on this machine."""
+
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Optional
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.task import Task
+from neurostorm_bids.runtime.toml import parse_toml
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published model; see registry.toml for the meaning of the fields."""
+
+    name: str
+    repository: str
+    revision: str
+    file: str
+    about: str
+    grid: str
+    bytes: Optional[int] = None
+    task: Optional[Task] = None
+
+    @property
+    def path(self) -> Path:
+        """Where the weights lie, or would lie, on this machine."""
+        return home() / self.name / Path(self.file).name
+
+    @property
+    def safetensors_path(self) -> Path:
+        """The same weights after ``neurostorm-model convert``."""
+        return self.path.with_suffix(".safetensors")
+
+
+def home() -> Path:
+    """The folder of the weights: ``$NEUROSTORM_HOME``, or the user's cache folder."""
+    if os.environ.get("NEUROSTORM_HOME"):
+        return Path(os.environ["NEUROSTORM_HOME"])
+    from platformdirs import user_cache_path
+
+    return user_cache_path("neurostorm")
+
+
+def registry() -> dict:
+    """All published models by name."""
+    tables = parse_toml(files(__package__).joinpath("registry.toml").read_text(encoding="utf-8"))
+    models = {}
+    for name, fields in tables.items():
+        task = Task(**fields.pop("task")) if "task" in fields else None
+        models[name] = Published(name=name, task=task, **fields)
+    return models
+
+
+def published(name: str) -> Published:
+    """Look a model up by name, upper or lower case."""
+    models = registry()
+    if name.lower() == DEMO:
+        raise NeurostormError("the demo model is built in: there is nothing to fetch")
+    for known, model in models.items():
+        if known.lower() == name.lower():
+            return model
+    raise NeurostormError(
+        f"unknown model '{name}': neither a file nor a registry name; there are: {', '.join([*models, DEMO])}"
+    )
+
+
+def find_weights(model: Published) -> Path:
+    """The file with a published model's weights on this machine.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not there, with the commands that fetch it and the place to put it; or if its size is wrong.
+    """
+    for path in (model.safetensors_path, model.path):
+        if path.is_file():
+            if path == model.path and model.bytes not in (None, path.stat().st_size):
+                raise NeurostormError(
+                    f"{path} has {path.stat().st_size} bytes, the published file {model.bytes}: "
+                    f"fetch it again with 'neurostorm-model fetch {model.name}'"
+                )
+            return path
+    raise NeurostormError(
+        f"the weights of model '{model.name}' are not on this machine ({model.path}).\n"
+        f"  With a network:     neurostorm-model fetch {model.name}\n"
+        f"  Offline: on a machine that has one,\n"
+        f"                      hf download {model.repository} {model.file} --revision {model.revision} --local-dir .\n"
+        f"  then copy the file  {model.file}\n"
+        f"  to                  {model.path}\n"
+        f"  (the folder is NEUROSTORM_HOME/{model.name}; NEUROSTORM_HOME is now {home()})"
+    )
+
+
+def fetch(model: Published, to: Optional[Path] = None) -> Path:
+    """Download a published model's weights to `home`, or to the folder ``to`` laid out like it.
+
+    Raises
+    ------
+    NeurostormError
+        If the hub cannot be reached or refuses.
+    """
+    import shutil
+    import tempfile
+
+    from huggingface_hub import hf_hub_download
+
+    target = model.path if to is None else Path(to) / model.name / Path(model.file).name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NeurostormError(
+            f"{target.parent} cannot be written to ({error.strerror}); give a folder with --to, or set NEUROSTORM_HOME"
+        ) from None
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
+        try:
+            got = hf_hub_download(model.repository, model.file, revision=model.revision, local_dir=folder)
+        except Exception as error:  # the hub's client raises many kinds, all of which mean: not fetched
+            raise NeurostormError(
+                f"could not fetch '{model.name}' from the hub ({type(error).__name__}: {error}).\n"
+                f"  On a machine with a network: hf download {model.repository} {model.file} "
+                f"--revision {model.revision} --local-dir .\n"
+                f"  then copy {model.file} to {target}"
+            ) from None
+        if model.bytes not in (None, Path(got).stat().st_size):
+            raise NeurostormError(
+                f"the hub sent {Path(got).stat().st_size} bytes for '{model.name}', {model.bytes} were published; try again"
+            )
+        shutil.move(got, target)
+    return target
