@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import signal as make_signal
-from test_participant import NARROW, lightning, random_network
+from helpers import NARROW, lightning, random_network
+from helpers import signal as make_signal
 
 KILLS = int(os.environ.get("NEUROSTORM_KILLS", "3"))  # CI's script asks for 50
 PROCESSES = 16 if KILLS > 3 else 5

@@ -1,7 +1,6 @@
 """World coordinates decide; interpolation, time and normalisation are the published ones."""
 
 import json
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -9,20 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import AFFINE, SHAPE, ellipsoid, save, signal
+from helpers import AFFINE, GOLDEN, SHAPE, ellipsoid, save, signal
 from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.image import resample_img
+from scan import scan
 
 from neurostorm_bids import to_model_grid
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.resample.grid import AS_FMRIPREP, FSL
 from neurostorm_bids.resample.sampler import apply_affine
 from neurostorm_bids.resample.timing import choose_repetition_time, parse_target, time_map
-
-GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(GOLDEN))
-from scan import scan  # noqa: E402
 
 
 def run_of(tmp_path, data, affine=AFFINE, mask=None, repetition_time=2.0):

@@ -8,11 +8,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import AFFINE, FSL_SPACE, ellipsoid, save, signal
+from helpers import AFFINE, FSL_SPACE, NARROW, ellipsoid, lightning, random_network, save, signal
 from nilearn.image import clean_img, resample_img
 from nilearn.interfaces.fmriprep import load_confounds_strategy
-from test_encoder import lightning, random_network
-from test_participant import NARROW
 
 from neurostorm_bids import to_model_grid
 from neurostorm_bids.derivatives.tables import channels_of, read_table

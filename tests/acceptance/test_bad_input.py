@@ -9,9 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import AFFINE, SHAPE, ellipsoid, save, signal
-from test_encoder import lightning, random_network
-from test_participant import NARROW
+from helpers import AFFINE, NARROW, SHAPE, ellipsoid, lightning, random_network, save, signal
 
 NAME = "sub-01_task-rest"
 

@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import AFFINE, SHAPE, Tree, ellipsoid, save
+from helpers import AFFINE, NARROW, SHAPE, Tree, ellipsoid, lightning, random_network, save
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import cross_val_predict
 from sklearn.preprocessing import StandardScaler
-from test_encoder import lightning, random_network
-from test_participant import NARROW
 
 from neurostorm_bids.find.participants import join, read_phenotype
 from neurostorm_bids.group import probe

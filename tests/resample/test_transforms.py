@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import AFFINE, ellipsoid, save, signal
+from helpers import AFFINE, ellipsoid, save, signal
 
 from neurostorm_bids import to_model_grid
 from neurostorm_bids.errors import NeurostormError

@@ -12,10 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SHAPE, Tree
+from helpers import NARROW, SHAPE, Tree, lightning, random_network
 from safetensors.torch import load_file
-from test_encoder import lightning, random_network
-from test_participant import NARROW
 
 from neurostorm_bids.derivatives.tables import read_table
 from neurostorm_bids.errors import NeurostormError

@@ -8,18 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Tree
-from test_encoder import SMALL, lightning, random_network
+from helpers import ROOT, SMALL, Tree, lightning, random_network
 
 from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
 from neurostorm_bids.runtime.files import MODEL_FILE
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
-    if line and not line.startswith(("docker", "apptainer"))  # tests/container/run.sh runs their like
+    if line and not line.startswith(("docker", "apptainer"))  # tests/acceptance/container/run.sh runs their like
 ]  # fmt: skip
 
 

@@ -5,10 +5,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import FMRIPREP_SPACE, FSL_SPACE, Tree, save
+from helpers import FMRIPREP_SPACE, FSL_SPACE, NARROW, Tree, lightning, random_network, save
 from scipy.ndimage import gaussian_filter
-from test_encoder import lightning, random_network
-from test_participant import NARROW
 
 from neurostorm_bids.derivatives.tables import channels_of, read_table
 from neurostorm_bids.find.templateflow import TemplateWarp

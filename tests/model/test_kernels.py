@@ -7,10 +7,9 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import NARROW, lightning, random_network, textbook_scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_encoder import lightning, random_network, textbook_scan
-from test_participant import NARROW
 
 from neurostorm_bids.derivatives.tables import channels_of, read_table
 from neurostorm_bids.model import cpu_encoder as cpu
@@ -125,8 +124,7 @@ def test_gradients_go_the_reference_s_way():
 
 def test_without_the_library_the_numbers_are_the_same(tmp_path):
     code = (
-        "import sys; sys.path[:0] = ['tests', 'tests/golden']\n"
-        "import torch\n"
+        "import sys, torch\n"
         "from neurostorm_bids.model.scan import kernels\n"
         "if sys.argv[1] == 'plain': kernels.find_spec = lambda name: None\n"
         "from neurostorm_bids import load_model\n"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Build the Docker image and the Apptainer image and run both as labs do: read-only, as another user, without a network.
 #
-#   tests/container/run.sh [docker] [apptainer]      both, if none is named
+#   tests/acceptance/container/run.sh [docker] [apptainer]      both, if none is named
 #
 # TOOLS: folder with image.sh and sif.sh, which build and run without a Docker engine.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../../.."
 TOOLS=${TOOLS:-../shared/tools}
 TAG=neurostorm-test
 LARGEST=1500 # MB

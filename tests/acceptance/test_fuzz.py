@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import AFFINE, ellipsoid, save, signal
+from helpers import AFFINE, SMALL, ellipsoid, lightning, random_network, rewrite, save, signal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_checkpoint import lightning, rewrite
-from test_encoder import SMALL, random_network
 
 from neurostorm_bids import to_model_grid
 from neurostorm_bids.errors import NeurostormError

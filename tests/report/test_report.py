@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FMRIPREP_SPACE, Tree, ellipsoid, save, signal
+from helpers import FMRIPREP_SPACE, NARROW, ROOT, Tree, ellipsoid, lightning, random_network, save, signal
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import cosine_similarity
-from test_encoder import lightning, random_network
-from test_participant import NARROW
 
 from neurostorm_bids import to_model_grid
 from neurostorm_bids.command.main import main, settings_of
@@ -338,7 +336,7 @@ def test_what_the_input_asks_to_be_cited_is_told(tree, tmp_path):
 
 
 def test_every_citation_has_an_entry_and_every_entry_is_cited():
-    folder = Path(__file__).parents[1] / "boilerplate"
+    folder = ROOT / "boilerplate"
     entries = citations.read_bibliography((folder / "references.bib").read_text())
     cited = set(re.findall(r"@(\w+)", (folder / "methods.md").read_text())) | {"evans", "fonov"}
     assert cited == set(entries)

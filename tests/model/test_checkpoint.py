@@ -3,12 +3,11 @@
 import os
 import pickle
 import re
-import zipfile
 
 import pytest
 import torch
 from click.testing import CliRunner
-from test_encoder import SMALL, lightning, random_network
+from helpers import SMALL, lightning, random_network, rewrite
 
 from neurostorm_bids.command.model import main
 from neurostorm_bids.errors import NeurostormError
@@ -30,17 +29,6 @@ class Runs:
 def good(tmp_path):
     """A small checkpoint."""
     return lightning(tmp_path / "small.ckpt", random_network().state_dict(), task_name="age", **SMALL)
-
-
-def rewrite(path, target, *, pickled=None, compress=False, drop=()):
-    """Copy a checkpoint with another pickle, compression, or without some members."""
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
-        for name in old.namelist():
-            if any(part in name for part in drop):
-                continue
-            data = pickled if pickled is not None and name.endswith("data.pkl") else old.read(name)
-            new.writestr(name, data, zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED)
-    return target
 
 
 @pytest.mark.parametrize("where", ["hyper_parameters", "state_dict", "top"])

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FMRIPREP_SPACE, FSL_SPACE, Tree, signal
-from test_encoder import SMALL, lightning, random_network
+from helpers import FMRIPREP_SPACE, FSL_SPACE, SMALL, Tree, lightning, random_network, signal
 
 from neurostorm_bids import load_model, to_model_grid
 from neurostorm_bids.derivatives.tables import channels_of, read_table

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import SMALL, lightning, random_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
-from test_encoder import SMALL, lightning, random_network
 
 from neurostorm_bids.group.evaluation import evaluate
 from neurostorm_bids.model.load import load_model

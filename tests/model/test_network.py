@@ -1,49 +1,21 @@
 """The encoder gives the published model's numbers, from files of the published format, through the public API."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rule
 import torch
 import torch.nn.functional as F
+from helpers import SMALL, golden, lightning, random_network, textbook_scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurostorm_bids import load_model
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig, from_windows, to_windows
+from neurostorm_bids.model.network import from_windows, to_windows
 from neurostorm_bids.model.scan.dispatch import selective_scan
-
-GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(GOLDEN))
-import rule  # noqa: E402
-
-
-def golden(name):
-    """A reference: its description, its arrays, and the weights it was made with."""
-    about = json.loads((GOLDEN / f"{name}.json").read_text())
-    arrays = np.load(GOLDEN / f"{name}.npz")
-    return about, arrays, {key: torch.from_numpy(np.asarray(w)) for key, w in rule.weights(about["shapes"]).items()}
-
-
-def lightning(path, weights, **hyper_parameters):
-    """Write a checkpoint as Lightning 1.9 does."""
-    content = {
-        "epoch": 3,
-        "global_step": 100,
-        "pytorch-lightning_version": "1.9.4",
-        "state_dict": weights,
-        "loops": {"fit_loop": {"state_dict": {}}},
-        "callbacks": {"ModelCheckpoint{'monitor': 'valid_acc'}": {"best_model_score": torch.tensor(0.5)}},
-        "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-3}]}],
-        "lr_schedulers": [],
-        "hyper_parameters": hyper_parameters,
-    }
-    torch.save(content, path)
-    return path
 
 
 def distance(ours, reference):
@@ -89,18 +61,6 @@ def test_pretraining_checkpoint_without_its_decoder(tmp_path):
         model.predict(clip)
 
 
-def textbook_scan(u, delta, A, B, C):
-    """The recurrence as one product over all steps, in float64."""
-    u, delta, A, B, C = (x.double() for x in (u, delta, A, B, C))
-    decay = torch.exp(delta[..., None] * A)  # (S, L, D, N)
-    drive = (delta * u)[..., None] * B[:, :, None]
-    state, outputs = torch.zeros_like(drive[:, 0]), []
-    for step in range(u.shape[1]):
-        state = decay[:, step] * state + drive[:, step]
-        outputs.append(torch.einsum("sdn,sn->sd", state, C[:, step]))
-    return torch.stack(outputs, dim=1)
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 40), st.integers(1, 9), st.integers(1, 17), st.integers(0, 2**31))
 def test_scan_of_any_size(n, length, channels, states, seed):
@@ -121,25 +81,6 @@ def test_windows_are_raster_ordered_and_undone(counts, window):
     first = x[0, : window[0], : window[1], : window[2], : window[3]].reshape(-1, 3)
     assert torch.equal(windows[0], first)
     assert torch.equal(from_windows(windows, window, shape), x)
-
-
-SMALL = {
-    "img_size": (24, 24, 24, 6),
-    "embed_dim": 8,
-    "depths": (1, 2),
-    "patch_size": (6, 6, 6, 1),
-    "window_size": (4, 4, 4, 4),
-    "first_window_size": (4, 4, 4, 4),
-    "last_layer_full_MSA": True,
-}
-
-
-def random_network(**changes):
-    torch.manual_seed(0)
-    network = NeuroSTORM(NeuroSTORMConfig(**{**SMALL, **changes}))
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return network.eval()
 
 
 @pytest.mark.parametrize(

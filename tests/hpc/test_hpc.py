@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers import ROOT
 
 from neurostorm_bids.command.hpc import main
 from neurostorm_bids.hpc import slurm
 from neurostorm_bids.hpc.status import status_of
 
-SLURM_TOOL = Path(__file__).parents[2] / "shared" / "tools" / "slurm.sh"
+SLURM_TOOL = ROOT.parent / "shared" / "tools" / "slurm.sh"
 MODEL = ("--model", "demo", "--window-stride", "9")
 
 
