@@ -14,7 +14,7 @@ COPY .ci/constraints.txt .ci/venv.sh .ci/
 ARG TORCH=cpu
 ARG TORCH_INDEX=""
 RUN bash .ci/venv.sh torch
-COPY setup.cfg setup.py pyproject.toml README.md ./
+COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
 COPY boilerplate boilerplate
 COPY neurostorm_bids neurostorm_bids
 RUN bash .ci/venv.sh app

@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
+# Of numpydoc's checks: short docstrings need no sections, and parameters whose names say it all no description. Ruff (D1)
+# asks for a docstring of everything that is public.
+NOT_NEEDED := ES01,EX01,SA01,PR01,PR07,RT01,PR08,RT03,SS02,SS05,GL08
 
 .PHONY: demo test lint setup clean
 
@@ -14,13 +17,15 @@ test: setup
 lint: setup
 	$(VENV)/bin/ruff check --config .ci/ruff.toml .
 	$(VENV)/bin/ruff format --config .ci/ruff.toml --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/numpydoc lint --ignore $(NOT_NEEDED) $$(find neurostorm_bids -name '*.py')
 	if [ -x $(VENV)/bin/hadolint ]; then $(VENV)/bin/hadolint Dockerfile; fi
 
 setup: $(READY)
 
 $(READY): setup.cfg setup.py neurostorm_bids/model/scan/kernels.c pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
+	$(VENV)/bin/pip install --quiet --constraint .ci/constraints.txt --editable '.[test,lint]'
 	touch $(READY)
 
 clean:

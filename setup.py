@@ -11,7 +11,7 @@ setup(
             "neurostorm_bids.model.scan._kernels",
             ["neurostorm_bids/model/scan/kernels.c"],
             extra_compile_args=["-O3", "-ffp-contract=fast", "-Wno-psabi"],
-            optional=True,  # without a compiler the package installs all the same and runs model/scan/dispatch.py
+            optional=True,  # without a compiler the package installs all the same and takes the slower road of model/scan/reference.py
         )
     ],
 )

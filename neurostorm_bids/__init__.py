@@ -3,11 +3,17 @@
 The public API is `load_model` and `to_model_grid`; everything else may change.
 """
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neurostorm_bids.model.load import load_model
+    from neurostorm_bids.resample.resample import to_model_grid
+
+__version__ = "0.2.0"
 __all__ = ["load_model", "to_model_grid"]
 
 
-def __getattr__(name: str):  # PyTorch and nibabel are imported when they are needed: --help stays quick
+def __getattr__(name: str) -> Any:  # PyTorch and nibabel are imported when they are needed: --help stays quick
     if name == "load_model":
         from neurostorm_bids.model.load import load_model
 

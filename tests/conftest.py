@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from helpers import Tree
+from helpers import Tree, narrow_model
 
 torch.set_num_threads(1)
 os.environ.setdefault("TRITON_INTERPRET", "1")  # GPU kernels are run by Triton's interpreter, on the CPU
@@ -14,6 +14,14 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # GPU kernels are run by Triton'
 def tree(tmp_path):
     """An empty fMRIPrep data set."""
     return Tree(tmp_path / "fmriprep")
+
+
+@pytest.fixture(scope="session")
+def narrow(tmp_path_factory):
+    """A quick model whose head tells the sexes apart."""
+    path = tmp_path_factory.mktemp("model") / "narrow.ckpt"
+    task = {"downstream_task_type": "classification", "task_name": "sex", "classes": ["Female", "Male"]}
+    return narrow_model(path, **task)
 
 
 @pytest.fixture

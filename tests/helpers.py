@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import rule
 import torch
 
@@ -18,6 +19,7 @@ GOLDEN = TESTS / "golden"
 # A coarse box around the brain in world coordinates: 6 mm, RAS.
 SHAPE = (32, 38, 32)
 AFFINE = np.array([[6.0, 0, 0, -93], [0, 6.0, 0, -129], [0, 0, 6.0, -75], [0, 0, 0, 1]])
+RUN = "sub-01_task-rest"
 FSL_SPACE, FMRIPREP_SPACE = "MNI152NLin6Asym", "MNI152NLin2009cAsym"
 
 
@@ -64,7 +66,7 @@ class Tree:
 
     def run(
         self,
-        name="sub-01_task-rest",
+        name=RUN,
         space=f"space-{FSL_SPACE}_res-2",
         data=None,
         mask=None,
@@ -94,6 +96,33 @@ class Tree:
         folder = self.path / f"sub-{entities['sub']}" / session / "func"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def full_confounds(tree, n_volumes, n_dummies=0, spike=None):
+    """Write the confounds that nilearn's strategies ask for."""
+    rng = np.random.RandomState(3)
+    table = pd.DataFrame({"framewise_displacement": 0.1 + 0.01 * rng.random_sample(n_volumes)})
+    for name in [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"] + [
+        "csf",
+        "white_matter",
+        "global_signal",
+    ]:
+        values = rng.standard_normal(n_volumes).cumsum()
+        table[name], table[f"{name}_power2"] = values, values**2
+        change = np.diff(values, prepend=np.nan)
+        table[f"{name}_derivative1"], table[f"{name}_derivative1_power2"] = change, change**2
+    for i in range(3):
+        table[f"cosine{i:02d}"] = np.cos(np.pi * (i + 1) * (np.arange(n_volumes) + 0.5) / n_volumes)
+    table["std_dvars"] = 1.0
+    for i in range(n_dummies):
+        table[f"non_steady_state_outlier{i:02d}"] = (np.arange(n_volumes) == i).astype(float)
+    if spike is not None:
+        table.loc[spike, "framewise_displacement"] = 2.0
+    table.loc[0, "framewise_displacement"] = np.nan
+    path = tree.folder(RUN) / f"{RUN}_desc-confounds_timeseries.tsv"
+    table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    path.with_suffix(".json").write_text("{}")
+    return table
 
 
 def golden(name):
@@ -130,7 +159,6 @@ SMALL = {
     "last_layer_full_MSA": True,
 }
 
-
 # A quick model: 4 x 4 x 4 tokens, 6 frames
 NARROW = {**SMALL, "img_size": (96, 96, 96, 6), "patch_size": (24, 24, 24, 1)}
 
@@ -141,6 +169,13 @@ def random_network(**changes):
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return network.eval()
+
+
+def narrow_model(path, **hyper_parameters):
+    """Write the checkpoint of a quick model with random weights, with a head if there is a task."""
+    head = {"head": "v1", "n_outputs": 1} if hyper_parameters else {}
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"], **head)
+    return lightning(path, network.state_dict(), **NARROW, **hyper_parameters)
 
 
 def textbook_scan(u, delta, A, B, C):

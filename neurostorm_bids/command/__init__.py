@@ -1,0 +1,1 @@
+"""The commands: neurostorm, neurostorm-hpc, neurostorm-model, neurostorm-demo."""

@@ -1,4 +1,4 @@
-"""``neurostorm-demo``: make a small data set, run the participant level on it, say what came out."""
+"""``neurostorm-demo``: a small data set and the demo model."""
 
 import sys
 from pathlib import Path
@@ -9,14 +9,14 @@ import click
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
 @click.option("--only-data", is_flag=True, help="Make the data set and do not run on it.")
-def main(folder: Path, only_data: bool):
+def main(folder: Path, only_data: bool) -> None:
     """Make a demo data set in FOLDER (default: demo) and run neurostorm on it with the embedded demo model.
 
     The data are a phantom, laid out as fMRIPrep 25.2 lays out its derivatives. The model has seeded weights and was
     never trained: it shows what the outputs look like and nothing else.
     """
     from neurostorm_bids.demo.dataset import write_dataset
-    from neurostorm_bids.participant.level import participant
+    from neurostorm_bids.participant.level import participant_level
     from neurostorm_bids.settings import Settings
 
     folder = folder.resolve()
@@ -27,8 +27,8 @@ def main(folder: Path, only_data: bool):
         click.echo(f"Data set: {data}")
         return
     click.echo(f"\n$ neurostorm {data} {results} participant --model demo\n")
-    status = participant(Settings(data, results, model=("demo",)))
-    click.echo("\nWhat is in them:")
+    status = participant_level(Settings.of(data, results, model=("demo",)))
+    click.echo("\nThe tables:")
     for path in sorted(results.rglob("*.tsv")):
         click.echo(f"  {path.relative_to(results)}\n      {_content(path)}")
     click.echo(

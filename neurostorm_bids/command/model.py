@@ -9,12 +9,12 @@ from neurostorm_bids.errors import NeurostormError
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
-def main():
-    """Models for neurostorm: what there is, what a file holds, fetching and converting."""
+def main() -> None:
+    """List, inspect, fetch and convert models for neurostorm."""
 
 
 @main.command("list")
-def list_models():
+def list_models() -> None:
     """List the models that have a name."""
     from neurostorm_bids.model.registry import DEMO, home, registry
     from neurostorm_bids.model.untrained import UNTRAINED
@@ -30,10 +30,11 @@ def list_models():
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-def inspect(file: Path):
+def inspect(file: Path) -> None:
     """Show what a checkpoint FILE, or the folder of a fine-tuned model, holds; nothing in it is executed."""
     from neurostorm_bids.model.checkpoint import read_checkpoint, sha256_of
-    from neurostorm_bids.model.load import build_network, read_whole, task_of
+    from neurostorm_bids.model.hyper_parameters import task_of
+    from neurostorm_bids.model.load import build_network, read_whole
     from neurostorm_bids.model.tuned import weights_file
 
     file = weights_file(file)
@@ -60,7 +61,7 @@ def inspect(file: Path):
 @click.option(
     "--to", type=click.Path(file_okay=False, path_type=Path), help="Folder to fetch to, laid out like NEUROSTORM_HOME."
 )
-def fetch(name: str, to: "Path | None"):
+def fetch(name: str, to: Path | None) -> None:
     """Fetch the weights of the model NAME from the hub."""
     from neurostorm_bids.model.registry import fetch as fetch_weights
     from neurostorm_bids.model.registry import published
@@ -70,10 +71,10 @@ def fetch(name: str, to: "Path | None"):
 
 
 @main.command()
-def templates():
-    """Fetch what is used of TemplateFlow: the warps between the MNI152 templates, their T1w images and brain masks."""
+def templates() -> None:
+    """Fetch what neurostorm uses of TemplateFlow: warps between the MNI152 templates, T1w images and brain masks."""
     from neurostorm_bids.find.templateflow import TemplateWarp, find_template, find_warp
-    from neurostorm_bids.find.transforms import STANDARD_SPACES
+    from neurostorm_bids.settings.participant import STANDARD_SPACES
 
     for space, other in (STANDARD_SPACES, STANDARD_SPACES[::-1]):
         click.echo(f"{find_warp(TemplateWarp(source=other, target=space))}")
@@ -84,7 +85,7 @@ def templates():
 @main.command()
 @click.argument("source", metavar="FILE.ckpt", type=click.Path(path_type=Path))
 @click.argument("target", metavar="FILE.safetensors", type=click.Path(path_type=Path))
-def convert(source: Path, target: Path):
+def convert(source: Path, target: Path) -> None:
     """Write a checkpoint as safetensors, with its hyper-parameters in the metadata."""
     from neurostorm_bids.model.checkpoint import write_safetensors
     from neurostorm_bids.model.load import build_network, read_whole
@@ -92,7 +93,9 @@ def convert(source: Path, target: Path):
 
     if target.suffix != ".safetensors":
         raise NeurostormError(f"{target}: give a name that ends in .safetensors")
-    checkpoint, backbone = read_whole(source)  # of a fine-tuned model the whole, which needs no other any more
+    checkpoint, backbone = read_whole(
+        source
+    )  # of a fine-tuned model all of it, so that it needs its backbone no longer
     if backbone is not None:
         checkpoint.hyper_parameters["backbone"] = None
     build_network(checkpoint)  # a file that is no NeuroSTORM is refused here, not at its first use

@@ -1,85 +1,271 @@
-"""What neuroimagers expect of a command line and click lacks: options in groups, and several values after one option."""
+"""Click options made from the fields of the settings, and what neuroimagers expect of a command line and click lacks.
 
+That is: options in groups, several values after one option, ``_`` and ``-`` alike, values from a TOML file.
+"""
+
+import re
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import Field
+from pathlib import Path
+from typing import Any
 
 import click
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.runtime.options import Option, options_of, takes_several, value_type
+from neurostorm_bids.runtime.toml import parse_toml
+
+LARGEST = 1e30  # NaN and infinity are numbers to click
 
 
 class Several(click.Option):
     """An option that takes several values, ``--task-id rest nback``, and may be repeated."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, multiple=True, **kwargs)
+    def __init__(self, names: Sequence[str], **details: Any):
+        super().__init__(names, multiple=True, **details)
+
+
+class Choices(click.Choice[str]):
+    """A choice whose list is made when it is needed."""
+
+    def __init__(self, details: Option):
+        self.details, self.case_sensitive = details, True
+
+    @property
+    def choices(self) -> Sequence[str]:  # type: ignore[override]
+        """What there is to choose from."""
+        return self.details.list_choices()
+
+
+class Number(click.ParamType):
+    """A number within limits, or the word that stands for `None`."""
+
+    name = "number"
+
+    def __init__(self, kind: type, details: Option):
+        self.kind, self.details = kind, details
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a number."""
+        word, text = self.details.word_for_none, str(value)
+        if word is not None and text.strip().lower() == word:
+            return None
+        what = "a whole number" if self.kind is int else "a number"
+        if word:
+            what = f"{word} nor {what}"
+        try:
+            if not text.isascii():  # other digits are digits to Python
+                raise ValueError
+            number = self.kind(text)
+        except ValueError:
+            self.fail(f"'{value}' is {'neither' if word else 'not'} {what}", param, ctx)
+        if not abs(number) < LARGEST:
+            self.fail(f"{value} is not a number that can be used", param, ctx)
+        d = self.details
+        if (d.least is not None and (number < d.least or (d.above and number == d.least))) or (
+            d.most is not None and number > d.most
+        ):
+            self.fail(f"{value} is not in the range {self.limits()}", param, ctx)
+        return number
+
+    def limits(self) -> str:
+        """Return the limits, such as 0<=x<=1."""
+        d = self.details
+        low = "" if d.least is None else f"{d.least:g}{'<' if d.above else '<='}"
+        return f"{low}x" + ("" if d.most is None else f"<={d.most:g}")
+
+
+def options_from(group: type) -> list[click.Option]:
+    """Make the options of a group of settings."""
+    return [_option(group, each, details) for each, details in options_of(group)]
+
+
+def _option(group: type, each: Field[Any], details: Option) -> click.Option:
+    flags = [f"--{each.name.replace('_', '-')}", *details.flags]
+    shown = details.word_for_none if each.default is None else None
+    default = each.default if shown is None else shown
+    text = details.help if details.shown_default is None else f"{details.help}  [default: {details.shown_default}]"
+    kind = value_type(group, each.name)
+    if each.name == "verbose":
+        return click.Option([*flags, each.name], count=True, help=text)
+    if kind is bool:
+        return click.Option([*flags, each.name], is_flag=True, help=text)
+    common: dict[str, Any] = {"default": default, "help": text, "metavar": details.metavar}
+    if default not in (None, ()):
+        common["show_default"] = True
+    if takes_several(group, each.name):
+        callback = _named_path if kind is tuple or each.name == "derivatives" else _without_prefix(details.prefix)
+        return Several([*flags, each.name], callback=callback, **common)
+    common["type"] = _click_type(kind, details)
+    if details.pattern:
+        common["callback"] = _matching(details)
+    return click.Option([*flags, each.name], **common)
+
+
+def _click_type(kind: type, details: Option) -> Any:
+    if details.choices:
+        return Choices(details)
+    if kind in (int, float):
+        return Number(kind, details)
+    if kind is Path:
+        return click.Path(
+            exists=details.must_exist, file_okay=not details.is_folder, dir_okay=details.is_folder, path_type=Path
+        )
+    return str
+
+
+def _without_prefix(prefix: str) -> Callable[..., tuple[str, ...]]:
+    """Return a callback that takes ``sub-01`` and ``01`` alike."""
+
+    def callback(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+        return tuple(str(value).removeprefix(prefix) for value in values)
+
+    return callback
+
+
+def _named_path(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, Path], ...]:
+    """Read NAME=PATH."""
+    pairs = []
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path):
+            raise click.BadParameter(f"'{value}' is not NAME=PATH, such as fmriprep=/data/fmriprep")
+        pairs.append((name, Path(path).expanduser().resolve()))
+    return tuple(pairs)
+
+
+def _matching(details: Option) -> Callable[..., str | None]:
+    def callback(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(details.pattern or "", value):
+            raise click.BadParameter(f"'{value}' is not {details.pattern_help}")
+        return value
+
+    return callback
 
 
 class BidsCommand(click.Command):
-    """A command whose help shows its options in groups and whose `Several` options take several values."""
+    """A command whose help shows its options in groups and whose `Several` options take several values.
 
-    def __init__(self, *args, groups: dict, **kwargs):
-        self.groups = groups  # title -> names of parameters
+    Parameters
+    ----------
+    groups : dict
+        Title -> names of parameters.
+    notes : callable
+        Returns what the help says at the end.
+    """
+
+    def __init__(self, *args: Any, groups: dict[str, list[str]], notes: Callable[[], str] = str, **kwargs: Any):
+        self.groups, self.notes = groups, notes
         super().__init__(*args, **kwargs)
 
-    def parse_args(self, ctx: click.Context, args: list) -> list:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat an option before each of its values, which is what click understands."""
         return super().parse_args(ctx, self._repeat(ctx, args))
 
-    def _repeat(self, ctx: click.Context, args: list) -> list:
+    def _repeat(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Rewrite ``--opt a b`` as ``--opt=a --opt=b``; the command's arguments that follow stay arguments."""
         known = {name: option for option in self.params for name in option.opts if isinstance(option, click.Option)}
         normal = ctx.token_normalize_func or str
-        arguments, runs, rest = 0, [], []  # runs: index in rest -> values that follow an option
-        args = iter(args)
-        for token in args:
-            name, equals, value = token.partition("=")
+        arguments = 0
+        rest: list[Any] = []  # words, and [option, values that follow it]
+        words = iter(args)
+        for word in words:
+            name, equals, value = word.partition("=")
             name = normal(name) if name.startswith("--") else name
             option = known.get(name)
             if isinstance(option, Several):
-                runs.append([name, [value] if equals else []])
-                rest.append(runs[-1])
-            elif not token.startswith("-") and rest and isinstance(rest[-1], list):
-                rest[-1][1].append(token)
+                rest.append([name, [value] if equals else []])
+            elif not word.startswith("-") and rest and isinstance(rest[-1], list):
+                rest[-1][1].append(word)
             else:
-                rest.append(token)
-                arguments += option is None and not token.startswith("-")
+                rest.append(word)
+                arguments += option is None and not word.startswith("-")
                 if option is not None and not equals and not option.is_flag and not option.count:
-                    rest.append(next(args, None) or "")
-        return self._with_arguments_back(rest, runs, arguments)
+                    rest.append(next(words, None) or "")
+        return self._with_arguments_back(rest, arguments)
 
-    def _with_arguments_back(self, rest: list, runs: list, n_arguments: int) -> list:
-        """Values that are the command's arguments leave the option that they followed."""
+    def _with_arguments_back(self, rest: list[Any], n_arguments: int) -> list[str]:
+        """Return the command's arguments from the option that they followed."""
         positional = [param for param in self.params if isinstance(param, click.Argument)]
         missing = max(0, len(positional) - n_arguments)
-        levels = positional[-1].type.choices if isinstance(positional[-1].type, click.Choice) else ()
-        # the run that ends in the last argument's value has swallowed them; else the last one that can spare some
-        order = sorted(reversed(runs), key=lambda run: not (run[1] and run[1][-1] in levels))
+        last = positional[-1].type
+        levels = last.choices if isinstance(last, click.Choice) else ()
+        several = [part for part in rest if isinstance(part, list)]
+        # the option that ends in the last argument's value has swallowed them; else the last one that can spare some
+        order = sorted(reversed(several), key=lambda part: not (part[1] and part[1][-1] in levels))
         back = {}
-        for run in order:
-            n = min(missing, max(0, len(run[1]) - 1))
+        for part in order:
+            n = min(missing, max(0, len(part[1]) - 1))
             missing -= n
-            back[id(run)] = n
-        out = []
+            back[id(part)] = n
+        out: list[str] = []
         for part in rest:
             if not isinstance(part, list):
                 out.append(part)
                 continue
             name, values = part
             n_own = len(values) - back[id(part)]
-            own = [token for value in values[:n_own] for token in (name, value)]
+            own = [word for value in values[:n_own] for word in (name, value)]
             out += (own or [name]) + values[n_own:]
         return out
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        by_name = {param.name: param for param in self.params} | {"help": self.get_help_option(ctx)}
+        """Write the options in their groups."""
+        by_name: dict[str | None, Any] = {param.name: param for param in self.params}
+        by_name["help"] = self.get_help_option(ctx)
         for title, names in self.groups.items():
             with formatter.section(title):
                 formatter.write_dl([by_name[name].get_help_record(ctx) for name in names], col_max=28)
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the notes."""
+        if text := self.notes():
+            formatter.write("\n" + text)
+
+
+def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+    """Take defaults from a TOML file; the command line takes precedence."""
+    if path is None:
+        return
+    try:
+        content = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path} is not readable TOML ({error})") from None
+    values = {key.replace("-", "_"): value for key, value in content.items()}
+    ours = ("config_file", "version", "help", "skip_bids_validation")
+    known = {param.name: param for param in ctx.command.params if isinstance(param, click.Option)}
+    if unknown := sorted(name for name in values if name not in known or name in ours):
+        raise click.BadParameter(f"{path}: unknown key {unknown[0]}; keys are the options' names, such as task-id")
+    if isinstance(values.get("derivatives"), dict):
+        values["derivatives"] = [f"{name}={folder}" for name, folder in values["derivatives"].items()]
+    for name, value in values.items():
+        if isinstance(known[name], Several) and not isinstance(value, list):
+            values[name] = [value]
+        if not _fits(known[name], values[name]):
+            raise click.BadParameter(f"{path}: {name} cannot be {value!r}")
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def _fits(param: click.Option, value: Any) -> bool:
+    """Whether a value of a TOML file has a type that an option takes."""
+    if isinstance(param, Several):
+        return bool(value) and all(type(item) in (str, int) for item in value)
+    if param.is_flag:
+        return type(value) is bool
+    if param.count:
+        return type(value) is int
+    if isinstance(param.type, Number):
+        numbers = (int,) if param.type.kind is int else (int, float)
+        return type(value) in numbers or (type(value) is str and param.type.details.word_for_none is not None)
+    return type(value) is str
+
 
 class OneLineErrors(click.Group):
-    """A group whose commands tell our errors in one line."""
+    """A group whose commands report our errors in one line."""
 
-    def invoke(self, ctx: click.Context):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except NeurostormError as error:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -55,10 +56,10 @@ def _write_anatomy(folder: Path, subject: str, brain: Anatomy) -> None:
     _save(f"{stem}_space-{TEMPLATE}_res-2_desc-brain_mask.nii.gz", brain.mask.astype(np.uint8))
 
 
-def _write_run(folder: Path, subject: str, session: "str | None", brain: Anatomy, seed: int, n_volumes: int) -> None:
+def _write_run(folder: Path, subject: str, session: str | None, brain: Anatomy, seed: int, n_volumes: int) -> None:
     func = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "func"
     stem = func / f"sub-{subject}{f'_ses-{session}' if session else ''}_task-rest"
-    dummies = N_DUMMIES.get((subject, session), 0)
+    dummies = N_DUMMIES.get((subject, session or ""), 0)
     data = bold_run(brain, seed, n_volumes, REPETITION_TIME, dummies)
     space = f"{stem}_space-{TEMPLATE}_res-2"
     _save(f"{space}_desc-preproc_bold.nii.gz", data, REPETITION_TIME)
@@ -86,7 +87,7 @@ def _write_run(folder: Path, subject: str, session: "str | None", brain: Anatomy
     Path(f"{stem}_from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt").write_text(IDENTITY_ITK)
 
 
-def _save(path: str, data: np.ndarray, repetition_time: "float | None" = None) -> None:
+def _save(path: str, data: np.ndarray, repetition_time: float | None = None) -> None:
     image = nib.Nifti1Image(data, AFFINE)
     image.header.set_xyzt_units("mm", "sec")
     image.set_sform(AFFINE, code=4)  # 4: MNI space
@@ -97,6 +98,6 @@ def _save(path: str, data: np.ndarray, repetition_time: "float | None" = None) -
     nib.save(image, path)
 
 
-def _write_json(path: Path, content: dict) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -34,10 +34,11 @@ def anatomy() -> Anatomy:
     from nilearn.datasets import load_mni152_brain_mask, load_mni152_gm_template, load_mni152_template
     from nilearn.image import resample_img
 
-    def on_grid(image, interpolation="linear"):
+    def on_grid(image: nib.Nifti1Image, interpolation: str = "linear") -> np.ndarray:
         # as float: a boolean or integer image cannot be interpolated
         image = nib.Nifti1Image(np.asarray(image.dataobj, dtype=np.float32), image.affine)
-        return resample_img(image, AFFINE, SHAPE, interpolation=interpolation).get_fdata(dtype=np.float32)
+        resampled: nib.Nifti1Image = resample_img(image, AFFINE, SHAPE, interpolation=interpolation)
+        return resampled.get_fdata(dtype=np.float32)
 
     mask = on_grid(load_mni152_brain_mask(resolution=2), "nearest") > 0.5
     t1w = on_grid(load_mni152_template(resolution=2))

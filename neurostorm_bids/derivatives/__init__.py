@@ -1,0 +1,1 @@
+"""Write results as BIDS derivatives, and tell whether they are there already."""

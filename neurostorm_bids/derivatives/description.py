@@ -2,17 +2,19 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives.sidecars import read_json, write_sidecar
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.runtime.atomic import sweep, write_text
-from neurostorm_bids.runtime.locks import lock_folder
-from neurostorm_bids.settings import digest
+from neurostorm_bids.runtime.json_files import digest, read_json, write_json
+from neurostorm_bids.runtime.locks import lock_shared_files
 
 BIDS_VERSION = "1.10.0"
+NAME = "neurostorm_bids"
 IGNORED = (
     "*_embeddings.tsv",
     "*_embeddings.json",
@@ -27,12 +29,12 @@ IGNORED = (
     "models",
     "work",
 )
-TEMPLATEFLOW = "templateflow"  # a link for the URIs of its files; not a source data set
+TEMPLATEFLOW = "templateflow"  # a link for the URIs of its files; it is not a source data set
 README = """# NeuroSTORM embeddings and predictions
 
 Written by neurostorm_bids from preprocessed BOLD runs.
 
-- sub-X.html: report of a subject; open it before any table
+- sub-X.html: the report of a subject; open it before any table
 - sub-X/[ses-Y/]func/*_embeddings.tsv: one row per window of a run; the .json beside it says what each column is and
   how it was made
 - sub-X/[ses-Y/]func/*_predictions.tsv: one row, what a model with a head predicts for the run
@@ -48,45 +50,36 @@ CITATION = (
     "Nature Biomedical Engineering, https://doi.org/10.1038/s41551-026-01666-y"
 )
 
+Entry = dict[str, Any]  # of GeneratedBy
+
 
 def write_description(
-    out_dir: Path, dataset: Dataset, warnings: "list[str]", configuration: dict, results: bool = False
-) -> "tuple[Dataset, list[str]]":
+    out_dir: Path, dataset: Dataset, warnings: Sequence[str], configuration: Entry, results: bool = False
+) -> tuple[Dataset, list[str]]:
     """Write dataset_description.json, .bidsignore, README and CHANGES; what earlier calls wrote stays.
 
     Parameters
     ----------
-    warnings : list of str
-        On the models' weights.
+    warnings : sequence of str
+        On the weights of the models.
     configuration : dict
-        The settings that change the numbers.
+        The options that the numbers depend on.
     results : bool
-        There are results that were made with this configuration.
+        Whether there are results that were made with this configuration.
 
     Returns
     -------
     dataset : Dataset
-        With the name that it has in this folder's BIDS URIs: another, if an earlier call read another data set.
+        With the name that it has in this folder's BIDS URIs: another one if an earlier call read another data set.
     notes : list of str
-        Other configurations that the folder's results were made with.
+        Other configurations that results in the folder were made with.
     """
     path = out_dir / "dataset_description.json"
-    with lock_folder(out_dir):
-        sweep(out_dir, "dataset_description.json", ".bidsignore", "README", "CHANGES", "sub-", "group")
+    with lock_shared_files(out_dir):
+        sweep(out_dir, "dataset_description.json", ".bidsignore", "README", "CHANGES", "sub-")
         sweep(out_dir / "logs", "CITATION", "status.tsv")
         before = read_json(path)
-        links = before.get("DatasetLinks")
-        links = {name: uri for name, uri in (links if isinstance(links, dict) else {}).items() if isinstance(uri, str)}
-        dataset = replace(dataset, link=_free_name(dataset.link, dataset.path.as_uri(), {**links, TEMPLATEFLOW: ""}))
-        links.pop(TEMPLATEFLOW, None)
-        links[dataset.link] = dataset.path.as_uri()
-        if dataset.raw is not None:
-            links[_free_name("raw", dataset.raw.as_uri(), links)] = dataset.raw.as_uri()
-        sources = [{"URL": uri} for uri in sorted(set(links.values()))]
-        for source in sources:
-            if source["URL"] == dataset.path.as_uri() and dataset.description.get("DatasetDOI"):
-                source["DOI"] = dataset.description["DatasetDOI"]
-        links[TEMPLATEFLOW] = "https://github.com/templateflow/templateflow"
+        dataset, links, sources = _links(before, dataset)
         made, notes = _with_this_call(_entries(before), warnings, configuration, results)
         content = {
             "Name": "NeuroSTORM embeddings and predictions",
@@ -99,18 +92,45 @@ def write_description(
             "HowToAcknowledge": CITATION,
         }
         if content != before:
-            write_sidecar(path, content)
-        _write_lines(out_dir / ".bidsignore", IGNORED)
+            write_json(path, content)
+        _add_lines(out_dir / ".bidsignore", IGNORED)
         if not (out_dir / "README").exists():
             write_text(out_dir / "README", README)
         if not _mentions(out_dir / "CHANGES", __version__):
-            entry = f"{__version__} {time.strftime('%Y-%m-%d')}\n  - Results of neurostorm_bids {__version__}\n"
+            entry = f"{__version__} {time.strftime('%Y-%m-%d')}\n  - Results of {NAME} {__version__}\n"
             write_text(out_dir / "CHANGES", "\n".join(filter(None, (entry, _text(out_dir / "CHANGES")))))
     return dataset, notes
 
 
-def _free_name(wanted: str, uri: str, links: dict) -> str:
-    """A name for a data set that no other has in this folder."""
+def is_ours_or_new(out_dir: Path) -> bool:
+    """Whether a folder's description, if there is one, was written by us."""
+    path = out_dir / "dataset_description.json"
+    if not path.exists():
+        return True
+    made = _entries(read_json(path))
+    return bool(made) and made[0].get("Name") == NAME
+
+
+def _links(before: Entry, dataset: Dataset) -> tuple[Dataset, dict[str, str], list[dict[str, str]]]:
+    """Return the data set with its name in this folder, all names of data sets, and the source data sets."""
+    known = before.get("DatasetLinks")
+    links = {name: uri for name, uri in (known if isinstance(known, dict) else {}).items() if isinstance(uri, str)}
+    uri = dataset.path.as_uri()
+    dataset = replace(dataset, link=_free_name(dataset.link, uri, {**links, TEMPLATEFLOW: ""}))
+    links.pop(TEMPLATEFLOW, None)
+    links[dataset.link] = uri
+    if dataset.raw is not None:
+        links[_free_name("raw", dataset.raw.as_uri(), links)] = dataset.raw.as_uri()
+    sources = [{"URL": each} for each in sorted(set(links.values()))]
+    for source in sources:
+        if source["URL"] == uri and dataset.description.get("DatasetDOI"):
+            source["DOI"] = dataset.description["DatasetDOI"]
+    links[TEMPLATEFLOW] = "https://github.com/templateflow/templateflow"
+    return dataset, links, sources
+
+
+def _free_name(wanted: str, uri: str, links: dict[str, str]) -> str:
+    """Return a name for a data set that no other one has in this folder."""
     name, n = wanted, 1
     while links.get(name, uri) != uri:
         n += 1
@@ -118,53 +138,57 @@ def _free_name(wanted: str, uri: str, links: dict) -> str:
     return name
 
 
-def _with_this_call(made: list, warnings: "list[str]", configuration: dict, results: bool) -> "tuple[list, list[str]]":
-    """The entries of GeneratedBy with one for this version and configuration, and what the others differ in.
+def _with_this_call(
+    made: list[Entry], warnings: Sequence[str], configuration: Entry, results: bool
+) -> tuple[list[Entry], list[str]]:
+    """Return the entries of GeneratedBy with one for this version and configuration, and how the others differ.
 
     BIDS wants an entry before there is any result: one without a configuration, which the first result replaces.
     """
-    this = {"Name": "neurostorm_bids", "Version": __version__, "Description": "NeuroSTORM run on preprocessed BOLD"}
+    this: Entry = {"Name": NAME, "Version": __version__}
     if results:
         this |= {"ConfigurationHash": digest(configuration), "Configuration": configuration}
         made = [entry for entry in made if entry.get("ConfigurationHash")]
     if os.environ.get("NEUROSTORM_CONTAINER"):  # set by our images
         this["Container"] = {"Type": os.environ["NEUROSTORM_CONTAINER"]}
     same = [entry for entry in made if _key(entry) == _key(this)]
-    earlier = [part for entry in same for part in _said_of_models(entry)]
-    this["Description"] = "; ".join([this["Description"], *sorted({*earlier, *warnings})])
+    # warnings of earlier calls stay, since the files that they are about do
+    earlier = [str(warning) for entry in same for warning in entry.get("ModelWarnings") or ()]
+    this["ModelWarnings"] = sorted({*earlier, *warnings})
+    this["Description"] = "; ".join(["NeuroSTORM run on preprocessed BOLD", *this["ModelWarnings"]])
     others = [entry for entry in made if _key(entry) != _key(this)]
-    first = made.index(same[0]) if same else len(others)
-    notes = []
-    for entry in others:
-        theirs = entry.get("Configuration") if isinstance(entry.get("Configuration"), dict) else {}
-        differing = [
-            f"{name} was {theirs[name]}, is {value}" for name, value in configuration.items()
-            if name in theirs and theirs[name] != value
-        ]  # fmt: skip
-        if entry.get("Version") != __version__:
-            differing.append(f"version was {entry.get('Version')}, is {__version__}")
-        if differing:
-            notes.append(
-                f"OUT_DIR also holds results made with other settings ({'; '.join(differing)}): do not mix them in one "
-                "analysis, or give each configuration a folder of its own"
-            )
+    notes = [note for entry in others if (note := _difference(entry, configuration))]
     if not results and others:  # nothing to add yet
         return made, notes
+    first = made.index(same[0]) if same else len(others)
     return [*others[:first], this, *others[first:]], notes
 
 
-def _key(entry: dict) -> tuple:
+def _difference(entry: Entry, configuration: Entry) -> str | None:
+    """Say how another entry's configuration and version differ from those of this call, if they do."""
+    theirs = entry.get("Configuration") if isinstance(entry.get("Configuration"), dict) else {}
+    differing = [
+        f"{name} was {theirs[name]}, is {value}"
+        for name, value in configuration.items()
+        if theirs and name in theirs and theirs[name] != value
+    ]
+    if entry.get("Version") != __version__:
+        differing.append(f"version was {entry.get('Version')}, is {__version__}")
+    if not differing:
+        return None
+    return (
+        f"OUT_DIR also holds results made with other settings ({'; '.join(differing)}): do not mix them in one "
+        "analysis, or give each configuration a folder of its own"
+    )
+
+
+def _key(entry: Entry) -> tuple[Any, Any]:
     return entry.get("Version"), entry.get("ConfigurationHash")
 
 
-def _entries(description: dict) -> list:
+def _entries(description: Entry) -> list[Entry]:
     made = description.get("GeneratedBy")
     return [entry for entry in (made if isinstance(made, list) else []) if isinstance(entry, dict)]
-
-
-def _said_of_models(entry: dict) -> "list[str]":
-    """Warnings on models that an earlier call wrote, such as that they are untrained: their files are still there."""
-    return [part for part in str(entry.get("Description") or "").split("; ") if part.startswith("model ")]
 
 
 def _text(path: Path) -> str:
@@ -175,17 +199,8 @@ def _mentions(path: Path, version: str) -> bool:
     return any(line.split(" ")[0] == version for line in _text(path).splitlines())
 
 
-def _write_lines(path: Path, lines: "tuple[str, ...]") -> None:
-    """Add to a file the lines that it lacks."""
+def _add_lines(path: Path, lines: Sequence[str]) -> None:
+    """Add the lines that a file lacks."""
     there = _text(path).splitlines()
     if missing := [line for line in lines if line not in there]:
         write_text(path, "\n".join([*there, *missing]) + "\n")
-
-
-def is_ours_or_new(out_dir: Path) -> bool:
-    """Whether a folder's description, if there is one, was written by us."""
-    path = out_dir / "dataset_description.json"
-    if not path.exists():
-        return True
-    made = _entries(read_json(path))
-    return bool(made) and made[0].get("Name") == "neurostorm_bids"

@@ -1,24 +1,30 @@
-"""Keep a placed run: as a NIfTI for people, and as the int8 store that training reads."""
+"""Keep a gridded run: as NIfTI for people, and as the int8 store that training reads."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from isal import igzip
 
-from neurostorm_bids.derivatives.sidecars import read_json, write_sidecar
+from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.names import GriddedOutputs, sidecar_of
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.resample.gridded import PlacedRun
+from neurostorm_bids.find.source import RunSource
+from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.resample.gridded import GriddedRun
 from neurostorm_bids.runtime.atomic import replacing
+from neurostorm_bids.runtime.json_files import digest, fingerprint, read_json, write_json
 
 FRAMES = 16  # written at a time
+LEVELS = 65000  # of the int16 numbers that a NIfTI's values are spread over
 
 
-def write_nifti(path: Path, run: PlacedRun) -> None:
-    """Write the z-scored run as NIfTI, int16 with a scale, in the grid's affine and with its repetition time."""
-    smallest, largest = run.background, (run.maximum - run.mean) / run.std
-    slope = float(largest - smallest) / 65000
+def write_nifti(path: Path, run: GriddedRun) -> None:
+    """Write the z-scored run as NIfTI, int16 with a scale, with the grid's affine and its repetition time."""
+    smallest, largest = run.background, (run.statistics.maximum - run.statistics.mean) / run.statistics.std
+    slope = float(largest - smallest) / LEVELS
     intercept = float(largest + smallest) / 2
     header = nib.Nifti1Header()
     header.set_data_shape(run.shape)
@@ -43,19 +49,18 @@ def write_nifti(path: Path, run: PlacedRun) -> None:
             file.write(np.round((volumes - intercept) / slope).astype("<i2").tobytes(order="F"))
 
 
-def write_int8(path: Path, run: PlacedRun, made_from: str) -> None:
+def write_int8(path: Path, run: GriddedRun, made_from: str) -> None:
     """Write the z-scored run as NeuroSTORM's training reads it: int8, (T, X, Y, Z), scale = largest magnitude / 127.
 
     Parameters
     ----------
     path : Path
-        Ends in .npy; the scale, the affine and the times stand in a JSON beside it, which is written last and vouches
-        for it.
+        Ends in .npy; scale, affine and times are in a JSON beside it, which is written last and vouches for it.
     made_from : str
-        Digest of the inputs and settings, by which one that is out of date is noticed.
+        Digest of inputs and settings, by which a store that is out of date is noticed.
     """
     path.with_suffix(".json").unlink(missing_ok=True)
-    largest = max(abs(float(run.background)), abs((run.maximum - run.mean) / run.std))
+    largest = max(abs(float(run.background)), abs((run.statistics.maximum - run.statistics.mean) / run.statistics.std))
     scale = largest / 127
     with replacing(path) as temporary, open(temporary, "wb") as file:
         n_frames = run.shape[3]
@@ -64,13 +69,13 @@ def write_int8(path: Path, run: PlacedRun, made_from: str) -> None:
         for start in range(0, n_frames, FRAMES):
             volumes = run.window(start, min(start + FRAMES, n_frames))
             file.write(np.round(np.moveaxis(volumes, -1, 0) / scale).astype(np.int8).tobytes())
-    write_sidecar(
+    write_json(
         path.with_suffix(".json"),
         {
             "Scale": scale,
             "Background": float(run.background),
             "RepetitionTime": run.repetition_time,
-            "FirstFrameTime": float(run.frame_times[0]),
+            "FirstFrameOnset": float(run.frame_onsets[0]),
             "Grid": run.grid.describe(),
             "MadeFrom": made_from,
         },
@@ -79,14 +84,14 @@ def write_int8(path: Path, run: PlacedRun, made_from: str) -> None:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A placed run in an int8 store; frames are read when they are asked for, and nothing stays open between.
+    """A gridded run in an int8 store; frames are read when they are asked for, and nothing stays open in between.
 
     Attributes
     ----------
     path : Path
         Of the .npy file, (T, X, Y, Z) int8.
     scale : float
-        Times a stored number is a z-score.
+        Times a stored number gives a z-score.
     background : float
         z-score outside the brain.
     shape : tuple
@@ -98,31 +103,33 @@ class StoredRun:
     path: Path
     scale: float
     background: float
-    shape: tuple
+    shape: tuple[int, ...]
     written: int
 
     def window(self, start: int, stop: int) -> np.ndarray:
-        """Frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start), as of a `PlacedRun`."""
+        """Return frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start), as a `GriddedRun` does."""
         return np.moveaxis(self.stored(start, stop).astype(np.float32) * np.float32(self.scale), 0, -1)
 
     def stored(self, start: int, stop: int) -> np.ndarray:
-        """Frames as they are stored, int8, (stop - start, X, Y, Z)."""
+        """Return frames as they are stored, int8, (stop - start, X, Y, Z)."""
         try:
             if self.path.stat().st_mtime_ns != self.written:
                 raise NeurostormError(
-                    f"{self.path} was made anew by another call, with other settings or data; start again"
+                    f"{self.path} was replaced by another call, with other settings or data; start again"
                 )
             return np.array(np.load(self.path, mmap_mode="r")[start:stop])
         except (OSError, ValueError, EOFError) as error:
-            raise NeurostormError(f"{self.path} cannot be read ({error}); remove it, and it is made again") from None
+            raise NeurostormError(
+                f"{self.path} cannot be read ({error}); remove it, and it will be made again"
+            ) from None
 
 
-def made_from(path: Path) -> "str | None":
-    """What a store says it was made from; `None` if there is no whole one."""
+def made_from(path: Path) -> str | None:
+    """Return the digest of what a store was made from; `None` if there is no complete store."""
     return read_json(path.with_suffix(".json")).get("MadeFrom") if path.is_file() else None
 
 
-def is_whole(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
     """Whether a store can be opened and has the length that its header says."""
     try:
         read_int8(path)
@@ -148,6 +155,42 @@ def read_int8(path: Path) -> StoredRun:
             raise ValueError("no int8 store")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise NeurostormError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); remove it and its .json, and it is made again"
+            f"{path} cannot be read ({type(error).__name__}: {error}); remove it and its .json, and it will be made again"
         ) from None
     return StoredRun(path, scale, background, (*stored.shape[1:], len(stored)), written)
+
+
+def gridding_digest(source: RunSource, grid: Grid, options: dict[str, Any]) -> str:
+    """Return a digest of everything that a gridded run depends on: inputs, grid, options.
+
+    Parameters
+    ----------
+    options : dict
+        Those that change the gridded run.
+    """
+    return digest({"version": __version__, "grid": grid.describe(), "inputs": fingerprint(source.inputs), **options})
+
+
+def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str) -> None:
+    """Keep a gridded run, as NIfTI in the output folder and as int8 in the work folder.
+
+    Parameters
+    ----------
+    made_from : str
+        From `gridding_digest`.
+    """
+    assert run.source is not None
+    outputs = GriddedOutputs(run.source.run, run.grid)
+    write_nifti(out_dir / outputs.nifti, run)
+    write_json(
+        out_dir / sidecar_of(outputs.nifti),
+        {
+            "RepetitionTime": run.repetition_time,
+            "TaskName": dict(run.source.run.entities).get("task", "n/a"),
+            "SkullStripped": True,
+            "Resolution": f"2 mm, grid {run.grid.name}",
+            "Units": "z-score",
+            "Preprocessing": run.steps,
+        },
+    )
+    write_int8(work / outputs.int8, run, made_from)

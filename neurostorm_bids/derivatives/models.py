@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -9,24 +10,27 @@ from torch import Tensor
 from neurostorm_bids.derivatives.tables import write_table
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
-from neurostorm_bids.model.load import NEEDED, SEVERAL, SINGLE, Model, label_of_name
+from neurostorm_bids.model.hyper_parameters import NEEDED, SEVERAL, SINGLE, HyperParameters
+from neurostorm_bids.model.model import Model
+from neurostorm_bids.model.names import MODEL_FILE, label_of_name
 from neurostorm_bids.model.task import Task
 from neurostorm_bids.runtime.atomic import replacing, write_text
-from neurostorm_bids.runtime.files import MODEL_FILE
 
 MODELS = "models"  # in the output folder
 CARD = "README.md"
 
 
-def hyper_parameters_of(backbone: Model, backbone_name: str, task: Task, tuning: str, grid: str, placing: dict) -> dict:
-    """What a tuned model's file says of itself.
+def hyper_parameters_of(
+    backbone: Model, backbone_name: str, task: Task, tuning: str, grid: str, gridding: dict[str, Any]
+) -> HyperParameters:
+    """Return what the file of a tuned model says about itself.
 
     Parameters
     ----------
     backbone_name : str
-        By which the backbone is found: in the registry, or an absolute path.
-    placing : dict
-        The settings that its runs were placed with.
+        What the backbone is found by: a name of the registry, or an absolute path.
+    gridding : dict
+        The options that its runs were resampled with.
     """
     config = asdict(backbone.network.config)
     names = (*SEVERAL, *SINGLE, *NEEDED)
@@ -41,7 +45,7 @@ def hyper_parameters_of(backbone: Model, backbone_name: str, task: Task, tuning:
         "label_range": task.label_range,
         "dataset_name": task.trained_on,
         "grid": grid,
-        "placing": placing,
+        "gridding": gridding,
         "tuning": tuning,
         "backbone": None if tuning == "full" else {"name": backbone_name, "sha256": backbone.sha256},
     }
@@ -49,8 +53,8 @@ def hyper_parameters_of(backbone: Model, backbone_name: str, task: Task, tuning:
 
 def write_model(
     folder: Path,
-    parts: "dict[str, Tensor]",
-    hyper_parameters: dict,
+    parts: dict[str, Tensor],
+    hyper_parameters: HyperParameters,
     card: str,
     split: pd.DataFrame,
     history: pd.DataFrame,
@@ -63,8 +67,8 @@ def write_model(
         write_safetensors(Checkpoint(folder / MODEL_FILE, parts, hyper_parameters), temporary)
 
 
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Refuse to write over another model.
+def check_name_is_free(folder: Path, overwrite: bool) -> None:
+    """Refuse to overwrite another model.
 
     Raises
     ------

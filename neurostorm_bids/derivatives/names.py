@@ -1,4 +1,4 @@
-"""Names of our output files."""
+"""Names of output files, all relative to the output folder unless said otherwise."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,14 +6,26 @@ from pathlib import Path
 from neurostorm_bids.find.runs import Run
 from neurostorm_bids.resample.grid import Grid
 
+GRIDDED = "neurostorm-grids"  # folder of the int8 stores in the work folder
+LOGS = "logs"
+
 
 @dataclass(frozen=True)
 class RunOutputs:
-    """The files of one run and one model, relative to the output folder."""
+    """The tables of one run and one model.
+
+    Attributes
+    ----------
+    run : Run
+    space : str
+        The grid's template.
+    label : str
+        The model's.
+    """
 
     run: Run
     space: str
-    label: str  # of the model
+    label: str
 
     def _file(self, suffix: str) -> Path:
         return self.run.folder / f"{self.run.name}_space-{self.space}_desc-{self.label}_{suffix}"
@@ -31,44 +43,49 @@ class RunOutputs:
 
 @dataclass(frozen=True)
 class FigureOutputs:
-    """The figures of one run, relative to the output folder."""
+    """The figures of one run.
+
+    Attributes
+    ----------
+    run : Run
+    space : str
+        The grid's template.
+    """
 
     run: Run
     space: str
 
     def _file(self, desc: str) -> Path:
-        return Path(f"sub-{self.run.subject}") / "figures" / f"{self.run.name}_space-{self.space}_desc-{desc}_bold.png"
+        return figure_folder(self.run.subject) / f"{self.run.name}_space-{self.space}_desc-{desc}_bold.png"
 
     @property
-    def mosaic(self) -> Path:
-        """The placed mean and the template."""
-        return self._file("placed")
+    def alignment(self) -> Path:
+        """The mean of the gridded run over the template."""
+        return self._file("alignment")
 
     @property
-    def crop(self) -> Path:
-        """What lies beyond the grid."""
-        return self._file("beyond")
+    def outside(self) -> Path:
+        """What lies outside the grid."""
+        return self._file("outside")
 
     def carpet(self, label: str) -> Path:
-        """Signal and head motion, with a model's windows."""
+        """Signal and head motion, with the windows of a model."""
         return self._file(f"{label}Carpet")
 
-    def course(self, label: str) -> Path:
-        """How a model's embedding moves."""
-        return self._file(f"{label}Course")
-
-
-def crash_file(run: str) -> str:
-    """Name of the account of a run's failure."""
-    return f"crash-{run}.txt"
-
-
-GRIDS = "neurostorm-grids"  # folder of the int8 stores in the work folder
+    def trajectory(self, label: str) -> Path:
+        """How the embedding of a model changes over the run."""
+        return self._file(f"{label}Trajectory")
 
 
 @dataclass(frozen=True)
-class GridOutputs:
-    """The files of one placed run."""
+class GriddedOutputs:
+    """The files of one gridded run.
+
+    Attributes
+    ----------
+    run : Run
+    grid : Grid
+    """
 
     run: Run
     grid: Grid
@@ -80,20 +97,47 @@ class GridOutputs:
 
     @property
     def nifti(self) -> Path:
-        """Relative to the output folder."""
+        """The run as the model sees it."""
         return self.run.folder / f"{self._stem}.nii.gz"
 
     @property
     def int8(self) -> Path:
-        """Relative to the work folder."""
-        return Path(GRIDS) / self.run.folder / f"{self._stem}.npy"
+        """The store that training reads, relative to the work folder."""
+        return Path(GRIDDED) / self.run.folder / f"{self._stem}.npy"
+
+
+def figure_folder(subject: str) -> Path:
+    """Return the folder of a subject's figures."""
+    return Path(f"sub-{subject}") / "figures"
 
 
 def subject_embeddings(subject: str, space: str, label: str) -> Path:
-    """The subject's table, one row per run, relative to the output folder."""
+    """Return the subject's table, one row per run."""
     return Path(f"sub-{subject}") / f"sub-{subject}_space-{space}_desc-{label}_embeddings.tsv"
 
 
 def sidecar_of(table: Path) -> Path:
-    """The JSON beside a file."""
+    """Return the JSON beside a file."""
     return table.with_name(table.name.removesuffix(".gz").rsplit(".", 1)[0] + ".json")
+
+
+def run_tables(subject_folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a subject's runs whose names match a pattern, sorted.
+
+    Parameters
+    ----------
+    subject_folder : Path
+        OUT_DIR/sub-X.
+    pattern : str
+        Such as ``*_embeddings.json``.
+    """
+    return sorted([*subject_folder.glob(f"func/{pattern}"), *subject_folder.glob(f"ses-*/func/{pattern}")])
+
+
+def folders_of(out_dir: Path, run: Run | None = None, subject: str | None = None) -> tuple[Path, ...]:
+    """Return the folders of an output folder that are written to for a run, for a subject, or for neither."""
+    if run is None and subject is None:
+        return out_dir / LOGS, out_dir / ".locks"
+    home = out_dir / f"sub-{run.subject if run else subject}"
+    folders = (home, home / "figures", home / "log")
+    return folders if run is None else (*folders, out_dir / run.folder.parent, out_dir / run.folder)

@@ -1,68 +1,64 @@
-"""The tables we write, with what each column means."""
+"""The tables that are written, with what each column means."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.encode.windows import WindowMotion
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.model.task import Prediction
 from neurostorm_bids.runtime.atomic import replacing
+
+if TYPE_CHECKING:
+    from neurostorm_bids.encode.encoded import EncodedRun
 
 CHANNEL = "channel"
 CENSORED = "censored"
 
+Columns = dict[str, dict[str, Any]]  # name of a column -> its description, for the sidecar
+
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a TSV atomically; every float is written with the digits that give it back exactly."""
+    """Write a TSV atomically; every float gets the digits that give it back exactly."""
     with replacing(path) as temporary:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a TSV that we wrote; the Python engine reads floats exactly in every version of pandas."""
+    """Read a TSV that we wrote; the Python engine reads floats exactly in every version of pandas.
+
+    Raises
+    ------
+    NeurostormError
+        If it is damaged.
+    """
     try:
         return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, engine="python")
     except (OSError, ValueError) as error:
         raise NeurostormError(f"{path} cannot be read ({error}); remove it and run again") from None
 
 
-def embeddings_table(
-    embeddings: np.ndarray, onsets: np.ndarray, duration: float, motion: WindowMotion, censored: np.ndarray
-) -> "tuple[pd.DataFrame, dict]":
-    """One row per window.
-
-    Parameters
-    ----------
-    embeddings : (windows, channels) array
-    onsets : (windows,) array
-        Seconds after the start of the run.
-    duration : float
-        Of a window, s.
-    motion : WindowMotion
-    censored : (windows,) bool array
-        Windows left out of the run's mean; written if there is a threshold.
-
-    Returns
-    -------
-    table : DataFrame
-    columns : dict
-        Column name -> description, for the sidecar.
-    """
+def embeddings_table(run: "EncodedRun") -> tuple[pd.DataFrame, Columns]:
+    """Return a table with one row per window, and its columns."""
+    motion = run.motion
     values = {
-        "window": np.arange(1, len(onsets) + 1),
-        "onset": np.round(onsets, 6),
-        "duration": round(duration, 6),
+        "window": np.arange(1, len(run.onsets) + 1),
+        "onset": np.round(run.onsets, 6),
+        "duration": round(run.duration, 6),
         "mean_framewise_displacement": motion.mean,
         "max_framewise_displacement": motion.largest,
     }
-    columns = {
+    columns: Columns = {
         "window": {"Description": "Number of the window in the run, from 1"},
-        "onset": {"Description": "Time of the window's first frame after the start of the run", "Units": "s"},
+        "onset": {
+            "Description": "Start of the window after the start of the acquisition: of the interval that its first "
+            "frame stands for",
+            "Units": "s",
+        },
         "duration": {"Description": "Length of the window", "Units": "s"},
         "mean_framewise_displacement": {
-            "Description": "Mean framewise displacement over the volumes that the window is made from, from the confounds of fMRIPrep",
+            "Description": "Mean framewise displacement over the volumes that the window is made from, from the "
+            "confounds of fMRIPrep",
             "Units": "mm",
         },
         "max_framewise_displacement": {
@@ -71,18 +67,20 @@ def embeddings_table(
         },
     }
     if motion.above is not None:
-        values |= {"high_motion_fraction": motion.above, CENSORED: censored.astype(int)}
+        values |= {"high_motion_fraction": motion.above, CENSORED: run.censored.astype(int)}
         columns["high_motion_fraction"] = {"Description": "Share of those volumes above --fd-threshold"}
         columns[CENSORED] = {
             "Description": "1: left out of the run's mean for head motion",
             "Levels": {"0": "used", "1": "left out"},
         }
-    channels, about = _channels(embeddings)
-    return pd.concat([pd.DataFrame(values), channels], axis=1), columns | about
+    channels, about = _channels(run.windows.embeddings)
+    return _stamped(pd.concat([pd.DataFrame(values), channels], axis=1), columns | about, run.model.warning)
 
 
-def predictions_table(prediction: Prediction, n_windows: int) -> "tuple[pd.DataFrame, dict]":
-    """One row: the run's prediction."""
+def predictions_table(run: "EncodedRun") -> tuple[pd.DataFrame, Columns]:
+    """Return a table of one row, the run's prediction, and its columns."""
+    prediction = run.prediction
+    assert prediction is not None
     row = {
         "target": prediction.target,
         "value": prediction.value,
@@ -90,12 +88,12 @@ def predictions_table(prediction: Prediction, n_windows: int) -> "tuple[pd.DataF
         **{f"probability_{name}": p for name, p in prediction.probabilities.items()},
         **{f"output{i}": value for i, value in enumerate(prediction.outputs)},
         "spread": prediction.spread,
-        "windows": n_windows,
+        "windows": int((~run.censored).sum()),
     }
     of_what = "the predicted class's probability" if prediction.probabilities else "the value, in its unit"
-    columns = {
+    columns: Columns = {
         "target": {"Description": "What is predicted"},
-        "value": {"Description": "The prediction: the mean over windows, or the class it makes most probable"},
+        "value": {"Description": "The prediction: the mean over windows, or the class that it makes most probable"},
         "unit": {"Description": "Unit of the value"},
         **{
             f"probability_{name}": {"Description": f"Probability of {name}, from the mean output over windows"}
@@ -108,45 +106,51 @@ def predictions_table(prediction: Prediction, n_windows: int) -> "tuple[pd.DataF
         "spread": {"Description": f"Standard deviation over windows of {of_what}"},
         "windows": {"Description": "Number of windows averaged"},
     }
-    return pd.DataFrame([row]), columns
+    return _stamped(pd.DataFrame([row]), columns, run.model.warning)
 
 
-def subject_table(runs: "dict[str, pd.DataFrame]") -> "tuple[pd.DataFrame, dict]":
-    """One row per run and their mean, weighted by windows; censored windows count nowhere.
+def subject_table(runs: dict[str, pd.DataFrame], warning: str | None) -> tuple[pd.DataFrame, Columns]:
+    """Return a table with one row per run and their mean, weighted by windows, without censored windows; and its columns.
 
     Parameters
     ----------
     runs : dict
         Name of a run -> its table of windows.
+    warning : str or None
+        On the weights of the model.
     """
     used = [channels_of(table)[~censored_in(table)] for table in runs.values()]
     counts = np.array([len(windows) for windows in used])
     n_channels = used[0].shape[1]
-    unknown = np.full(n_channels, np.nan)  # a run without a window that may be used
+    unknown = np.full(n_channels, np.nan)  # of a run without a window that may be used
     means = [windows.mean(axis=0) if len(windows) else unknown for windows in used]
     mean = np.concatenate(used).mean(axis=0) if counts.sum() else unknown
     embeddings = np.vstack([*means, mean])
     table = pd.DataFrame({"run": [*runs, "mean"], "windows": [*counts, counts.sum()]})
-    columns = {
+    columns: Columns = {
         "run": {"Description": "The run, by its entities; 'mean' is the mean over runs, weighted by windows"},
         "windows": {"Description": "Number of windows averaged"},
     }
     channels, about = _channels(embeddings)
-    return pd.concat([table, channels], axis=1), columns | about
+    return _stamped(pd.concat([table, channels], axis=1), columns | about, warning)
 
 
 def censored_in(table: pd.DataFrame) -> np.ndarray:
-    """Which rows of a table of windows are censored, (windows,) bool."""
+    """Return which rows of a table of windows are censored, (windows,) bool."""
     return table[CENSORED].to_numpy() == 1 if CENSORED in table else np.zeros(len(table), dtype=bool)
 
 
 def channels_of(table: pd.DataFrame) -> np.ndarray:
-    """The embedding columns of a table, float64, (rows, channels)."""
-    names = [name for name in table.columns if name.startswith(CHANNEL) and name[len(CHANNEL) :].isdigit()]
-    return table[names].to_numpy(np.float64)
+    """Return the embedding columns of a table, float64, (rows, channels)."""
+    return table[channel_names(table)].to_numpy(np.float64)
 
 
-def stamped(table: pd.DataFrame, columns: dict, warning: "str | None") -> "tuple[pd.DataFrame, dict]":
+def channel_names(table: pd.DataFrame) -> list[str]:
+    """Return the names of a table's embedding columns."""
+    return [name for name in table.columns if name.startswith(CHANNEL) and name[len(CHANNEL) :].isdigit()]
+
+
+def _stamped(table: pd.DataFrame, columns: Columns, warning: str | None) -> tuple[pd.DataFrame, Columns]:
     """Put a model's warning into a column of its own, so that no copy of the table loses it."""
     if warning is None:
         return table, columns
@@ -154,7 +158,7 @@ def stamped(table: pd.DataFrame, columns: dict, warning: "str | None") -> "tuple
     return table.assign(weights=warning), columns | about
 
 
-def _channels(embeddings: np.ndarray) -> "tuple[pd.DataFrame, dict]":
+def _channels(embeddings: np.ndarray) -> tuple[pd.DataFrame, Columns]:
     names = [f"{CHANNEL}{i:03d}" for i in range(embeddings.shape[1])]
     about = {name: {"Description": f"Channel {i} of the embedding"} for i, name in enumerate(names)}
     return pd.DataFrame(embeddings, columns=names), about

@@ -7,15 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurostorm_bids.resample.gridded import PlacedRun
+from neurostorm_bids.resample.gridded import FrameSource
 
 
-def batches(run: PlacedRun, starts: np.ndarray, length: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """(B, 1, X, Y, Z, T) batches on the model's device; the next one is on its way while the model works on the last.
+def batches(
+    run: FrameSource, starts: np.ndarray, length: int, batch_size: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield (B, 1, X, Y, Z, T) batches on the model's device; the next one is prepared while the model works on the last.
 
     Parameters
     ----------
-    run : PlacedRun
+    run : GriddedRun or StoredRun
     starts : (windows,) int array
     length : int
         Frames of a window.
@@ -25,13 +27,13 @@ def batches(run: PlacedRun, starts: np.ndarray, length: int, batch_size: int, de
     """
     on_its_way = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def make(first: int) -> "tuple[Tensor, torch.cuda.Event | None]":
+    def make(first: int) -> tuple[Tensor, torch.cuda.Event | None]:
         windows = [run.window(start, start + length) for start in starts[first : first + batch_size]]
         # a lone window keeps its order in memory: stacking would copy it
         batch = torch.from_numpy(windows[0][None, None] if len(windows) == 1 else np.stack(windows)[:, None])
         if on_its_way is None:
             return batch, None
-        with torch.cuda.stream(on_its_way):  # beside the stream that computes; only pinned memory is copied that way
+        with torch.cuda.stream(on_its_way):  # beside the stream that computes; needs pinned memory
             batch = batch.pin_memory().to(device, non_blocking=True)
             return batch, on_its_way.record_event()
 
@@ -44,5 +46,5 @@ def batches(run: PlacedRun, starts: np.ndarray, length: int, batch_size: int, de
             if arrived is not None:
                 computing = torch.cuda.current_stream(device)
                 computing.wait_event(arrived)
-                batch.record_stream(computing)  # its memory is not used again before the model is done with it
+                batch.record_stream(computing)  # its memory is not reused before the model is done with it
             yield batch

@@ -2,14 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Optional
+from typing import Any
 
 from neurostorm_bids.errors import NeurostormError
 
-PROBE = 25  # subjects looked into before a folder without a description is judged to hold no preprocessed BOLD
+PROBED = 25  # subjects looked into before a folder without a description is said to hold no preprocessed BOLD
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Dataset:
 
     path: Path
     link: str
-    description: dict
-    raw: Optional[Path] = None
+    description: dict[str, Any]
+    raw: Path | None = None
 
     @property
     def generator(self) -> str:
@@ -38,12 +39,18 @@ class Dataset:
         made = _generated_by(self.description)
         return f"{made[0].get('Name', '?')} {made[0].get('Version', '')}".strip() if made else "an unnamed program"
 
-    def subjects(self) -> list:
-        """Labels of the subjects it holds, sorted."""
+    @property
+    def name(self) -> str:
+        """The name of the data: the raw data set's where it is known, since derivatives are named after programs."""
+        described = self.description if self.raw is None else read_description(self.raw)
+        return str(described.get("Name") or self.path.name)
+
+    def subjects(self) -> list[str]:
+        """Return the labels of its subjects, sorted."""
         return sorted(folder.name.removeprefix("sub-") for folder in _subject_folders(self.path))
 
     def uri(self, path: Path) -> str:
-        """A file as a BIDS URI, if it is one of the data set, or TemplateFlow's; else as a file URI."""
+        """Return a file as a BIDS URI if it is one of the data set or TemplateFlow's, else as a file URI."""
         if path.is_relative_to(self.path):
             return f"bids:{self.link}:{path.relative_to(self.path).as_posix()}"
         if path.name.startswith("tpl-"):
@@ -51,8 +58,8 @@ class Dataset:
         return path.as_uri()
 
 
-def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -> Dataset:
-    """Find the fMRIPrep derivatives that ``bids_dir`` means.
+def find_dataset(bids_dir: Path, derivatives: dict[str, Path] | None = None) -> Dataset:
+    """Find the fMRIPrep derivatives that ``bids_dir`` stands for.
 
     Looked for in this order: a folder given in ``derivatives``; ``bids_dir`` itself; ``derivatives/*fmriprep*`` or
     ``*fmriprep*`` in it; any other folder in ``derivatives`` with preprocessed BOLD.
@@ -63,18 +70,12 @@ def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -
         With what was found instead, and what to give.
     """
     if derivatives:
-        name, path = _chosen(derivatives)
-        if not bids_dir.is_dir():
-            raise NeurostormError(f"BIDS_DIR: there is no folder {bids_dir}")
-        if not path.is_dir():
-            raise NeurostormError(f"--derivatives {name}={path}: there is no such folder")
-        return Dataset(path.resolve(), _link(name), read_description(path), raw=bids_dir)
-    if not bids_dir.is_dir():
-        raise NeurostormError(f"BIDS_DIR: there is no folder {bids_dir}")
+        return _given(bids_dir, derivatives)
+    _check_folder(bids_dir)
     if bids_dir.name.startswith("sub-"):
         label = bids_dir.name.removeprefix("sub-")
         raise NeurostormError(
-            f"{bids_dir} is one subject's folder; give its parent {bids_dir.parent} and --participant-label {label}"
+            f"{bids_dir} is the folder of one subject; give its parent {bids_dir.parent} and --participant-label {label}"
         )
     description = read_description(bids_dir)
     if _is_derivative(description) and next(_subject_folders(bids_dir), None):
@@ -92,7 +93,7 @@ def find_dataset(bids_dir: Path, derivatives: "dict[str, Path] | None" = None) -
     raise NeurostormError(f"{bids_dir} holds no fMRIPrep output: {_what_is_there(bids_dir, others)}")
 
 
-def read_description(folder: Path) -> dict:
+def read_description(folder: Path) -> dict[str, Any]:
     """Read a folder's dataset_description.json; empty if it is missing or not a JSON object."""
     path = folder / "dataset_description.json"
     try:
@@ -102,16 +103,26 @@ def read_description(folder: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _chosen(derivatives: dict) -> "tuple[str, Path]":
+def _check_folder(bids_dir: Path) -> None:
+    if not bids_dir.is_dir():
+        raise NeurostormError(f"BIDS_DIR: there is no folder {bids_dir}")
+
+
+def _given(bids_dir: Path, derivatives: dict[str, Path]) -> Dataset:
+    """Return the data set that --derivatives names."""
     names = [name for name in derivatives if name.lower().startswith("fmriprep")] or list(derivatives)
     if len(names) > 1:
         raise NeurostormError(
             f"--derivatives: which of {', '.join(names)} is fMRIPrep's? Give that one as fmriprep=PATH"
         )
-    return names[0], Path(derivatives[names[0]])
+    path = Path(derivatives[names[0]])
+    _check_folder(bids_dir)
+    if not path.is_dir():
+        raise NeurostormError(f"--derivatives {names[0]}={path}: there is no such folder")
+    return Dataset(path.resolve(), _link(names[0]), read_description(path), raw=bids_dir)
 
 
-def _only(folders: list, bids_dir: Path) -> Dataset:
+def _only(folders: list[Path], bids_dir: Path) -> Dataset:
     exact = [folder for folder in folders if folder.name == "fmriprep"]
     folders = exact or folders
     if len(folders) > 1:
@@ -126,20 +137,20 @@ def _link(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", name) or "fmriprep"
 
 
-def _generated_by(description: dict) -> list:
+def _generated_by(description: dict[str, Any]) -> list[dict[str, Any]]:
     made = description.get("GeneratedBy") or description.get("PipelineDescription") or []  # the latter before BIDS 1.4
     made = made if isinstance(made, list) else [made]
     return [entry for entry in made if isinstance(entry, dict)]
 
 
-def _is_derivative(description: dict) -> bool:
+def _is_derivative(description: dict[str, Any]) -> bool:
     if "DatasetType" in description:
-        return description["DatasetType"] == "derivative"
-    # before BIDS 1.4 only the program told; raw data sets name their converter
+        return bool(description["DatasetType"] == "derivative")
+    # before BIDS 1.4 the program's name was the only sign; raw data sets name their converter
     return any("fmriprep" in str(made.get("Name")).lower() for made in _generated_by(description))
 
 
-def _subject_folders(folder: Path):
+def _subject_folders(folder: Path) -> Iterator[Path]:
     return (entry for entry in folder.glob("sub-*") if entry.is_dir())
 
 
@@ -147,12 +158,12 @@ def _holds_bold(folder: Path) -> bool:
     patterns = ("func/*desc-preproc_bold.nii*", "ses-*/func/*desc-preproc_bold.nii*")
     return any(
         next(subject.glob(pattern), None) is not None
-        for subject in islice(_subject_folders(folder), PROBE)
+        for subject in islice(_subject_folders(folder), PROBED)
         for pattern in patterns
     )
 
 
-def _what_is_there(bids_dir: Path, derivatives: list) -> str:
+def _what_is_there(bids_dir: Path, derivatives: list[Path]) -> str:
     n_subjects = sum(1 for _ in _subject_folders(bids_dir))
     if n_subjects and derivatives:
         found = f"found {n_subjects} subject(s) and derivatives of {', '.join(d.name for d in derivatives)}"

@@ -1,40 +1,40 @@
 """What happened during a run, from the raw data set's events.tsv."""
 
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.entities import without_echo
 
-LONGEST = 10**6  # s
-EVENTS = ("onset", "duration", "trial_type")
+MAX_TIME = 10**6  # s; a larger number is no time in a run
+COLUMNS = ("onset", "duration", "trial_type")
 
 
-def find_events(dataset: Dataset, run: str) -> Optional[Path]:
-    """The events of a run, by its name; `None` if the raw data set is not known or has none.
+def find_events(dataset: Dataset, run: str) -> Path | None:
+    """Find the events of a run by its name; `None` if the raw data set is not known or has none.
 
-    The echo is left out of the name: all echoes have one table.
+    All echoes of a run share one table, which has no echo in its name.
     """
     if dataset.raw is None:
         return None
-    entities = [part for part in run.split("_") if not part.startswith("echo-")]
-    folder = dataset.raw / entities[0]
-    if len(entities) > 1 and entities[1].startswith("ses-"):
-        folder = folder / entities[1]
-    shared = "_".join(part for part in entities if part.startswith("task-"))
+    name = without_echo(run)
+    parts = name.split("_")
+    session = parts[1] if len(parts) > 1 and parts[1].startswith("ses-") else ""
+    task = "_".join(part for part in parts if part.startswith("task-"))
+    subject = dataset.raw / parts[0]
     paths = (
-        folder / "func" / f"{'_'.join(entities)}_events.tsv",
-        dataset.raw / entities[0] / f"{entities[0]}_{shared}_events.tsv",  # inherited, as BIDS says
-        dataset.raw / f"{shared}_events.tsv",
+        subject / session / "func" / f"{name}_events.tsv",
+        subject / f"{parts[0]}_{task}_events.tsv",  # BIDS inheritance principle
+        dataset.raw / f"{task}_events.tsv",
     )
     return next((path for path in paths if path.is_file()), None)
 
 
 def read_events(path: Path) -> pd.DataFrame:
-    """Onset and duration, s after the start of the run, and trial_type, of all events that have the three.
+    """Read onset and duration (s after the start of the run) and trial_type of all events that have the three.
 
     Raises
     ------
@@ -45,19 +45,19 @@ def read_events(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype=str, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise NeurostormError(f"{path} cannot be read as a table ({error})") from None
-    if missing := [name for name in EVENTS[:2] if name not in table]:
+    times = COLUMNS[:2]
+    if missing := [name for name in times if name not in table]:
         raise NeurostormError(f"{path} has no column {missing[0]}; there are: {', '.join(table.columns)}")
     table = table.assign(trial_type=table.get("trial_type", "event"))
-    for name in EVENTS[:2]:
+    for name in times:
         values = pd.to_numeric(table[name], errors="coerce")
         if wrong := table[name][values.isna() & table[name].notna()].tolist():
             raise NeurostormError(f"{path}: column {name} holds '{wrong[0]}' where a number is needed")
         table[name] = values
-    table = table[list(EVENTS)].dropna().reset_index(drop=True)
-    if wrong := [
-        name for name in EVENTS[:2] if not np.isfinite(table[name]).all() or table[name].abs().max() > LONGEST
-    ]:
-        raise NeurostormError(f"{path}: column {wrong[0]} holds a number that is no time in s")
+    table = table[list(COLUMNS)].dropna().reset_index(drop=True)
+    for name in times:
+        if not np.isfinite(table[name]).all() or table[name].abs().max() > MAX_TIME:
+            raise NeurostormError(f"{path}: column {name} holds a number that cannot be a time in s")
     if (table["duration"] < 0).any():
         raise NeurostormError(f"{path}: column duration holds a negative number")
     return table

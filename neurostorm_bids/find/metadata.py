@@ -1,20 +1,38 @@
-"""What fMRIPrep tells about a run: its sidecar and its confounds."""
+"""What the JSON sidecar of a run says."""
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
-
-import numpy as np
+from typing import Any
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.runtime.files import check_fetched
 
-if TYPE_CHECKING:
-    import pandas as pd
+IRREGULAR = 0.01  # share of the interval between volumes by which intervals may differ
+SHOWN = 80  # characters of a value that a message shows
 
 
-def read_sidecar(path: Path) -> dict:
+@dataclass(frozen=True)
+class AcquisitionTimes:
+    """What a sidecar says about time.
+
+    Attributes
+    ----------
+    repetition_time : float or None
+        Time from one volume to the next, s.
+    start_time : float
+        BIDS ``StartTime``: time after the start of the acquisition that the first volume belongs to, s.
+    slice_timing_corrected : bool
+        Whether every value of a volume stands for one moment.
+    """
+
+    repetition_time: float | None = None
+    start_time: float = 0.0
+    slice_timing_corrected: bool = False
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
     """Read a JSON sidecar; empty if there is none.
 
     Raises
@@ -26,118 +44,76 @@ def read_sidecar(path: Path) -> dict:
     if not path.exists():
         return {}
     if not path.is_file():
-        raise NeurostormError(f"{path} is not a regular file; mend it")
+        raise NeurostormError(f"{path} is not a regular file; replace it by fMRIPrep's JSON file")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise NeurostormError(f"{path} is not readable JSON ({error}); fetch or mend it") from None
+        raise NeurostormError(f"{path} is not readable JSON ({error}); fetch it again or repair it") from None
     if not isinstance(content, dict):
-        raise NeurostormError(f"{path} is not a JSON object; fetch or mend it")
+        raise NeurostormError(f"{path} is not a JSON object; fetch it again or repair it")
     return content
 
 
-def number_in(sidecar: dict, key: str, path: Path) -> Optional[float]:
-    """A number of a sidecar; `None` if it is absent."""
-    value = sidecar.get(key)
-    if value is None:
-        return None
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9  # NaN is not
-    if not plain:
-        text = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:76]}..."
-        raise NeurostormError(f"{path}: {key} is {text}, not a number; mend it, or give --repetition-time")
-    return float(value)
+def acquisition_times(path: Path, repetition_time: float | None = None) -> AcquisitionTimes:
+    """Read what a sidecar says about time.
 
-
-@dataclass(frozen=True)
-class Confounds:
-    """What we use of fMRIPrep's confounds.
-
-    Attributes
+    Parameters
     ----------
-    framewise_displacement : (volumes,) array
-        mm; NaN where undefined.
-    non_steady_state : int
-        Volumes at the start that fMRIPrep flagged as not in steady state.
-    """
-
-    @property
-    def knows_motion(self) -> bool:
-        """Whether the framewise displacement of any volume is known."""
-        return bool((~np.isnan(self.framewise_displacement)).any())
-
-    framewise_displacement: np.ndarray
-    non_steady_state: int
-
-
-def read_confounds(path: Optional[Path], n_volumes: int) -> Optional[Confounds]:
-    """Read fMRIPrep's table of confounds; `None` if there is no table.
+    repetition_time : float, optional
+        The user's, s: what the sidecar says of it is not looked at.
 
     Raises
     ------
     NeurostormError
-        If it cannot be read, or has another number of rows than the run has volumes.
+        If the sidecar is unusable, or the volumes were not acquired at regular intervals.
     """
-    import pandas as pd
+    sidecar = read_sidecar(path)
+    if repetition_time is None:
+        repetition_time = number_in(sidecar, "RepetitionTime", path) or _from_volume_timing(sidecar, path)
+    return AcquisitionTimes(
+        repetition_time,
+        number_in(sidecar, "StartTime", path) or 0.0,
+        sidecar.get("SliceTimingCorrected") is True,
+    )
 
-    if path is None:
+
+def number_in(sidecar: dict[str, Any], key: str, path: Path) -> float | None:
+    """Return a number of a sidecar; `None` if it is absent.
+
+    Raises
+    ------
+    NeurostormError
+        If it is there and not a number.
+    """
+    value = sidecar.get(key)
+    if value is None:
         return None
-    check_fetched(path)
-    try:
-        table = pd.read_csv(path, sep="\t", na_values=["n/a"])
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise NeurostormError(f"{path} cannot be read as a table ({_one_line(error)}); fetch it again") from None
-    if len(table) != n_volumes:
+    if not _is_number(value):
+        raise NeurostormError(f"{path}: {key} is {_short(value)}, not a number; correct it, or give --repetition-time")
+    return float(value)
+
+
+def _from_volume_timing(sidecar: dict[str, Any], path: Path) -> float | None:
+    """Return the repetition time that BIDS ``VolumeTiming`` (onsets of all volumes, s) comes to, if it is given."""
+    onsets = sidecar.get("VolumeTiming")
+    if onsets is None:
+        return None
+    if not isinstance(onsets, list) or len(onsets) < 2 or not all(map(_is_number, onsets)):
+        raise NeurostormError(f"{path}: VolumeTiming is {_short(onsets)}, not a list of onsets in s; correct it")
+    steps = [after - before for before, after in pairwise(onsets)]
+    middle = sorted(steps)[len(steps) // 2]
+    if any(abs(step - middle) > IRREGULAR * abs(middle) for step in steps):
         raise NeurostormError(
-            f"{path} has {len(table)} rows, the run {n_volumes} volumes; the confounds of another run?"
+            f"{path}: VolumeTiming is irregular ({min(steps):g} to {max(steps):g} s between volumes): sparse acquisitions "
+            "cannot be resampled in time; give --repetition-time to treat the run as a regular one"
         )
-    displacement = np.full(n_volumes, np.nan)
-    if "framewise_displacement" in table:
-        displacement = pd.to_numeric(table["framewise_displacement"], errors="coerce").to_numpy(float)
-        displacement = np.where(np.isfinite(displacement), displacement, np.nan)
-    flagged = [name for name in table.columns if name.startswith("non_steady_state_outlier")]
-    # one column a volume, which is 1 at that volume; the last of them ends the dummy scans
-    last = [int(np.flatnonzero(table[name].to_numpy() == 1)[-1]) for name in flagged if (table[name] == 1).any()]
-    return Confounds(displacement, max(last) + 1 if last else 0)
+    return float(middle)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9  # NaN is not
 
 
-def denoising_confounds(path: Path, strategy: str) -> "tuple[pd.DataFrame, np.ndarray]":
-    """Confounds of one of nilearn's denoising strategies.
-
-    Parameters
-    ----------
-    path : Path
-        The preprocessed BOLD file; nilearn finds the confounds beside it.
-    strategy : {"simple", "scrubbing", "compcor"}
-
-    Returns
-    -------
-    confounds : DataFrame, (volumes, confounds)
-        High-pass cosines among them.
-    kept : (volumes,) bool array
-        Volumes that are not to be scrubbed.
-    """
-    import warnings
-
-    from nilearn.interfaces.fmriprep import load_confounds_strategy
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            confounds, sample_mask = load_confounds_strategy(str(path), denoise_strategy=strategy)
-    except Exception as error:  # nilearn raises many kinds for confounds that lack what a strategy needs
-        raise NeurostormError(
-            f"--denoise {strategy} is not possible with the confounds of {path.name} ({str(error).splitlines()[0][:200]})"
-        ) from None
-    kept = np.ones(len(confounds), dtype=bool)
-    if sample_mask is not None:
-        kept[:] = False
-        kept[sample_mask] = True
-    if not kept.sum() > confounds.shape[1]:
-        raise NeurostormError(
-            f"--denoise {strategy}: {path.name} has {kept.sum()} volumes to fit {confounds.shape[1]} confounds; too few"
-        )
-    return confounds.fillna(0), kept
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < SHOWN else f"{text[: SHOWN - 4]}..."

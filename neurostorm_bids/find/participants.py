@@ -1,7 +1,8 @@
 """Read participants.tsv, sessions.tsv or a table of the user's, and join it to the runs."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import pandas as pd
@@ -9,23 +10,33 @@ import pandas as pd
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 
-SUBJECT, SESSION = "participant_id", "session_id"
+KEYS = SUBJECT, SESSION = "participant_id", "session_id"
 MISSING = ["n/a", "N/A", "", "NA", "nan", "NaN"]
 
 
-def read_phenotype(dataset: Dataset, file: Optional[Path]) -> "tuple[pd.DataFrame, list[Path]]":
-    """The table of subjects, or of subjects and sessions.
+@dataclass(frozen=True)
+class Phenotype:
+    """A table of subjects, or of subjects and sessions.
+
+    Attributes
+    ----------
+    table : DataFrame
+        With ``participant_id`` (sub-...), perhaps ``session_id`` (ses-...); empty if there is no table.
+    files : list of Path
+        That it was read from.
+    """
+
+    table: pd.DataFrame
+    files: list[Path]
+
+
+def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
+    """Read what is known of the subjects.
 
     Parameters
     ----------
     file : Path, optional
         In place of the data set's participants.tsv and sessions.tsv: a .tsv or .csv with ``participant_id``.
-
-    Returns
-    -------
-    table : DataFrame
-        With ``participant_id`` (sub-...), perhaps ``session_id`` (ses-...); empty if there is no table.
-    files : list of Path
 
     Raises
     ------
@@ -33,44 +44,66 @@ def read_phenotype(dataset: Dataset, file: Optional[Path]) -> "tuple[pd.DataFram
         If a table lacks participant_id or holds a subject (and session) twice.
     """
     if file is not None:
-        return _checked(_read(file), file), [file]
+        return Phenotype(_checked(_read(file), file), [file])
     roots = [root for root in (dataset.raw, dataset.path) if root is not None]
     path = next((root / "participants.tsv" for root in roots if (root / "participants.tsv").is_file()), None)
     if path is None:
-        return pd.DataFrame({SUBJECT: []}), []
+        return Phenotype(pd.DataFrame({SUBJECT: []}), [])
     table, files = _checked(_read(path), path), [path]
     sessions = sorted(path.parent.glob("sub-*/sub-*_sessions.tsv"))
     if sessions:
         parts = []
-        for one in sessions:
-            part = _read(one)
-            part[SUBJECT] = one.parent.name
-            parts.append(_checked(part, one))
+        for each in sessions:
+            part = _read(each)
+            part[SUBJECT] = each.parent.name
+            parts.append(_checked(part, each))
         of_sessions = pd.concat(parts)
         table = table.merge(of_sessions, on=SUBJECT, how="outer", suffixes=("", "_session"))
         files += sessions
-    return table, files
+    return Phenotype(table, files)
 
 
-def join(runs: pd.DataFrame, phenotype: pd.DataFrame) -> pd.DataFrame:
-    """The runs' table with the phenotype's columns; by session too where the phenotype has sessions."""
+def join(runs: pd.DataFrame, phenotype: pd.DataFrame, reserved: Collection[str] = ()) -> tuple[pd.DataFrame, list[str]]:
+    """Add the columns of a phenotype to the table of runs; by session too where the phenotype has sessions.
+
+    A column of the phenotype that has the name of one of the runs' own (an entity, such as task, or a measure, such as
+    mean_fd) is called ``phenotype_<name>``.
+
+    Parameters
+    ----------
+    reserved : collection of str
+        Names of columns that the runs will get later.
+
+    Returns
+    -------
+    table : DataFrame
+    notes : list of str
+        Which columns were renamed.
+    """
     if phenotype.empty:
-        return runs
+        return runs, []
     has_sessions = SESSION in phenotype and phenotype[SESSION].notna().any()
     keys = [SUBJECT, SESSION] if SESSION in runs and has_sessions else [SUBJECT]
     if keys == [SUBJECT] and has_sessions:
         phenotype = phenotype.drop(columns=SESSION).drop_duplicates(SUBJECT)
-    columns = [name for name in phenotype if name in keys or name not in runs]
-    return runs.merge(phenotype[columns], on=keys, how="left")
+    taken = [name for name in phenotype if (name in runs or name in reserved) and name not in KEYS]
+    if SESSION in phenotype and SESSION not in keys:  # of subjects without sessions: it says nothing
+        phenotype = phenotype.drop(columns=SESSION)
+    renamed = {name: f"phenotype_{name}" for name in taken}
+    notes = [
+        f"column '{name}' of the phenotype is called {new} here: the runs have a column of that name"
+        for name, new in renamed.items()
+    ]
+    return runs.merge(phenotype.rename(columns=renamed), on=keys, how="left"), notes
 
 
 def column(table: pd.DataFrame, name: str, where: str = "the phenotype table") -> pd.Series:
-    """A column of the joined table.
+    """Return a column of the joined table.
 
     Raises
     ------
     NeurostormError
-        If it is not there, with the columns that are.
+        If it is not there; with the columns that are.
     """
     if name not in table:
         raise NeurostormError(f"{where} has no column '{name}'; there are: {', '.join(map(str, table.columns))}")
@@ -78,12 +111,12 @@ def column(table: pd.DataFrame, name: str, where: str = "the phenotype table") -
 
 
 def numbers(values: pd.Series) -> pd.Series:
-    """A column as numbers.
+    """Return a column as numbers.
 
     Raises
     ------
     NeurostormError
-        If there is text in it, with the first such entry.
+        If there is text in it; with the first such entry.
     """
     as_numbers = pd.to_numeric(values, errors="coerce")
     text = values[values.notna() & as_numbers.isna()]

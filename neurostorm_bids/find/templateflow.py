@@ -1,17 +1,17 @@
 """Find TemplateFlow's files: in its folder, or fetched where there is a network."""
 
+import errno
 import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Optional
 
 from neurostorm_bids.errors import NeurostormError
 
 
 @dataclass(frozen=True)
 class TemplateWarp:
-    """The transform of images from one template to another; of points, from ``target`` to ``source``."""
+    """The transform of images from one template to another; it maps points from ``target`` to ``source``."""
 
     source: str
     target: str
@@ -23,32 +23,32 @@ class TemplateWarp:
 
 
 def templateflow_home() -> Path:
-    """TemplateFlow's folder on this machine."""
+    """Return TemplateFlow's folder on this machine."""
     return Path(os.environ.get("TEMPLATEFLOW_HOME") or Path.home() / ".cache" / "templateflow")
 
 
 def find_warp(warp: TemplateWarp, fetch: bool = True) -> Path:
-    """The file of a warp on this machine.
+    """Find the file of a warp on this machine, or fetch it.
 
     Raises
     ------
     NeurostormError
-        If it is not there and cannot be fetched; with its name, the place for it, and the way without it.
+        If it is not there and cannot be fetched; with its name, where to put it, and how to do without it.
     """
     query = {"from": warp.source, "mode": "image", "suffix": "xfm", "extension": ".h5"}
-    path = _find(warp.target, warp.name, fetch, **query)
+    path, why = _find(warp.target, warp.name, fetch, **query)
     if path is None:
         raise NeurostormError(
-            f"the warp between the templates is not on this machine: {templateflow_home() / f'tpl-{warp.target}' / warp.name}. "
+            f"the warp between the templates is not on this machine: {templateflow_home() / f'tpl-{warp.target}' / warp.name}{why}. "
             'On a machine with a network: python -c "from templateflow.api import get; '
-            f"get('{warp.target}', **{query})\", and copy the file there (the folder is TEMPLATEFLOW_HOME). "
+            f"get('{warp.target}', **{query})\", then copy the file there (the folder is TEMPLATEFLOW_HOME). "
             f"Or --template-warp skip: {warp.source} is taken for {warp.target}, a misfit of a few mm"
         )
     return path
 
 
-def find_template(template: str, desc: Optional[str], suffix: str, fetch: bool = True) -> Path:
-    """A template's image at 2 mm, fetched if it is not on this machine and that is wanted.
+def find_template(template: str, desc: str | None, suffix: str, fetch: bool = True) -> Path:
+    """Find a template's image at 2 mm on this machine, or fetch it.
 
     Raises
     ------
@@ -56,29 +56,40 @@ def find_template(template: str, desc: Optional[str], suffix: str, fetch: bool =
         If it is not there and cannot be fetched.
     """
     name = f"tpl-{template}_res-02_{f'desc-{desc}_' if desc else ''}{suffix}.nii.gz"
-    path = _find(template, name, fetch, resolution=2, desc=desc, suffix=suffix, extension=".nii.gz")
+    path, why = _find(template, name, fetch, resolution=2, desc=desc, suffix=suffix, extension=".nii.gz")
     if path is None:
         raise NeurostormError(
-            f"the template is not on this machine: {templateflow_home() / f'tpl-{template}' / name}. Fetch it with "
-            f"TemplateFlow on a machine with a network and put it there (the folder is TEMPLATEFLOW_HOME)"
+            f"the template is not on this machine: {templateflow_home() / f'tpl-{template}' / name}{why}. Fetch it with "
+            "TemplateFlow on a machine with a network and put it there (the folder is TEMPLATEFLOW_HOME)"
         )
     return path
 
 
 @cache
-def _fetched(template: str, query: tuple) -> Optional[Path]:
-    """Ask TemplateFlow, once a process: without a network each attempt takes time."""
+def _fetched(template: str, query: tuple[tuple[str, object], ...]) -> tuple[Path | None, str]:
+    """Ask TemplateFlow, once a process: without a network each attempt takes time.
+
+    Returns
+    -------
+    path : Path or None
+        `None` if the file could not be fetched.
+    why : str
+        What kept it from being fetched, if that is this machine's disk and not the network.
+    """
     try:
         from templateflow import api
 
         path = Path(api.get(template, **dict(query), raise_empty=True))
-    except Exception:  # no network, read-only cache, unknown file: all mean that it could not be fetched
-        return None
-    return path if path.is_file() and path.stat().st_size else None
+    except OSError as error:  # of a disk, or of the network
+        of_the_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+        return None, f" (fetching it failed: {error.strerror})" if of_the_disk else ""
+    except Exception:  # an unknown file, or one of the many kinds that mean that there is no network
+        return None, ""
+    return (path, "") if path.is_file() and path.stat().st_size else (None, "")
 
 
-def _find(template: str, name: str, fetch: bool, **query) -> Optional[Path]:
+def _find(template: str, name: str, fetch: bool, **query: object) -> tuple[Path | None, str]:
     local = templateflow_home() / f"tpl-{template}" / name
-    if local.is_file() and local.stat().st_size:  # TemplateFlow keeps files of 0 bytes for what it did not fetch
-        return local
-    return _fetched(template, tuple(query.items())) if fetch else None
+    if local.is_file() and local.stat().st_size:  # TemplateFlow keeps files of 0 bytes for what it has not fetched
+        return local, ""
+    return _fetched(template, tuple(query.items())) if fetch else (None, "")

@@ -1,94 +1,104 @@
-"""What stands beside the embedding: features of the placed runs that need no model, and a model that learnt nothing.
+"""What an embedding is compared with: features of the gridded runs that need no model, and a model that learnt nothing.
 
-They are read from what participant level kept (--save-grid, and --model NAME@random); nothing is run again.
+They are read from what the participant level kept (--save-grid, and --model NAME@random); nothing is run again.
 """
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
+from nibabel.affines import apply_affine
 
 from neurostorm_bids.derivatives.gridded_files import read_int8
-from neurostorm_bids.derivatives.names import GRIDS
+from neurostorm_bids.derivatives.names import GRIDDED
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.participants import SESSION, SUBJECT
 from neurostorm_bids.find.templateflow import templateflow_home
-from neurostorm_bids.group.cohort import Cohort, gather
-from neurostorm_bids.resample.grid import GRIDS as ALL_GRIDS
-from neurostorm_bids.resample.grid import Grid
-from neurostorm_bids.resample.resample import template_brain
-from neurostorm_bids.resample.sampler import apply_affine, nearest
+from neurostorm_bids.group.cohort import Cohort, read_cohort
+from neurostorm_bids.group.labels import Labels
+from neurostorm_bids.model.names import AT_RANDOM, RANDOM_LABEL
+from neurostorm_bids.resample.grid import GRIDS, Grid
+from neurostorm_bids.resample.nifti import open_image
+from neurostorm_bids.resample.sampler import nearest
+from neurostorm_bids.resample.template import template_brain
 
 CONNECTOME, MEAN_IMAGE, RANDOM = "connectome", "mean image", "the same encoder with random weights"
 BLOCK = 8  # voxels along an edge of a parcel, where there is no atlas: 16 mm
-FEWEST_VOXELS = 64  # of a parcel
-COARSE = 4  # voxels along an edge of the mean image's blocks
+MIN_VOXELS = 64  # of a parcel
+COARSE = 4  # voxels along an edge of the mean image's blocks: 8 mm
+MAX_R = 0.999  # of a connection, so that its Fisher z is finite
 ATLAS = "tpl-{0}_res-02_atlas-Schaefer2018_desc-100Parcels7Networks_dseg.nii.gz"
-RANDOM_SUFFIX = "Random"  # of the label of a model with random weights
+
+Features = dict[str, np.ndarray]  # name -> (samples, features)
 
 
-def baselines_of(
-    cohort: Cohort, members: "list[np.ndarray]", out_dir: Path, work: Path
-) -> "tuple[dict[str, np.ndarray], list[str]]":
-    """Features beside the embedding, a row per sample.
+def baselines_of(cohort: Cohort, labels: Labels, out_dir: Path, work: Path) -> tuple[Features, list[str]]:
+    """Return features to compare the embedding with, a row per sample.
 
     Parameters
     ----------
-    members : list of int array
+    labels : Labels
         Which runs of the cohort make a sample.
+    work : Path
+        The work folder, with the int8 stores.
 
     Returns
     -------
     features : dict
         Name -> (samples, features) array.
     notes : list of str
-        What there is nothing for, and what would give it.
+        What there is nothing for, and how to get it.
     """
-    features, notes = {}, []
-    stores = [_store(work, cohort, i) for i in range(len(cohort.runs))]
-    needed = [i for rows in members for i in rows]
-    if all(stores[i] is not None for i in needed):
-        grid = next(grid for grid in ALL_GRIDS.values() if grid.template == cohort.template)
-        weights = cohort.runs["windows"].to_numpy(float)
-        of_runs = {i: _features_of(stores[i], grid) for i in needed}
-        for k, name in enumerate((CONNECTOME, MEAN_IMAGE)):
-            features[name] = np.stack(
-                [np.average([of_runs[i][k] for i in rows], axis=0, weights=weights[rows]) for rows in members]
-            )
-    else:
-        n = sum(stores[i] is None for i in needed)
-        notes.append(
-            f"no {CONNECTOME} and {MEAN_IMAGE} beside the embedding: {n} of {len(needed)} runs have no placed run in {work}; "
-            "participant level keeps them with --save-grid"
+    features, notes = _of_gridded_runs(cohort, labels, work)
+    random, more = _of_random_weights(cohort, labels, out_dir)
+    return features | random, notes + more
+
+
+def _of_gridded_runs(cohort: Cohort, labels: Labels, work: Path) -> tuple[Features, list[str]]:
+    """Return connectomes and mean images."""
+    stores = {i: _store(work, cohort, i) for i in labels.rows}
+    if missing := sum(store is None for store in stores.values()):
+        return {}, [
+            f"no {CONNECTOME} and {MEAN_IMAGE} to compare with: {missing} of {len(stores)} runs have no gridded run in "
+            f"{work}; the participant level keeps them with --save-grid"
+        ]
+    grid = next(grid for grid in GRIDS.values() if grid.template == cohort.template)
+    of_runs = {i: _features_of(store, grid) for i, store in stores.items() if store is not None}
+    weights = cohort.runs["windows"].to_numpy(float)
+    return {
+        name: np.stack(
+            [np.average([of_runs[i][k] for i in rows], axis=0, weights=weights[rows]) for rows in labels.members]
         )
+        for k, name in enumerate((CONNECTOME, MEAN_IMAGE))
+    }, []
+
+
+def _of_random_weights(cohort: Cohort, labels: Labels, out_dir: Path) -> tuple[Features, list[str]]:
+    """Return the embeddings of the same network with random weights."""
     try:
-        random = gather(out_dir, cohort.label + RANDOM_SUFFIX, cohort.template)
+        random = read_cohort(out_dir, cohort.label + RANDOM_LABEL, cohort.template)
     except NeurostormError:
         random = None
-    where = {} if random is None else {name: i for i, name in enumerate(random.runs["run_name"])}
     names = cohort.runs["run_name"].to_numpy()
-    if random is not None and all(names[i] in where for i in needed):
-        features[RANDOM] = np.stack(
-            [random.embeddings[[where[names[i]] for i in rows]].mean(axis=0) for rows in members]
-        )
-    else:
-        notes.append(
-            f"no encoder with random weights beside it: run the participant level with --model {cohort.label}@random"
-        )
-    return features, notes
+    where = {} if random is None else {name: i for i, name in enumerate(random.runs["run_name"])}
+    if random is None or not all(names[i] in where for i in labels.rows):
+        how = f"run the participant level with --model {cohort.label}{AT_RANDOM}"
+        return {}, [f"no encoder with random weights to compare with: {how}"]
+    rows = [np.array([where[names[i]] for i in members]) for members in labels.members]
+    weights = random.runs["windows"].to_numpy(float)
+    return {RANDOM: np.stack([np.average(random.embeddings[r], axis=0, weights=weights[r]) for r in rows])}, []
 
 
-def _store(work: Path, cohort: Cohort, i: int) -> Optional[Path]:
-    """The int8 store of a run, if participant level kept it."""
+def _store(work: Path, cohort: Cohort, i: int) -> Path | None:
+    """Return the int8 store of a run, if the participant level kept it."""
     row = cohort.runs.iloc[i]
-    session = row.get("session_id")
-    folder = work / GRIDS / row["participant_id"]
-    folder = folder / session / "func" if isinstance(session, str) else folder / "func"
+    session = row.get(SESSION)
+    folder = work / GRIDDED / row[SUBJECT] / (session if isinstance(session, str) else "") / "func"
     return next(iter(sorted(folder.glob(f"{row['run_name']}_space-{cohort.template}_res-2_desc-*_bold.npy"))), None)
 
 
-def _features_of(path: Path, grid: Grid) -> "tuple[np.ndarray, np.ndarray]":
-    """Connectome (Fisher z of the correlations between parcels) and coarse mean image of a placed run."""
+def _features_of(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return the connectome (Fisher z of correlations between parcels) and the coarse mean image of a gridded run."""
     from nilearn.connectome import ConnectivityMeasure
 
     stored = read_int8(path)
@@ -101,7 +111,7 @@ def _features_of(path: Path, grid: Grid) -> "tuple[np.ndarray, np.ndarray]":
         series[t] = np.bincount(labels, weights=volume.ravel(), minlength=len(counts) + 1)[1:] / counts
         total += volume
     measure = ConnectivityMeasure(kind="correlation", vectorize=True, discard_diagonal=True, standardize=False)
-    connectome = np.arctanh(np.clip(measure.fit_transform([series])[0], -0.999, 0.999))
+    connectome = np.arctanh(np.clip(measure.fit_transform([series])[0], -MAX_R, MAX_R))
     n = [size // COARSE for size in grid.shape]
     mean = (total * stored.scale / n_frames).reshape(n[0], COARSE, n[1], COARSE, n[2], COARSE).mean(axis=(1, 3, 5))
     return connectome, mean.ravel()
@@ -109,13 +119,11 @@ def _features_of(path: Path, grid: Grid) -> "tuple[np.ndarray, np.ndarray]":
 
 @lru_cache(maxsize=2)
 def parcels(grid: Grid) -> np.ndarray:
-    """Number of the parcel of every voxel, 0 outside, (voxels,) int: an atlas of TemplateFlow, or blocks of 16 mm."""
+    """Return the number of every voxel's parcel, 0 outside, (voxels,) int: TemplateFlow's atlas, or blocks of 16 mm."""
     atlas = templateflow_home() / f"tpl-{grid.template}" / ATLAS.format(grid.template)
     index = np.indices(grid.shape).reshape(3, -1)
     if atlas.is_file() and atlas.stat().st_size:
-        import nibabel as nib
-
-        image = nib.load(atlas)
+        image, _ = open_image(atlas)
         world = apply_affine(grid.matrix, index.T)
         labels = nearest(np.asarray(image.dataobj).astype(int), apply_affine(np.linalg.inv(image.affine), world))
     else:
@@ -123,7 +131,7 @@ def parcels(grid: Grid) -> np.ndarray:
         n = [size // BLOCK for size in grid.shape]
         labels = np.where(template_brain(grid), 1 + np.ravel_multi_index(blocks, n), 0)
     counts = np.bincount(labels)
-    keep = np.flatnonzero(counts >= FEWEST_VOXELS)
+    large = np.flatnonzero(counts >= MIN_VOXELS)
     numbers = np.zeros(len(counts), int)
-    numbers[keep[keep > 0]] = np.arange(1, (keep > 0).sum() + 1)
-    return numbers[labels]
+    numbers[large[large > 0]] = np.arange(1, (large > 0).sum() + 1)
+    return np.asarray(numbers[labels])

@@ -1,33 +1,35 @@
-"""Read every run's embedding and quality from OUT_DIR."""
+"""Read every run's embedding and quality from the output folder."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.derivatives.sidecars import read_json
-from neurostorm_bids.derivatives.tables import CHANNEL, censored_in
+from neurostorm_bids.derivatives.names import run_tables
+from neurostorm_bids.derivatives.tables import censored_in, channel_names
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.entities import entities_of
+from neurostorm_bids.find.participants import SESSION, SUBJECT
+from neurostorm_bids.runtime.json_files import read_json
 
-NAMES = {"sub": "participant_id", "ses": "session_id"}  # as in participants.tsv and sessions.tsv
-QUALITY = (
-    "windows",
-    "censored_windows",
-    "mean_fd",
-    "max_fd",
-    "brain_voxels",
-    "brain_in_template",
-    "brain_outside_grid",
-)
+NAMES = {"sub": SUBJECT, "ses": SESSION}  # as in participants.tsv and sessions.tsv
+QUALITY = {
+    "windows": {"Description": "Windows averaged"},
+    "censored_windows": {"Description": "Windows left out for head motion"},
+    "mean_fd": {"Description": "Mean framewise displacement of the run", "Units": "mm"},
+    "max_fd": {"Description": "Largest framewise displacement of the run", "Units": "mm"},
+    "brain_voxels": {"Description": "Voxels of the run's brain in the model's grid"},
+    "brain_in_template": {"Description": "Share of these that lie in the template's brain"},
+    "brain_outside_grid": {"Description": "Share of the brain that lies outside the grid"},
+}
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Runs of one model.
+    """The runs of one model.
 
     Attributes
     ----------
@@ -36,7 +38,7 @@ class Cohort:
     template : str
         Space of the grid.
     runs : DataFrame
-        A row per run: ``run`` (its name), entities, quality (`QUALITY`; framewise displacement in mm).
+        A row per run: ``run_name``, entities, quality (`QUALITY`).
     embeddings : (runs, channels) float32 array
         Mean over the windows that were used.
     files : list of Path
@@ -49,17 +51,17 @@ class Cohort:
     template: str
     runs: pd.DataFrame
     embeddings: np.ndarray
-    files: list
-    notes: list
+    files: list[Path]
+    notes: list[str]
 
     def keep(self, which: np.ndarray) -> "Cohort":
-        """The runs of a (runs,) bool mask, or of an array of their numbers, in its order."""
+        """Return the runs of a (runs,) bool mask, or of an array of their numbers, in its order."""
         numbers = np.arange(len(self.runs))[which]
         runs = self.runs.iloc[numbers].reset_index(drop=True)
         return replace(self, runs=runs, embeddings=self.embeddings[numbers], files=[self.files[i] for i in numbers])
 
 
-def gather(out_dir: Path, label: str, template: Optional[str] = None) -> Cohort:
+def read_cohort(out_dir: Path, label: str, template: str | None = None) -> Cohort:
     """Read the runs of one model.
 
     Parameters
@@ -74,7 +76,9 @@ def gather(out_dir: Path, label: str, template: Optional[str] = None) -> Cohort:
     NeurostormError
         If there are none, or they are in several spaces and none is given.
     """
-    rows, means, files, notes, hashes = [], [], [], [], {}
+    rows: list[dict[str, Any]] = []
+    means, files, notes = [], [], []
+    hashes: dict[str, list[Path]] = {}
     for path, space in _tables(out_dir, label):
         if template not in (None, space):
             continue
@@ -87,15 +91,11 @@ def gather(out_dir: Path, label: str, template: Optional[str] = None) -> Cohort:
             notes.append(f"{path.name}: every window is censored; left out")
             continue
         hashes.setdefault(sidecar["SettingsHash"], []).append(path)
-        rows.append({"space": space, **entities_of(path.name), **windows, **_quality(sidecar)})
+        rows.append({"space": space, **run_columns(path.name), **windows, **_quality(sidecar)})
         means.append(mean)
         files.append(path)
     if not rows:
-        there = sorted({name for name, _ in _labels(out_dir)})
-        raise NeurostormError(
-            f"{out_dir} holds no results of model '{label}'; "
-            + (f"there are those of {', '.join(there)} (--model)" if there else "run the participant level first")
-        )
+        raise NeurostormError(f"{out_dir} holds no results of model '{label}'; {_what_there_is(out_dir)}")
     runs = pd.DataFrame(rows)
     spaces = sorted(runs["space"].unique())
     if len(spaces) > 1:
@@ -104,36 +104,48 @@ def gather(out_dir: Path, label: str, template: Optional[str] = None) -> Cohort:
         )
     if len({len(mean) for mean in means}) > 1:
         raise NeurostormError(
-            f"embeddings of model '{label}' have several lengths; are they of models of the same name?"
+            f"embeddings of model '{label}' have several lengths; are they of different models with the same name?"
         )
     if len(hashes) > 1:
         fewest = min(hashes.values(), key=len)
         notes.append(
             f"the runs were made with {len(hashes)} different settings (such as {fewest[0].name}): their embeddings may "
-            "not compare; see SettingsHash in the sidecars"
+            "not be comparable; see SettingsHash in the sidecars"
         )
     return Cohort(label, spaces[0], runs.drop(columns="space"), np.stack(means), files, notes)
 
 
-def _tables(out_dir: Path, label: str) -> "Iterator[tuple[Path, str]]":
-    pattern = f"*_space-*_desc-{label}_embeddings.tsv"
+def run_columns(name: str) -> dict[str, str]:
+    """Return the name and entities of the run that a file belongs to, as columns.
+
+    >>> run_columns("sub-01_task-rest_space-MNI152NLin6Asym_desc-base_embeddings.tsv")
+    {'run_name': 'sub-01_task-rest', 'participant_id': 'sub-01', 'task': 'rest'}
+    """
+    run = name.split("_space-")[0]
+    entities = {
+        NAMES.get(key, key): f"{key}-{value}" if key in NAMES else value for key, value in entities_of(run).items()
+    }
+    return {"run_name": run, **entities}
+
+
+def _tables(out_dir: Path, label: str) -> Iterator[tuple[Path, str]]:
     for subject in sorted(out_dir.glob("sub-*")):
-        for path in sorted([*subject.glob(f"func/{pattern}"), *subject.glob(f"ses-*/func/{pattern}")]):
-            yield path, re.search("_space-([^_]+)_", path.name)[1]
+        for path in run_tables(subject, f"*_space-*_desc-{label}_embeddings.tsv"):
+            yield path, entities_of(path)["space"]
 
 
-def _labels(out_dir: Path) -> "Iterator[tuple[str, str]]":
-    for path in out_dir.glob("sub-*/**/func/*_embeddings.tsv"):
-        match = re.search("_space-([^_]+)_desc-([^_]+)_embeddings", path.name)
-        if match:
-            yield match[2], match[1]
+def _what_there_is(out_dir: Path) -> str:
+    subjects = out_dir.glob("sub-*")
+    paths = (path for subject in subjects for path in run_tables(subject, "*_desc-*_embeddings.tsv"))
+    labels = sorted({entities_of(path)["desc"] for path in paths})
+    return f"there are those of {', '.join(labels)} (--model)" if labels else "run the participant level first"
 
 
-def _mean_of(path: Path) -> "tuple[np.ndarray, dict]":
-    """Mean embedding of a run, and how many windows made it."""
+def _mean_of(path: Path) -> tuple[np.ndarray, dict[str, int]]:
+    """Return the mean embedding of a run, and how many windows it is made from."""
     try:
         table = pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False)
-        channels = [name for name in table if name.startswith(CHANNEL) and name[len(CHANNEL) :].isdigit()]
+        channels = channel_names(table)
         values, censored = table[channels].to_numpy(np.float32), censored_in(table)
     except (OSError, ValueError, KeyError) as error:
         raise NeurostormError(
@@ -146,15 +158,7 @@ def _mean_of(path: Path) -> "tuple[np.ndarray, dict]":
     return mean, {"windows": len(used), "censored_windows": int(censored.sum())}
 
 
-def entities_of(name: str) -> dict:
-    """Name and entities of the run that a file is of, as columns."""
-    run = name.split("_space-")[0]
-    pairs = (part.partition("-")[::2] for part in run.split("_"))
-    entities = {NAMES.get(key, key): f"{key}-{value}" if key in NAMES else value for key, value in pairs}
-    return {"run_name": run, **entities}
-
-
-def _quality(sidecar: dict) -> dict:
+def _quality(sidecar: dict[str, Any]) -> dict[str, Any]:
     steps, motion = sidecar.get("Preprocessing") or {}, sidecar.get("FramewiseDisplacement") or {}
     return {
         "mean_fd": motion.get("Mean", np.nan),

@@ -1,18 +1,18 @@
-"""What is to be predicted, and of whom: one label for each subject, or session."""
+"""What is to be predicted, and for whom: one label for each subject, or session."""
 
 from dataclasses import dataclass, replace
-from typing import Optional
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SESSION, SUBJECT, column, numbers
+from neurostorm_bids.group.folds import join_groups
 
-FEWEST_SUBJECTS = 10
-FEW = 100  # subjects, below which the answer says how uncertain it is
+MIN_SUBJECTS = 10
+FEW_SAMPLES = 100  # below, the answer says how uncertain it is
+UNBALANCED = 3  # largest class over the smallest, from which the answer says so
+MIN_GROUPS = 3
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Labels:
     target: str
     names: pd.DataFrame
     y: np.ndarray
-    classes: list
+    classes: list[str]
     groups: np.ndarray
-    members: list
-    notes: list
+    members: list[np.ndarray]
+    notes: list[str]
 
     @property
     def chance(self) -> float:
-        """What the first metric would be by guessing: balanced accuracy, or r."""
+        """What guessing would give for the first metric: balanced accuracy, or r."""
         return 1 / len(self.classes) if self.classes else 0.0
 
     @property
@@ -53,118 +53,136 @@ class Labels:
         """How many samples each class has, in words; empty for a regression."""
         return ", ".join(f"{(self.y == k).sum()} {name}" for k, name in enumerate(self.classes))
 
+    @property
+    def rows(self) -> list[int]:
+        """Rows of the table of runs that make any sample, sorted."""
+        return sorted(int(i) for rows in self.members for i in rows)
+
     def keep(self, which: np.ndarray) -> "Labels":
-        """The samples of a bool mask."""
-        numbers = np.flatnonzero(which)
+        """Return the samples of a bool mask."""
+        chosen = np.flatnonzero(which)
         return replace(
-            self, names=self.names.iloc[numbers].reset_index(drop=True), y=self.y[numbers], groups=self.groups[numbers],
-            members=[self.members[k] for k in numbers],
-        )  # fmt: skip
+            self,
+            names=self.names.iloc[chosen].reset_index(drop=True),
+            y=self.y[chosen],
+            groups=self.groups[chosen],
+            members=[self.members[k] for k in chosen],
+        )
 
-    def named(self, y: np.ndarray) -> list:
-        """Values as they are written: the names of classes, or the numbers."""
-        return [self.classes[k] for k in y] if self.classes else list(y)
+    def named(self, y: np.ndarray) -> np.ndarray:
+        """Return values as they are written: the names of classes, or the numbers."""
+        return np.array(self.classes)[y] if self.classes else y
 
 
-def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group_by: Optional[str] = None) -> Labels:
-    """One label for each subject (for each session, where the target differs between them).
+def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group_by: str | None = None) -> Labels:
+    """Return one label for each subject, or for each session where the target differs between a subject's sessions.
 
     Parameters
     ----------
     table : DataFrame
         Runs, joined with the phenotype.
     target_type : {"auto", "regression", "classification"}
-        auto: text and numbers of two values are classes.
+        auto: text, and numbers with two values, are classes.
     group_by : str, optional
         Column of families or sites that are kept together; by default subjects.
 
     Raises
     ------
     NeurostormError
-        If a column is missing or unusable, or too few are left.
+        If a column is missing or unusable, or too few subjects are left.
     """
-    labels = column(table, target)
-    is_class = target_type == "classification" or (target_type == "auto" and _looks_like_classes(labels))
-    labels = labels if is_class else numbers(labels)
-    changes = SESSION in table and (table.groupby(SUBJECT)[target].nunique() > 1).any()
-    keys = [SUBJECT, SESSION] if changes else [SUBJECT]
-    if not changes and (labels.groupby(table[SUBJECT]).nunique() > 1).any():
-        raise NeurostormError(f"'{target}' differs between runs of a subject; give a table with session_id")
-    missing = table.loc[labels.isna(), SUBJECT].unique()
-    notes = [f"{len(missing)} subjects have no '{target}': {_some(missing)}"] if len(missing) else []
-    kept = table[labels.notna()]
-    grouped = kept.groupby(keys, sort=True).indices
-    members = [np.flatnonzero(labels.notna().to_numpy())[rows] for rows in grouped.values()]
-    if len(members) < FEWEST_SUBJECTS:
-        match = (
-            ""
-            if len(members)
-            else f"; do the table's participant_id match those of the runs, such as {table[SUBJECT].iloc[0]}?"
-        )
-        raise NeurostormError(
-            f"{len(members)} subjects with data have a '{target}', at least {FEWEST_SUBJECTS} are needed{match}"
-        )
-    first = [rows[0] for rows in members]
-    classes, y = [], labels.iloc[first].to_numpy()
+    values = column(table, target)
+    is_class = target_type == "classification" or (target_type == "auto" and _looks_like_classes(values))
+    values = values if is_class else numbers(values)
+    keys, notes = _sample_keys(table, values, target)
+    usable = values.notna() & table[keys].notna().all(axis=1)
+    missing = table.loc[values.isna(), SUBJECT].unique()
+    if len(missing):
+        notes.insert(0, f"{len(missing)} subjects have no '{target}': {_some(missing)}")
+    grouped = table[usable].groupby(keys, sort=True).indices
+    members = [np.flatnonzero(usable.to_numpy())[rows] for rows in grouped.values()]
+    _check_number(len(members), target, table)
+    first = [int(rows[0]) for rows in members]
     if is_class:
-        names = labels.iloc[first].map(lambda v: str(int(v)) if isinstance(v, float) and v.is_integer() else str(v))
-        classes = sorted(names.unique())
-        counts = names.value_counts()
-        if len(classes) < 2:
-            raise NeurostormError(f"every subject with results has the same '{target}': {classes[0]}")
-        if counts.min() < 2:
-            raise NeurostormError(f"'{target}' has a class of one subject ({counts.idxmin()}); it cannot be tested")
-        y = np.array([classes.index(name) for name in names])
-        if counts.max() > 3 * counts.min():
-            notes.append(
-                f"classes are unbalanced ({', '.join(f'{n} {c}' for c, n in counts.items())}); they are weighted"
-            )
-    elif np.std(y.astype(float)) == 0:
-        raise NeurostormError(f"every subject with results has the same '{target}': {y[0]}")
+        y, classes, about = _as_classes(values.iloc[first], target)
+        notes += about
+    else:
+        y, classes = values.iloc[first].to_numpy().astype(float), []
+        if np.std(y) == 0:
+            raise NeurostormError(f"every subject with results has the same '{target}': {y[0]}")
     groups = table[SUBJECT].iloc[first].to_numpy(str)
     if group_by is not None:
-        given = column(table, group_by).iloc[first]
-        groups = kept_together(groups, given)
-        if len(np.unique(groups)) < 3:
-            raise NeurostormError(
-                f"--group-by {group_by}: {len(np.unique(groups))} groups are too few to test on others"
-            )
-    if len(first) < FEW:
+        groups = join_groups(groups, column(table, group_by).iloc[first].tolist())
+        if (n := len(np.unique(groups))) < MIN_GROUPS:
+            raise NeurostormError(f"--group-by {group_by}: {n} groups are too few to test on others")
+    if len(first) < FEW_SAMPLES:
         notes.append(f"{len(first)} samples are few: look at the intervals before the values")
-    names = table.iloc[first][keys].reset_index(drop=True)
-    return Labels(target, names, y if is_class else y.astype(float), classes, groups, members, notes)
+    return Labels(target, table.iloc[first][keys].reset_index(drop=True), y, classes, groups, members, notes)
 
 
-def kept_together(subjects: np.ndarray, given: pd.Series) -> np.ndarray:
-    """A name for all samples that hang together by subject or by group, (samples,).
+def _sample_keys(table: pd.DataFrame, values: pd.Series, target: str) -> tuple[list[str], list[str]]:
+    """Return the columns that make a sample, subject or subject and session, and notes.
 
-    Parameters
-    ----------
-    subjects : (samples,) array
-    given : (samples,) Series
-        Families or sites; samples without one hang together by subject alone.
-
-    Examples
-    --------
-    >>> kept_together(np.array(["a", "a", "b", "c"]), pd.Series(["x", None, "x", "y"]))
-    array(['x', 'x', 'x', 'y'], dtype=object)
+    Raises
+    ------
+    NeurostormError
+        If the runs of a sample have different labels.
     """
-    names, of_subject = np.unique(subjects, return_inverse=True)
-    codes, groups = pd.factorize(given.reset_index(drop=True))
-    known = codes >= 0
-    size = len(names) + len(groups)
-    edges = csr_array((np.ones(known.sum()), (of_subject[known], len(names) + codes[known])), shape=(size, size))
-    part = connected_components(edges, directed=False)[1][of_subject]
-    first = [np.flatnonzero(part == one)[0] for one in part]
-    return np.array([str(given.iloc[i]) if known[i] else subjects[i] for i in first], dtype=object)
+    if not _differs(values, table[SUBJECT]):
+        return [SUBJECT], []
+    if SESSION not in table:
+        raise NeurostormError(f"'{target}' differs between runs of a subject; give a table with session_id")
+    with_session = table[SESSION].notna()
+    session = table[SUBJECT].astype(str) + " " + table[SESSION].astype(str)
+    if differing := _differs(values[with_session], session[with_session]):
+        raise NeurostormError(
+            f"'{target}' differs between runs of a session ({differing[0]}): a probe predicts one value for each subject "
+            "or session; for what differs between runs use --group-task decode"
+        )
+    without = sorted(table.loc[~with_session & values.notna(), SUBJECT].unique())
+    n_runs = int((~with_session & values.notna()).sum())
+    if not n_runs:
+        return [SUBJECT, SESSION], []
+    note = f"{n_runs} runs without a session are left out, since '{target}' differs between sessions: {_some(without)}"
+    return [SUBJECT, SESSION], [note]
 
 
-def _looks_like_classes(labels: pd.Series) -> bool:
-    known = labels.dropna()
+def _differs(values: pd.Series, groups: pd.Series) -> list[str]:
+    """Return the groups in which there are several values."""
+    counts = values.groupby(groups).nunique()
+    return list(map(str, counts.index[counts > 1]))
+
+
+def _check_number(n: int, target: str, table: pd.DataFrame) -> None:
+    if n >= MIN_SUBJECTS:
+        return
+    hint = "" if n else f"; do the table's participant_id match those of the runs, such as {table[SUBJECT].iloc[0]}?"
+    raise NeurostormError(f"{n} subjects with data have a '{target}', at least {MIN_SUBJECTS} are needed{hint}")
+
+
+def _as_classes(values: pd.Series, target: str) -> tuple[np.ndarray, list[str], list[str]]:
+    """Return classes as 0, 1, ..., their names, and a note if they are unbalanced."""
+    names = values.map(lambda v: str(int(v)) if isinstance(v, float) and v.is_integer() else str(v))
+    classes = sorted(names.unique())
+    counts = names.value_counts()
+    if len(classes) < 2:
+        raise NeurostormError(f"every subject with results has the same '{target}': {classes[0]}")
+    if counts.min() < 2:
+        raise NeurostormError(f"'{target}' has a class of one subject ({counts.idxmin()}); it cannot be tested")
+    notes = []
+    if counts.max() > UNBALANCED * counts.min():
+        shares = ", ".join(f"{n} {name}" for name, n in counts.items())
+        notes.append(f"classes are unbalanced ({shares}); they are weighted")
+    return np.array([classes.index(name) for name in names]), classes, notes
+
+
+def _looks_like_classes(values: pd.Series) -> bool:
+    known = values.dropna()
     as_numbers = pd.to_numeric(known, errors="coerce")
     mostly_text = as_numbers.isna().mean() > 0.5
     return bool(mostly_text or (as_numbers.notna().all() and known.nunique() <= 2))
 
 
-def _some(names, n: int = 5) -> str:
-    return ", ".join(map(str, names[:n])) + (", ..." if len(names) > n else "")
+def _some(names: object, n: int = 5) -> str:
+    listed = list(names)  # type: ignore[call-overload]
+    return ", ".join(map(str, listed[:n])) + (", ..." if len(listed) > n else "")

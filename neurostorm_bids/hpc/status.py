@@ -1,15 +1,16 @@
-"""What became of every subject, by what the calls left in OUT_DIR/sub-X/log."""
+"""What became of every subject, from what the calls left in OUT_DIR/sub-X/log."""
 
+import csv
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
-import pandas as pd
+from neurostorm_bids.derivatives.call_logs import FAILED, FINISHED, OUTCOME
+from neurostorm_bids.runtime.atomic import replacing
+from neurostorm_bids.runtime.json_files import read_json
 
-from neurostorm_bids.derivatives.call_logs import OUTCOME
-from neurostorm_bids.derivatives.sidecars import read_json
-
-FINISHED, FAILED, BEGUN, NOT_BEGUN = "finished", "failed", "begun, not ended", "not begun"
+BEGUN, NOT_BEGUN = "begun, not ended", "not begun"
 
 
 @dataclass(frozen=True)
@@ -20,28 +21,28 @@ class SubjectStatus:
     ----------
     subject : str
     status : {"finished", "failed", "begun, not ended", "not begun"}
-        begun, not ended: it runs, or was killed.
-    asked : str
+        begun, not ended: it is running, or was killed.
+    requested : str
         Digest of what was asked for.
     windows : int
     seconds : float or None
     memory_mb : int or None
-        Largest memory, MB.
+        Largest memory, MB of 10^6 bytes.
     problem : str
         The first one.
     """
 
     subject: str
     status: str
-    asked: str = ""
+    requested: str = ""
     windows: int = 0
-    seconds: Optional[float] = None
-    memory_mb: Optional[int] = None
+    seconds: float | None = None
+    memory_mb: int | None = None
     problem: str = ""
 
 
 def status_of(out_dir: Path, subject: str) -> SubjectStatus:
-    """Read the last call's outcome of a subject."""
+    """Read the outcome of the last call on a subject."""
     calls = sorted(path for path in out_dir.glob(f"sub-{subject}/log/*") if path.is_dir())  # named by time
     if not calls:
         return SubjectStatus(subject, NOT_BEGUN)
@@ -53,7 +54,7 @@ def status_of(out_dir: Path, subject: str) -> SubjectStatus:
     return SubjectStatus(
         subject,
         FINISHED if outcome.get("Status") == FINISHED else FAILED,
-        str(outcome.get("Asked")),
+        str(outcome.get("Requested")),
         sum(int(run.get("Windows", 0)) for run in runs),
         outcome.get("Seconds"),
         outcome.get("PeakMemoryMB"),
@@ -61,19 +62,21 @@ def status_of(out_dir: Path, subject: str) -> SubjectStatus:
     )
 
 
-def status_table(statuses: "list[SubjectStatus]") -> pd.DataFrame:
-    """One row per subject."""
-    rows = [
-        {
-            "participant_id": f"sub-{one.subject}",
-            "status": one.status,
-            "windows": one.windows,
-            "seconds": one.seconds,
-            "peak_memory_mb": one.memory_mb,
-            "problem": one.problem,
-        }
-        for one in statuses
-    ]
-    return pd.DataFrame(
-        rows, columns=["participant_id", "status", "windows", "seconds", "peak_memory_mb", "problem"]
-    )  # fmt: skip
+def write_status(path: Path, statuses: Sequence[SubjectStatus]) -> None:
+    """Write a table with a row per subject."""
+    columns = ("participant_id", "status", "windows", "seconds", "peak_memory_mb", "problem")
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, dialect="excel-tab", lineterminator="\n")
+        table.writerow(columns)
+        for one in statuses:
+            values = (one.windows, one.seconds, one.memory_mb, one.problem)
+            table.writerow([f"sub-{one.subject}", one.status, *("n/a" if v is None else v for v in values)])
+
+
+def count(statuses: Sequence[SubjectStatus]) -> str:
+    """Return how many subjects have each status, in words.
+
+    >>> count([SubjectStatus("01", FAILED), SubjectStatus("02", FINISHED), SubjectStatus("03", FINISHED)])
+    '2 finished, 1 failed'
+    """
+    return ", ".join(f"{n} {status}" for status, n in Counter(one.status for one in statuses).most_common())

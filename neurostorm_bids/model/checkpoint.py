@@ -1,9 +1,10 @@
 """Read and write checkpoint files without executing anything that is in them.
 
 A Lightning ``.ckpt`` is a zip archive: ``<name>/data.pkl`` holds a pickle of nested dictionaries, ``<name>/data/<key>``
-the bytes of each tensor. Unpickling normally calls whatever the file names. Here the only callables a pickle can
-reach are the inert ones below: tensors come back as tensors, containers and plain values as themselves, and
-anything else as an `Inert` object that does nothing and is dropped.
+the bytes of each tensor. Unpickling normally calls whatever the file names. Here the only callables that a pickle can
+reach are the inert ones below: tensors come back as tensors, containers and plain values as themselves, and anything
+else as an `Inert` object that does nothing and is dropped. ``torch.load(weights_only=True)`` would refuse the published
+checkpoints as a whole, because their hyper-parameters hold argparse Namespaces.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,20 +34,32 @@ STORAGE_DTYPES = {
     "BoolStorage": torch.bool,
 }
 PLAIN_TYPES = (str, int, float, bool, type(None))
-LARGEST_PICKLE = 64 * 2**20  # bytes; published checkpoints hold some hundred kB beside the tensors
+MAX_PICKLE = 64 * 2**20  # bytes; published checkpoints hold some hundred kB beside the tensors
+MAX_ITEMS, MAX_DEPTH = 100_000, 8  # of nested hyper-parameters
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds that we use."""
+    """What is used of a checkpoint file.
+
+    Attributes
+    ----------
+    path : Path
+    tensors : dict
+        By the names of the file.
+    hyper_parameters : dict
+        Those that are plain values.
+    dropped : list of str
+        Names of those that are not.
+    """
 
     path: Path
-    tensors: dict  # parameter name -> Tensor, the names as in the file
-    hyper_parameters: dict  # plain values only
-    dropped: list = field(default_factory=list)  # hyper-parameters that were not plain values
+    tensors: dict[str, Tensor]
+    hyper_parameters: dict[str, Any]
+    dropped: list[str] = field(default_factory=list)
 
 
-def read_checkpoint(path: "str | Path") -> Checkpoint:
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a Lightning ``.ckpt`` or a ``.safetensors`` written by `write_safetensors`.
 
     Raises
@@ -59,16 +73,16 @@ def read_checkpoint(path: "str | Path") -> Checkpoint:
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
 
 
-def write_safetensors(checkpoint: Checkpoint, path: "str | Path") -> None:
-    """Write tensors as safetensors, with the hyper-parameters as JSON in the file's metadata."""
+def write_safetensors(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write tensors as safetensors, with the hyper-parameters as JSON in the metadata of the file."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.tensors.items()}
     save_file(tensors, str(path), metadata={"hyper_parameters": json.dumps(checkpoint.hyper_parameters)})
 
 
-def sha256_of(path: "str | Path") -> str:
-    """SHA-256 of a file, as hexadecimal digits (what ``sha256sum`` prints)."""
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal digits (what ``sha256sum`` prints)."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(2**20):
@@ -107,7 +121,8 @@ def _read_lightning(path: Path) -> Checkpoint:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise NeurostormError(f"{path} has no state_dict: it is not a Lightning checkpoint")
     tensors = {str(name): value for name, value in _items(content["state_dict"]) if isinstance(value, Tensor)}
-    hyper_parameters, dropped, budget = {}, [], [100_000]
+    hyper_parameters: dict[str, Any] = {}
+    dropped, budget = [], [MAX_ITEMS]
     for name, value in _items(content.get("hyper_parameters")):
         try:
             hyper_parameters[str(name)] = _plain(value, budget)
@@ -116,30 +131,32 @@ def _read_lightning(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, hyper_parameters, dropped)
 
 
-class Inert(dict):
+class Inert(dict[str, Any]):
     """Stands for any object of a pickle that is neither tensor nor plain value; takes everything, does nothing."""
 
-    def __new__(cls, *_args, **_kwargs):
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Inert":
+        """Make an empty one, whatever the pickle gives."""
         return super().__new__(cls)
 
-    def __init__(self, *_args, **_kwargs):
+    def __init__(self, *_args: Any, **_kwargs: Any):
         super().__init__()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):  # argparse.Namespace and the like: their attributes are the content
             self.update(state)
 
-    def append(self, _item):
-        pass
+    def append(self, _item: Any) -> None:
+        """Do nothing."""
 
-    def extend(self, _items):
-        pass
+    def extend(self, _items: Any) -> None:
+        """Do nothing."""
 
-    def add(self, _item):
-        pass
+    def add(self, _item: Any) -> None:
+        """Do nothing."""
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes room for any index a file claims
+# The unpickler in Python, not the one in C, which allocates memory for any index that a file claims
+class _Unpickler(pickle._Unpickler):
     """An unpickler that can build tensors from the archive's members and `Inert` objects, nothing else."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path):
@@ -150,19 +167,19 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes ro
             raise NeurostormError(f"{path} is not a PyTorch checkpoint (no data.pkl in the archive)")
         if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
             raise NeurostormError(f"{path} was refused: a PyTorch checkpoint is not compressed, this archive is")
-        if members[pickles[0]].file_size > LARGEST_PICKLE:
+        if members[pickles[0]].file_size > MAX_PICKLE:
             raise NeurostormError(f"{path} was refused: its pickle is {members[pickles[0]].file_size / 2**20:.0f} MiB")
         byteorder = pickles[0].removesuffix("data.pkl") + "byteorder"
         if byteorder in members and archive.read(byteorder) != b"little":
             raise NeurostormError(f"{path} was saved on a big-endian machine; save it again on a little-endian one")
         self.members, self.folder = members, pickles[0].removesuffix("data.pkl") + "data/"
-        self.storages = {}
+        self.storages: dict[str, Tensor] = {}
         super().__init__(archive.open(pickles[0]), encoding="utf-8")
 
-    def read(self):
+    def read(self) -> Any:
         return self.load()
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -173,7 +190,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes ro
             return STORAGE_DTYPES[name]
         return Inert
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, *_ = pid
         member = self.members.get(f"{self.folder}{key}")
         if kind != "storage" or not isinstance(dtype, torch.dtype) or member is None:
@@ -186,7 +203,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes ro
             )
         return self.storages[key]
 
-    def _rebuild_tensor(self, storage, offset, size, stride, *_):
+    def _rebuild_tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
         if not isinstance(storage, Tensor):
             raise NeurostormError(f"{self.path} was refused: a tensor without a storage")
         size, stride = tuple(size), tuple(stride)
@@ -197,15 +214,15 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes ro
         return torch.as_strided(storage, size, stride, offset)
 
 
-def _items(value) -> list:
-    # dict.items, not value.items: a pickle can give an instance an attribute of that name
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    # dict.items, not value.items: a pickle can give an object an attribute of that name
     return list(dict.items(value)) if isinstance(value, dict) else []
 
 
-def _plain(value, budget: list, depth: int = 0):
+def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
     """Copy a plain value; raise TypeError for anything else, or once the budget of items is spent."""
     budget[0] -= 1
-    if depth > 8 or budget[0] < 0:
+    if depth > MAX_DEPTH or budget[0] < 0:
         raise TypeError
     if type(value) in PLAIN_TYPES:
         return value

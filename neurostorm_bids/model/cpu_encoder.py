@@ -1,16 +1,13 @@
-"""The encoder on a CPU: the same network as model.py, run window by window.
+"""The encoder on a CPU: the network of network.py, run window by window with compiled kernels.
 
-A block mixes tokens within their window only, and everything else in it is done token by token. So a block is run on
-some windows at a time, few enough that what is between its steps stays in cache, and threads share the windows. Tokens
-stay in one (tokens, channels) array all the way; a window is a row of an index into it, which holds the roll of
-shifted blocks, and is written back where it was read.
+A block mixes tokens within their window only, and everything else in it is done token by token. So a block runs on some
+windows at a time, few enough that intermediate results stay in cache, and threads share the windows. Tokens stay in one
+(tokens, channels) array all the way. A window is a row of an index into it, which includes the roll of shifted blocks,
+and is written back to where it was read.
 """
 
-import ctypes
 import math
-import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -19,17 +16,21 @@ from torch import Tensor
 
 from neurostorm_bids.model.network import Block, Encoder, Mamba, NeuroSTORM, to_windows
 from neurostorm_bids.model.scan import kernels
+from neurostorm_bids.model.scan.kernels import ScanArrays
+from neurostorm_bids.model.threads import Share, shared_among_threads
 
-CHUNK = 8192 * 36  # tokens times channels that a thread works on at a time: measured
+CHUNK = 8192 * 36  # tokens times channels that a thread works on at a time; larger and smaller ones were slower
+
+Linear = Callable[..., Tensor]
 
 
 def available(network: NeuroSTORM) -> bool:
-    """Whether this way is open: compiled kernels, float32 weights on the CPU, no gradient wanted."""
+    """Whether this encoder can be used: compiled kernels, float32 weights on the CPU, no gradient wanted."""
     weight = network.model.patch_embed.fc.weight
-    states = max(block.mamba.d_state for stage in network.model.layers for block in stage.blocks)
+    states = max(block.mamba.d_state for _, stage in network.model.parts() for block in stage.parts())
     return (
         kernels.library() is not None
-        and states <= kernels.MOST_STATES
+        and states <= kernels.MAX_STATES
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and torch.is_inference_mode_enabled()
@@ -37,7 +38,7 @@ def available(network: NeuroSTORM) -> bool:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 numbers itself."""
+    """Whether this processor has instructions for products of bfloat16 numbers."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -50,29 +51,30 @@ def features(network: NeuroSTORM, clips: Tensor, precision: str = "fp32") -> Ten
         Of the products in linear layers; everything else is float32.
     """
     linear = F.linear if precision == "fp32" else _linear_bf16
-    with _threads() as share:
+    with shared_among_threads() as share:
         return torch.stack([_one_clip(network.model, clip, share, linear) for clip in clips])
 
 
-def _one_clip(encoder: Encoder, clip: Tensor, share: Callable, linear: Callable) -> Tensor:
+def _one_clip(encoder: Encoder, clip: Tensor, share: Share, linear: Linear) -> Tensor:
     """(channels, X, Y, Z, frames) -> (C, d, h, w, T)."""
-    x = None
-    for i, (embedding, stage) in enumerate(zip(encoder.pos_embeds, encoder.layers, strict=True)):
+    x: Tensor | None = None
+    for embedding, stage in encoder.parts():
         where = embedding.pos_embed[0, ..., 0].permute(1, 2, 3, 0)  # (D, H, W, C)
         when = embedding.time_embed[0, :, 0, 0, 0].T  # (T, C)
-        if i == 0:
+        if x is None:
             x = _patches(encoder, clip, where, when, share)
         else:
             x += where[:, :, :, None]
             x += when
-        for block in stage.blocks:
+        for block in stage.parts():
             _block(block, x, share, linear)
         if stage.downsample is not None:
             x = stage.downsample(x[None])[0]
+    assert x is not None
     return x.permute(4, 0, 1, 2, 3)
 
 
-def _patches(encoder: Encoder, clip: Tensor, where: Tensor, when: Tensor, share: Callable) -> Tensor:
+def _patches(encoder: Encoder, clip: Tensor, where: Tensor, when: Tensor, share: Share) -> Tensor:
     """Patch and position embedding, slab after slab along x; -> (D, H, W, T, C)."""
     embed = encoder.patch_embed
     width = embed.patch_size[0]
@@ -89,7 +91,7 @@ def _patches(encoder: Encoder, clip: Tensor, where: Tensor, when: Tensor, share:
     return x
 
 
-def _block(block: Block, x: Tensor, share: Callable, linear: Callable) -> None:
+def _block(block: Block, x: Tensor, share: Share, linear: Linear) -> None:
     """`Block.forward` in place, (D, H, W, T, C)."""
     channels = x.shape[-1]
     index = _window_index(tuple(x.shape[:4]), block.window, block.shift)  # (windows, tokens)
@@ -137,31 +139,33 @@ class _Mixer:
 
     @staticmethod
     def of(mamba: Mamba) -> "_Mixer":
-        """The mixer of a module, made once, and again when training has changed its weights."""
+        """Return the mixer of a module; it is made once, and again when training has changed the weights."""
         mixer = mamba.__dict__.get("_mixer")
         if mixer is None or mixer.made_of != _state(mamba):
             mixer = mamba.__dict__["_mixer"] = _Mixer(mamba)
         return mixer
 
-    def __call__(self, x: Tensor, linear: Callable) -> Tensor:
+    def __call__(self, x: Tensor, linear: Linear) -> Tensor:
         """(S, L, C) -> (S, L, C)."""
         m, (s, length, _) = self.mamba, x.shape
         both = linear(x, m.in_proj.weight)  # (S, L, 2 d_inner): u, gate
         u = x.new_empty(s, length, m.d_inner)
+        assert m.conv1d.bias is not None
         kernels.conv_silu(both, self.taps, m.conv1d.bias, u)
         projected = linear(u, m.x_proj.weight)  # (S, L, dt_rank + 2 N): dt, B, C
         delta = F.softplus(m.dt_proj(projected[..., : m.dt_rank]))
-        kernels.scan(u, delta, self.decay, projected[..., m.dt_rank :], m.D, both[..., m.d_inner :], u)
+        inputs = ScanArrays(u, delta, self.decay, projected[..., m.dt_rank :])
+        kernels.scan(inputs, m.D, both[..., m.d_inner :], u)
         return linear(u, m.out_proj.weight)
 
 
-def _state(mamba: Mamba) -> tuple:
-    """Changes when the weights that a mixer keeps in its own layout do."""
+def _state(mamba: Mamba) -> tuple[tuple[int, int], ...]:
+    """Return what changes when the weights do that a mixer keeps in its own layout."""
     kept = (mamba.A_log, mamba.conv1d.weight)
     return tuple((id(weight), 0 if weight.is_inference() else weight._version) for weight in kept)
 
 
-def _linear_bf16(x: Tensor, weight: Tensor, bias: "Tensor | None" = None) -> Tensor:
+def _linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     product = F.linear(x.bfloat16(), weight.bfloat16()).float()
     return product if bias is None else product.add_(bias)
 
@@ -171,10 +175,10 @@ def _norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _window_index(grid: tuple, window: tuple, shift: tuple) -> Tensor:
-    """Tokens of every window of a (possibly shifted) block, (windows, tokens); -1 where the last window is padded.
+def _window_index(grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> Tensor:
+    """Return the tokens of every window of a (possibly shifted) block, (windows, tokens); -1 where a window is padded.
 
-    What `Block.mix` does to the tokens, done once to their numbers.
+    It is what `Block.mix` does to the tokens, done once to their numbers.
     """
     clipped = tuple(min(n, w) for n, w in zip(grid, window, strict=True))
     rolled = [-s if n > w else 0 for n, w, s in zip(grid, window, shift, strict=True)]
@@ -183,49 +187,3 @@ def _window_index(grid: tuple, window: tuple, shift: tuple) -> Tensor:
     numbers = F.pad(numbers, [pad for n in reversed(missing) for pad in (0, n)], value=-1)
     numbers = torch.roll(numbers, rolled, dims=(0, 1, 2, 3))
     return to_windows(numbers[None, ..., None], clipped)[..., 0].contiguous()
-
-
-@contextmanager
-def _threads():
-    """Give a function that shares numbered pieces of work among as many threads as PyTorch was given.
-
-    PyTorch's own operations keep to the thread that calls them meanwhile: threads that meet once a block, not in
-    every operation, do not wait for each other when the machine is busy with something else.
-    """
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = kernels.pool(n) if n > 1 else None
-
-    @torch.inference_mode()
-    def worker(function: Callable, pieces: list) -> None:
-        while pieces:
-            try:
-                piece = pieces.pop()
-            except IndexError:  # another thread took the last one
-                return
-            function(piece)
-
-    def share(function: Callable, n_pieces: int) -> None:
-        pieces = list(reversed(range(n_pieces)))
-        if pool is None or n_pieces == 1:
-            worker(function, pieces)
-            return
-        for done in [pool.submit(worker, function, pieces) for _ in range(n)]:
-            done.result()
-
-    share.threads = n
-    try:
-        yield share
-    finally:
-        torch.set_num_threads(n)
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system: glibc keeps a share for every thread, which adds up over a long run."""
-    if sys.platform == "linux" and hasattr(_libc(), "malloc_trim"):
-        _libc().malloc_trim(0)
-
-
-@lru_cache(maxsize=1)
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)

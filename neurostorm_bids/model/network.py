@@ -1,15 +1,15 @@
-"""NeuroSTORM: a shifted-window Mamba encoder for 4-D fMRI. The whole model, read from the bottom to the top.
+"""NeuroSTORM: a shifted-window Mamba encoder for 4-D fMRI. The whole model, with its parts in the order of their use.
 
 Source: Wang et al. (2026), Nature Biomedical Engineering, doi 10.1038/s41551-026-01666-y.
-Modules are named as in the published weights, so that those load without renaming.
+Modules have the names of the published weights, so that those load without renaming.
 
 Shapes: B clips, C channels, (D, H, W) the volume in patches along x, y, z; T frames.
 Inside the encoder tokens are (B, D, H, W, T, C).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -17,24 +17,22 @@ from torch import Tensor, nn
 
 from neurostorm_bids.model.scan.dispatch import scan_for
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass(frozen=True)
 class NeuroSTORMConfig:
-    """What defines a NeuroSTORM network; the defaults are the published base model."""
+    """The configuration of a NeuroSTORM network; the defaults are the published base model."""
 
-    img_size: tuple = (96, 96, 96, 20)  # voxels along x, y, z; frames
-    patch_size: tuple = (6, 6, 6, 1)
+    img_size: tuple[int, ...] = (96, 96, 96, 20)  # voxels along x, y, z; frames
+    patch_size: tuple[int, ...] = (6, 6, 6, 1)
     in_chans: int = 1
     embed_dim: int = 36
-    depths: tuple = (2, 2, 6, 2)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
     c_multiplier: int = 2  # channels grow by this at every patch merging
-    first_window_size: tuple = (4, 4, 4, 4)
-    window_size: tuple = (4, 4, 4, 4)
+    first_window_size: tuple[int, ...] = (4, 4, 4, 4)
+    window_size: tuple[int, ...] = (4, 4, 4, 4)
     last_layer_full_MSA: bool = True  # the last stage's windows span its whole volume (no attention anywhere)
     prompt_len: int = 0  # learned tokens put before every window; 0: none
-    head: Optional[str] = None  # "v1", "v2", or None
+    head: str | None = None  # "v1", "v2", or None
     n_outputs: int = 0
 
     @property
@@ -47,7 +45,7 @@ class NeuroSTORMConfig:
         """Length of an embedding."""
         return self.embed_dim * self.c_multiplier ** (len(self.depths) - 1)
 
-    def grid(self, stage: int) -> tuple:
+    def grid(self, stage: int) -> tuple[int, ...]:
         """Tokens along x, y, z of one stage."""
         return tuple(math.ceil(n // p / 2**stage) for n, p in zip(self.img_size[:3], self.patch_size[:3], strict=True))
 
@@ -72,7 +70,7 @@ class PatchEmbed(nn.Module):
 class PositionalEmbedding(nn.Module):
     """A learned embedding of place plus one of time."""
 
-    def __init__(self, channels: int, grid: tuple, n_frames: int):
+    def __init__(self, channels: int, grid: tuple[int, ...], n_frames: int):
         super().__init__()
         self.pos_embed = nn.Parameter(torch.zeros(1, channels, *grid, 1))
         self.time_embed = nn.Parameter(torch.zeros(1, channels, 1, 1, 1, n_frames))
@@ -127,7 +125,7 @@ class Mlp(nn.Module):
         return self.linear2(F.gelu(self.linear1(x)))
 
 
-def to_windows(x: Tensor, window: tuple) -> Tensor:
+def to_windows(x: Tensor, window: tuple[int, ...]) -> Tensor:
     """Cut (B, D, H, W, T, C) into (windows, tokens, C); tokens in x, y, z, t raster order, t fastest."""
     b, d, h, w, t, c = x.shape
     wd, wh, ww, wt = window
@@ -135,7 +133,7 @@ def to_windows(x: Tensor, window: tuple) -> Tensor:
     return x.permute(0, 1, 3, 5, 7, 2, 4, 6, 8, 9).reshape(-1, math.prod(window), c)
 
 
-def from_windows(windows: Tensor, window: tuple, shape: tuple) -> Tensor:
+def from_windows(windows: Tensor, window: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
     """Undo `to_windows`; ``shape`` is (B, D, H, W, T, C)."""
     b, d, h, w, t, c = shape
     wd, wh, ww, wt = window
@@ -146,7 +144,7 @@ def from_windows(windows: Tensor, window: tuple, shape: tuple) -> Tensor:
 class Block(nn.Module):
     """Mamba inside 4-D windows, then an MLP; both residual."""
 
-    def __init__(self, channels: int, window: tuple, shift: tuple, prompt_len: int):
+    def __init__(self, channels: int, window: tuple[int, ...], shift: tuple[int, ...], prompt_len: int):
         super().__init__()
         self.window, self.shift = window, shift
         if prompt_len:
@@ -222,6 +220,12 @@ class Stage(nn.Module):
         )
         self.downsample = None if last else PatchMerging(channels, config.c_multiplier)
 
+    def parts(self) -> "Iterator[Block]":
+        """Yield the blocks, typed."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, T, C) -> the next stage's grid and channels."""
         for block in self.blocks:
@@ -244,10 +248,17 @@ class Encoder(nn.Module):
         )
         self.layers = nn.ModuleList(Stage(config, i) for i in stages)
 
+    def parts(self) -> "Iterator[tuple[PositionalEmbedding, Stage]]":
+        """Yield the stages with the embeddings that are added before them, typed."""
+        for embed, stage in zip(self.pos_embeds, self.layers, strict=True):
+            assert isinstance(embed, PositionalEmbedding)
+            assert isinstance(stage, Stage)
+            yield embed, stage
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, X, Y, Z, frames) -> features (B, C, d, h, w, T)."""
         x = self.patch_embed(x)
-        for embed, stage in zip(self.pos_embeds, self.layers, strict=True):
+        for embed, stage in self.parts():
             x = stage(embed(x))
         return x.permute(0, 5, 1, 2, 3, 4)
 
@@ -287,25 +298,26 @@ class NeuroSTORM(nn.Module):
         self.model = Encoder(config)
         self.output_head = OutputHead(config) if config.head else None
 
-    def features(self, clips: Tensor, precision: str = "fp32") -> Tensor:
-        """(B, 1, X, Y, Z, frames) -> (B, C, d, h, w, T); volumes of another size are first resized to `img_size`.
-
-        ``precision`` is "fp32", or "bf16" or "fp16" for matrix products in that type.
-        """
-        from neurostorm_bids.model import cpu_encoder as cpu  # which is written against this module
-
+    def resized(self, clips: Tensor) -> Tensor:
+        """Resize the volumes of clips (B, 1, X, Y, Z, frames) to `img_size`: the low-resolution variants need it."""
         size = self.config.img_size[:3]
-        if tuple(clips.shape[2:5]) != tuple(size):  # the low-resolution variants
-            b, c, *_, t = clips.shape
-            frames = clips.movedim(-1, 1).reshape(b * t, c, *clips.shape[2:5])
-            frames = F.interpolate(frames, size=size, mode="trilinear", align_corners=False)
-            clips = frames.reshape(b, t, c, *size).movedim(1, -1)
-        if precision != "fp16" and cpu.available(self):
-            with torch.autocast("cpu", enabled=False):  # it casts what it casts itself, also inside a training loop's
-                return cpu.features(self, clips, precision)
-        with torch.autocast(clips.device.type, HALF.get(precision), enabled=precision in HALF):
-            return self.model(clips).float()
+        if tuple(clips.shape[2:5]) == tuple(size):
+            return clips
+        b, c, *_, t = clips.shape
+        frames = clips.movedim(-1, 1).reshape(b * t, c, *clips.shape[2:5])
+        frames = F.interpolate(frames, size=size, mode="trilinear", align_corners=False)
+        return frames.reshape(b, t, c, *size).movedim(1, -1)
 
-    def embed(self, clips: Tensor, precision: str = "fp32") -> Tensor:
+    def features(self, clips: Tensor) -> Tensor:
+        """(B, 1, X, Y, Z, frames) -> output tokens (B, C, d, h, w, T)."""
+        tokens: Tensor = self.model(self.resized(clips))
+        return tokens
+
+    def embed(self, clips: Tensor) -> Tensor:
         """(B, 1, X, Y, Z, frames) -> (B, C): the mean over all output tokens."""
-        return self.features(clips, precision).flatten(2).mean(dim=2)
+        return mean_over_tokens(self.features(clips))
+
+
+def mean_over_tokens(features: Tensor) -> Tensor:
+    """(B, C, d, h, w, T) -> (B, C)."""
+    return features.flatten(2).mean(dim=2)

@@ -1,10 +1,9 @@
-"""Which models have a name, where their weights are published, and where they lie on this machine."""
+"""The models that have a name: where their weights are published, and where they are on this machine."""
 
 import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Optional
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.task import Task
@@ -23,12 +22,12 @@ class Published:
     file: str
     about: str
     grid: str
-    bytes: Optional[int] = None
-    task: Optional[Task] = None
+    bytes: int | None = None
+    task: Task | None = None
 
     @property
     def path(self) -> Path:
-        """Where the weights lie, or would lie, on this machine."""
+        """Where the weights are, or would be, on this machine."""
         return home() / self.name / Path(self.file).name
 
     @property
@@ -38,7 +37,7 @@ class Published:
 
 
 def home() -> Path:
-    """The folder of the weights: ``$NEUROSTORM_HOME``, or the user's cache folder."""
+    """Return the folder of the weights: ``$NEUROSTORM_HOME``, or the user's cache folder."""
     if os.environ.get("NEUROSTORM_HOME"):
         return Path(os.environ["NEUROSTORM_HOME"])
     from platformdirs import user_cache_path
@@ -46,8 +45,8 @@ def home() -> Path:
     return user_cache_path("neurostorm")
 
 
-def registry() -> dict:
-    """All published models by name."""
+def registry() -> dict[str, Published]:
+    """Return all published models by name."""
     tables = parse_toml(files(__package__).joinpath("registry.toml").read_text(encoding="utf-8"))
     models = {}
     for name, fields in tables.items():
@@ -57,7 +56,13 @@ def registry() -> dict:
 
 
 def published(name: str) -> Published:
-    """Look a model up by name, upper or lower case."""
+    """Look up a model by its name, in upper or lower case.
+
+    Raises
+    ------
+    NeurostormError
+        If there is no such model.
+    """
     models = registry()
     if name.lower() == DEMO:
         raise NeurostormError("the demo model is built in: there is nothing to fetch")
@@ -70,12 +75,12 @@ def published(name: str) -> Published:
 
 
 def find_weights(model: Published) -> Path:
-    """The file with a published model's weights on this machine.
+    """Find the file with a published model's weights on this machine.
 
     Raises
     ------
     NeurostormError
-        If it is not there, with the commands that fetch it and the place to put it; or if its size is wrong.
+        If it is not there, with the commands that fetch it and where to put it; or if its size is wrong.
     """
     for path in (model.safetensors_path, model.path):
         if path.is_file():
@@ -96,8 +101,8 @@ def find_weights(model: Published) -> Path:
     )
 
 
-def fetch(model: Published, to: Optional[Path] = None) -> Path:
-    """Download a published model's weights to `home`, or to the folder ``to`` laid out like it.
+def fetch(model: Published, to: Path | None = None) -> Path:
+    """Download a published model's weights to `home`, or to the folder ``to``, which gets the same layout.
 
     Raises
     ------
@@ -119,7 +124,7 @@ def fetch(model: Published, to: Optional[Path] = None) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
         try:
             got = hf_hub_download(model.repository, model.file, revision=model.revision, local_dir=folder)
-        except Exception as error:  # the hub's client raises many kinds, all of which mean: not fetched
+        except Exception as error:  # the hub's client raises many kinds, which all mean that nothing was fetched
             raise NeurostormError(
                 f"could not fetch '{model.name}' from the hub ({type(error).__name__}: {error}).\n"
                 f"  On a machine with a network: hf download {model.repository} {model.file} "

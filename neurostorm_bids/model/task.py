@@ -1,8 +1,7 @@
-"""What a model's head predicts, and how its raw outputs become a value a reader understands."""
+"""What a model's head predicts, and how its raw outputs become values that mean something."""
 
 import math
 from dataclasses import dataclass, replace
-from typing import Optional
 
 import numpy as np
 
@@ -16,7 +15,7 @@ class Task:
     Attributes
     ----------
     kind : {"binary", "multiclass", "regression", "unknown"}
-        One logit; one logit a class; one value; or the checkpoint does not say.
+        One logit; one logit per class; one value; or the checkpoint does not say.
     target : str
         What is predicted, such as age.
     classes : tuple of str
@@ -28,34 +27,42 @@ class Task:
     label_range : tuple of 2 float, or None
         Smallest and largest label in training, in ``unit``.
     trained_on : str or None
-        Whom the head was trained on.
+        Data set that the head was trained on.
     """
 
     kind: str
     target: str = "target"
-    classes: tuple = ()
-    unit: Optional[str] = None
-    label_mean: Optional[float] = None
-    label_std: Optional[float] = None
-    label_range: Optional[tuple] = None
-    trained_on: Optional[str] = None
+    classes: tuple[str, ...] = ()
+    unit: str | None = None
+    label_mean: float | None = None
+    label_std: float | None = None
+    label_range: tuple[float, float] | None = None
+    trained_on: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "label_range", tuple(self.label_range) if self.label_range else None)
 
-    def with_scaling(self, mean: Optional[float], std: Optional[float]) -> "Task":
-        """This task with the user's label scaling, which goes before any other."""
+    def with_scaling(self, mean: float | None, std: float | None) -> "Task":
+        """Return this task with the user's label scaling in place of any other.
+
+        Raises
+        ------
+        NeurostormError
+            If the task is no regression, or the scaling is incomplete.
+        """
         if mean is None and std is None:
             return self
         if self.kind not in ("regression", "unknown"):
             raise NeurostormError("--label-mean and --label-std are for regression models; this one classifies")
         if mean is None or std is None or not std > 0:
-            raise NeurostormError("--label-mean and --label-std go together, and the standard deviation is above 0")
+            raise NeurostormError(
+                "--label-mean and --label-std go together, and the standard deviation has to be above 0"
+            )
         return replace(self, label_mean=mean, label_std=std)
 
     @property
-    def n_outputs(self) -> Optional[int]:
+    def n_outputs(self) -> int | None:
         """Outputs that a head for this task has; `None` if any number will do."""
         return {"binary": 1, "regression": 1, "multiclass": len(self.classes) or None}.get(self.kind)
 
@@ -67,14 +74,29 @@ class Task:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One run's prediction."""
+    """The prediction of one run.
+
+    Attributes
+    ----------
+    target : str
+        What is predicted.
+    value : float or str
+        A number in `unit`, or the name of a class.
+    unit : str
+    probabilities : dict
+        Class name -> probability; empty for a regression.
+    outputs : tuple of float
+        Raw outputs of a head of unknown meaning; else empty.
+    spread : float
+        Standard deviation over windows, of the value or of the predicted class's probability.
+    """
 
     target: str
-    value: "float | str"  # a class's name, or a number in `unit`
+    value: float | str
     unit: str
-    probabilities: dict  # class name -> probability; empty for a regression
-    outputs: tuple  # raw outputs of a head of unknown meaning; else empty
-    spread: float  # standard deviation over windows, of the value or of the predicted class's probability
+    probabilities: dict[str, float]
+    outputs: tuple[float, ...]
+    spread: float
 
 
 def interpret(task: Task, outputs: np.ndarray) -> Prediction:
@@ -88,6 +110,8 @@ def interpret(task: Task, outputs: np.ndarray) -> Prediction:
     outputs : (windows, outputs) array
         Logits, or a standardised value.
     """
+    from scipy.special import softmax  # a quarter of a second that reading the registry does not need
+
     outputs = np.asarray(outputs, dtype=np.float64)
     if not len(outputs):  # every window was censored
         names = task.classes if task.kind != "regression" else ()
@@ -97,14 +121,16 @@ def interpret(task: Task, outputs: np.ndarray) -> Prediction:
         unit = "raw output of the head; the checkpoint does not say what it predicts"
         return Prediction(task.target, means[0], unit, {}, means, float(outputs[:, 0].std()))
     if task.kind == "regression":
-        mean, std = (task.label_mean, task.label_std) if task.is_scaled_back else (0.0, 1.0)
+        mean, std = 0.0, 1.0
+        if task.label_mean is not None and task.label_std is not None:
+            mean, std = task.label_mean, task.label_std
         unit = (task.unit or "unit of the labels") if task.is_scaled_back else "standardised (label scaling unknown)"
         values = outputs[:, 0] * std + mean
         return Prediction(task.target, float(values.mean()), unit, {}, (), float(values.std()))
     # A binary head's one logit is the second class's against 0 for the first.
     logits = np.concatenate([np.zeros_like(outputs), outputs], axis=1) if task.kind == "binary" else outputs
     names = task.classes or tuple(f"class{i}" for i in range(logits.shape[1]))
-    of_run = _softmax(logits.mean(axis=0))
+    of_run = softmax(logits.mean(axis=0))
     winner = int(of_run.argmax())
     return Prediction(
         task.target,
@@ -112,10 +138,5 @@ def interpret(task: Task, outputs: np.ndarray) -> Prediction:
         "class",
         {name: float(p) for name, p in zip(names, of_run, strict=True)},
         (),
-        float(_softmax(logits)[:, winner].std()),
+        float(softmax(logits, axis=1)[:, winner].std()),
     )
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)

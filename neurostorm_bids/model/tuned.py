@@ -1,26 +1,43 @@
 """Fine-tuned models: a folder with what was tuned, and the name of the model it was tuned from.
 
-Where the whole network was tuned, the folder holds it all. Elsewhere it holds the head and the tuned parts: they are
-put into the backbone's weights when the model is loaded.
+Where the whole network was tuned, the folder holds all of it. Otherwise it holds the head and the tuned parts, which
+are put into the weights of the backbone when the model is loaded.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint
-from neurostorm_bids.runtime.files import MODEL_FILE
+from neurostorm_bids.model.names import AT_RANDOM, MODEL_FILE
 
 HEAD = "output_head."
-AT_RANDOM = "@random"  # after a model's name: its network with random weights
 LOW_RANK = (".lora_A", ".lora_B")  # after a weight's name: B @ A is added to it
 
 
+class HasWeights(Protocol):
+    """A loaded model."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its weights."""
+
+
+Loaded = TypeVar("Loaded", bound=HasWeights)
+
+
 def weights_file(path: Path) -> Path:
-    """The file of weights that a path means: itself, or the one in a tuned model's folder."""
+    """Return the file of weights that a path stands for: itself, or the one in a tuned model's folder.
+
+    Raises
+    ------
+    NeurostormError
+        If it is a folder without one.
+    """
     if not path.is_dir():
         return path
     if not (path / MODEL_FILE).is_file():
@@ -28,45 +45,45 @@ def weights_file(path: Path) -> Path:
     return path / MODEL_FILE
 
 
-def backbone_of(checkpoint: Checkpoint, load: Callable) -> object:
+def load_backbone(checkpoint: Checkpoint, load: Callable[[str], Loaded]) -> Loaded:
     """Load the model that a checkpoint was tuned from.
 
     Parameters
     ----------
     load : callable
-        Gives the model of a name or a path.
+        Returns the model of a name or a path.
 
     Raises
     ------
     NeurostormError
-        If it is not there, or is another one by now.
+        If it is not there, or has other weights by now.
     """
-    said, here = checkpoint.hyper_parameters["backbone"], checkpoint.path
-    if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in ("name", "sha256")):
+    wanted, here = checkpoint.hyper_parameters["backbone"], checkpoint.path
+    if not isinstance(wanted, dict) or not all(isinstance(wanted.get(key), str) for key in ("name", "sha256")):
         raise NeurostormError(f"{here}: its hyper-parameter backbone does not say which model it was tuned from")
-    name, at, _ = said["name"].partition(AT_RANDOM)
+    name, at, _ = wanted["name"].partition(AT_RANDOM)
     beside = here.parent / Path(name).name
     try:
         is_here, is_beside = Path(name).exists(), beside.exists()
     except (OSError, ValueError) as error:
-        raise NeurostormError(f"{here}: the name of the model it was tuned from is no path ({error})") from None
+        raise NeurostormError(f"{here}: the name of the model it was tuned from is not a path ({error})") from None
     if ("/" in name or is_beside) and not is_here:
         if not is_beside:
-            sha = "" if at else f" (its SHA-256 is {said['sha256']})"
+            sha = "" if at else f" (its SHA-256 is {wanted['sha256']})"
             raise NeurostormError(
                 f"{here} was tuned from {name}, which is not there; put a copy into {here.parent}{sha}"
             )
         name = str(beside)
     model = load(name + at)
-    if model.sha256 != said["sha256"]:
+    if model.sha256 != wanted["sha256"]:
         raise NeurostormError(
-            f"{here} was tuned from {said['name']} with SHA-256 {said['sha256']}; the one here has {model.sha256}"
+            f"{here} was tuned from {wanted['name']} with SHA-256 {wanted['sha256']}; the one here has {model.sha256}"
         )
     return model
 
 
 def put_into(backbone: nn.Module, parts: Checkpoint) -> Checkpoint:
-    """All weights of a tuned model: the backbone's encoder with the tuned parts in it, and the new head.
+    """Return all weights of a tuned model: the backbone's encoder with the tuned parts in it, and the new head.
 
     Raises
     ------
@@ -74,14 +91,13 @@ def put_into(backbone: nn.Module, parts: Checkpoint) -> Checkpoint:
         If a part has no place in the backbone.
     """
     weights = {name: tensor for name, tensor in backbone.state_dict().items() if not name.startswith(HEAD)}
-    plain = {name: tensor for name, tensor in parts.tensors.items() if not name.endswith(LOW_RANK)}
-    weights |= plain
+    weights |= {name: tensor for name, tensor in parts.tensors.items() if not name.endswith(LOW_RANK)}
     scale = parts.hyper_parameters.get("lora_scale", 1.0)
     if type(scale) not in (int, float) or abs(scale) > 1e6:
         raise NeurostormError(f"{parts.path}: its hyper-parameter lora_scale is {scale!r}")
-    for weight in {name[: -len(ending)] for name in parts.tensors for ending in LOW_RANK if name.endswith(ending)}:
+    for weight in {name[: -len(end)] for name in parts.tensors for end in LOW_RANK if name.endswith(end)}:
         try:
-            a, b = (parts.tensors[weight + ending] for ending in LOW_RANK)
+            a, b = (parts.tensors[weight + end] for end in LOW_RANK)
             if (*b.shape[:1], *a.shape[1:]) != tuple(weights[weight].shape) or a.shape[0] != b.shape[1]:
                 raise RuntimeError(f"{tuple(b.shape)} times {tuple(a.shape)}")
             weights[weight] = weights[weight] + scale * (b.float() @ a.float())
@@ -90,6 +106,6 @@ def put_into(backbone: nn.Module, parts: Checkpoint) -> Checkpoint:
     return replace(parts, tensors=weights)
 
 
-def is_head_alone(parts: "dict[str, Tensor]") -> bool:
+def is_head_alone(parts: dict[str, Tensor]) -> bool:
     """Whether nothing but the head was tuned, so that embeddings are the backbone's."""
     return all(name.startswith(HEAD) for name in parts)

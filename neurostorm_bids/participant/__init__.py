@@ -1,0 +1,1 @@
+"""The participant level: each run through all rooms, then the tables and reports of its subject."""

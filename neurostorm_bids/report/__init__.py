@@ -1,0 +1,1 @@
+"""Show results: figures, the report of a subject, and the methods text."""

@@ -1,20 +1,38 @@
-"""Turn the methods text from Markdown with [@keys] into HTML and LaTeX, with its references.
-
-Only what boilerplate/methods.md uses is understood: headings, paragraphs, *emphasis* and citations.
-"""
+"""Turn the methods text from Markdown with [@keys] into HTML and LaTeX, with its references."""
 
 import re
+from collections.abc import Callable
 from html import escape
 
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from pybtex.backends.html import Backend
+from pybtex.database import BibliographyData, Entry, parse_string
+from pybtex.style.formatting.unsrt import Style
+
 CITED = re.compile(r"\[(@[\w-]+(?:; @[\w-]+)*)\]")
-ENTRY = re.compile(r"@(\w+)\{([\w-]+),\n(.*?)\n\}", re.DOTALL)
-FIELD = re.compile(r"^\s*(\w+) = \{(.*)\},?$", re.MULTILINE)
-ACCENTS = {r"{\'a}": "á", r"{\'e}": "é", r"{\~n}": "ñ"}
+# Markers around keys, which no renderer touches: characters of Unicode's private use area
+BEGIN, END = "\ue000", "\ue001"
+MARKED = re.compile(f"{BEGIN}(.*?){END}")
 TEX = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
 
+Bibliography = dict[str, Entry]
 
-def keys_in(text: str) -> "list[str]":
-    """Keys cited in a text, in the order of their first use.
+
+class _PlainHTML(Backend):
+    """HTML without links, since reports point nowhere outside their folder, and without marks of BibTeX's braces."""
+
+    def format_protected(self, text: str) -> str:
+        """Return the text between braces."""
+        return text
+
+    def format_href(self, url: str, text: str, *_: object) -> str:
+        """Return the text of a link."""
+        return text
+
+
+def keys_in(text: str) -> list[str]:
+    """Return the keys cited in a text, in the order of their first use.
 
     >>> keys_in("one [@b; @a] two [@b]")
     ['b', 'a']
@@ -22,51 +40,46 @@ def keys_in(text: str) -> "list[str]":
     return list(dict.fromkeys(key.lstrip("@") for cited in CITED.findall(text) for key in cited.split("; ")))
 
 
-def read_bibliography(text: str) -> "dict[str, dict]":
-    """Entries of a .bib file by key; each holds its fields, and itself as ``entry``."""
-    entries = {}
-    for match in ENTRY.finditer(text):
-        fields = dict(FIELD.findall(match.group(3)))
-        for accent, letter in ACCENTS.items():
-            fields = {name: value.replace(accent, letter) for name, value in fields.items()}
-        entries[match.group(2)] = {**fields, "entry": match.group(0)}
-    return entries
+def read_bibliography(text: str) -> Bibliography:
+    """Return the entries of a .bib file by key."""
+    return dict(parse_string(text, "bibtex").entries.items())
 
 
-def bibliography_of(text: str, entries: "dict[str, dict]") -> str:
-    """The .bib file of what a text cites."""
-    return "\n\n".join(entries[key]["entry"] for key in sorted(keys_in(text))) + "\n"
+def bibliography_of(text: str, entries: Bibliography) -> str:
+    """Return the .bib file of what a text cites."""
+    cited = BibliographyData({key: entries[key] for key in sorted(keys_in(text))})
+    content: str = cited.to_string("bibtex")
+    return content.strip() + "\n"
 
 
-def to_html(text: str, entries: "dict[str, dict]") -> str:
-    """A fragment of HTML: the text with author and year, then the references."""
+def to_html(text: str, entries: Bibliography) -> str:
+    """Return a fragment of HTML: the text with author and year, then the references."""
 
-    def cited(match: re.Match) -> str:
-        links = (f'<a href="#ref-{key}">{escape(short(entries[key]))}</a>' for key in keys_in(match.group(0)))
+    def cite(match: re.Match[str]) -> str:
+        links = (f'<a href="#ref-{key}">{escape(short(entries[key]))}</a>' for key in match[1].split())
         return f"({'; '.join(links)})"
 
-    parts = []
-    for block in _blocks(text):
-        level = len(block) - len(block.lstrip("#"))
-        body = CITED.sub(cited, re.sub(r"\*([^*\s][^*]*)\*", r"<em>\1</em>", escape(block.lstrip("# "), quote=False)))
-        parts.append(f"<h{level + 1}>{body}</h{level + 1}>" if level else f"<p>{body}</p>")
-    parts.append("<h3>References</h3>\n<ul>")
-    for key in sorted(keys_in(text), key=lambda key: short(entries[key])):
-        parts.append(f'<li id="ref-{key}">{_reference(entries[key])}</li>')
-    return "\n".join([*parts, "</ul>"])
+    tokens = _parse(text)
+    for token in tokens:  # the page's own heading stands above
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{int(token.tag[1]) + 1}"
+    markdown = _markdown()
+    body = MARKED.sub(cite, markdown.renderer.render(tokens, markdown.options, {}))
+    references = [_reference(key, entries) for key in sorted(keys_in(text), key=lambda key: short(entries[key]))]
+    return "\n".join([body.strip(), "<h3>References</h3>\n<ul>", *references, "</ul>"])
 
 
 def to_tex(text: str) -> str:
-    """A LaTeX document that takes its references from CITATION.bib."""
+    """Return a LaTeX document that takes its references from CITATION.bib."""
     parts = []
-    for block in _blocks(text):
-        level = len(block) - len(block.lstrip("#"))
-        pieces = CITED.split(block.lstrip("# "))  # text, keys, text, ...
-        body = "".join(
-            f"\\citep{{{','.join(key.lstrip('@') for key in piece.split('; '))}}}" if i % 2 else _tex(piece)
-            for i, piece in enumerate(pieces)
-        )
-        parts.append(f"\\{'sub' * (level - 1)}section{{{body}}}" if level else body)
+    level = 0
+    for token in _parse(text):
+        if token.type == "heading_open":
+            level = int(token.tag[1])
+        elif token.type == "inline":
+            body = MARKED.sub(lambda m: f"\\citep{{{','.join(m[1].split())}}}", _inline_tex(token.children or []))
+            parts.append(f"\\{'sub' * (level - 1)}section{{{body}}}" if level else body)
+            level = 0
     lines = [
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
@@ -80,33 +93,56 @@ def to_tex(text: str) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def short(entry: dict) -> str:
-    """Author and year, as cited in a text.
+def short(entry: Entry) -> str:
+    """Return author and year, as cited in a text.
 
-    >>> short({"author": "Gu, Albert and Dao, Tri", "year": "2023"})
+    >>> short(read_bibliography("@misc{x, author = {Gu, Albert and Dao, Tri}, year = {2023}}")["x"])
     'Gu & Dao, 2023'
     """
-    names = [name.split(",")[0] for name in entry["author"].split(" and ")]
-    who = names[0] if len(names) == 1 else " & ".join(names) if len(names) == 2 else f"{names[0]} et al."
-    return f"{who.replace(' & others', ' et al.')}, {entry['year']}"
+    persons = entry.persons["author"]
+    names = [" ".join([*person.prelast_names, *person.last_names]) for person in persons]
+    others = len(names) > 2 or names[-1] == "others"
+    who = f"{names[0]} et al." if others else " & ".join(names)
+    return f"{_text(who)}, {entry.fields['year']}"
 
 
-def _reference(entry: dict) -> str:
-    authors = re.sub(r" and ", "; ", entry["author"]).replace("; others", " et al.")
-    where = entry.get("journal") or entry.get("booktitle") or entry.get("note") or ""
-    volume = f" {entry['volume']}" if "volume" in entry else ""
-    pages = f": {entry['pages'].replace('--', '–')}" if "pages" in entry else ""
-    where = f" <em>{escape(where)}</em>{volume}{pages}." if where else ""
-    doi = f" doi: {escape(entry['doi'])}" if "doi" in entry else ""
-    return f"{escape(authors.rstrip('.'))}. ({entry['year']}). {escape(entry['title'])}.{where}{doi}"
+def _text(latex: str) -> str:
+    """Return a field of a .bib file as text: accents as letters, no braces."""
+    import codecs
+
+    import latexcodec  # noqa: F401 (registers the codec; pybtex brings it)
+
+    decoded: str = codecs.decode(latex, "ulatex")  # type: ignore[call-overload]
+    return decoded.replace("{", "").replace("}", "")
 
 
-def _tex(text: str) -> str:
-    quoted = "".join(TEX.get(letter, letter) for letter in text)
-    quoted = re.sub(r'"([^"]*)"', r"``\1''", quoted)
-    return re.sub(r"\*([^*\s][^*]*)\*", r"\\emph{\1}", quoted)
+def _reference(key: str, entries: Bibliography) -> str:
+    formatted = next(iter(Style().format_entries([entries[key]])))
+    return f'<li id="ref-{key}">{formatted.text.render(_PlainHTML())}</li>'.replace("\n", " ")
 
 
-def _blocks(text: str) -> "list[str]":
-    """Headings and paragraphs, each on one line."""
-    return [" ".join(block.split()) for block in re.split(r"\n\s*\n", text) if block.strip()]
+def _markdown() -> MarkdownIt:
+    """Return a parser of headings, paragraphs and emphasis; anything else, such as HTML, is text."""
+    return MarkdownIt("zero").enable(["heading", "emphasis"])
+
+
+def _parse(text: str) -> list[Token]:
+    marked = CITED.sub(lambda m: BEGIN + m[1].replace("@", "").replace(";", "") + END, text)
+    tokens = _markdown().parse(marked)
+    return tokens
+
+
+def _inline_tex(tokens: list[Token]) -> str:
+    write: dict[str, Callable[[Token], str]] = {
+        "text": lambda token: _escape_tex(token.content),
+        "softbreak": lambda _: " ",
+        "em_open": lambda _: "\\emph{",
+        "em_close": lambda _: "}",
+    }
+    return re.sub(r'"([^"]*)"', r"``\1''", "".join(write[token.type](token) for token in tokens))
+
+
+def _escape_tex(text: str) -> str:
+    """Escape text for LaTeX, but not the keys between markers."""
+    parts = re.split(f"({BEGIN}.*?{END})", text)
+    return "".join(part if i % 2 else "".join(TEX.get(c, c) for c in part) for i, part in enumerate(parts))

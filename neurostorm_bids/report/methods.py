@@ -1,4 +1,4 @@
-"""The methods text: what was done in this call, for the paper."""
+"""The methods text: what was done, for papers."""
 
 import platform
 import re
@@ -7,76 +7,134 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.names import LOGS
 from neurostorm_bids.derivatives.sidecars import software_versions
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.find.transforms import BOLD_SPACE, STANDARD_SPACES
-from neurostorm_bids.model.load import Model
-from neurostorm_bids.report.citations import bibliography_of, read_bibliography, to_html, to_tex
+from neurostorm_bids.find.source import RunSource
+from neurostorm_bids.model.model import Model
+from neurostorm_bids.report.citations import BEGIN, END, bibliography_of, read_bibliography, to_html, to_tex
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.runtime.atomic import write_text
-from neurostorm_bids.runtime.locks import lock_folder
+from neurostorm_bids.runtime.locks import lock_shared_files
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.settings.participant import BOLD_SPACE, STANDARD_SPACES
 
 WIDTH = 110
+FORMATS = ("md", "html", "tex", "bib")
 
 
 @dataclass(frozen=True)
-class Way:
-    """How one run comes to one grid, as far as the text tells it.
+class Gridding:
+    """How one run came to its grid, as far as the text tells it.
 
     Attributes
     ----------
-    grid : Grid
+    template : str
+    shape, voxel_size : tuple
+        Voxels, and mm.
+    orientation : str
     space : str
-        Of the file that is read.
+        Of the file that was read.
     transforms : tuple of str
-        Names of the files on the way.
+        Names of the files that led to it.
     registered : bool
-    without_warp : bool
+    warp_skipped : bool
         Whether one template was taken for the other.
     repetition_time : float or None
-        s; None if unknown.
+        s; `None` if it is not known.
     """
 
-    grid: Grid
+    template: str
+    shape: tuple[int, ...]
+    voxel_size: tuple[float, ...]
+    orientation: str
     space: str
-    transforms: tuple = ()
+    transforms: tuple[str, ...] = ()
     registered: bool = False
-    without_warp: bool = False
-    repetition_time: "float | None" = None
+    warp_skipped: bool = False
+    repetition_time: float | None = None
+
+    @classmethod
+    def from_sidecar(cls, sidecar: dict[str, Any]) -> "Gridding":
+        """Read what was done from the sidecar of a run.
+
+        Raises
+        ------
+        KeyError
+            If it is not one of ours.
+        """
+        grid, steps = sidecar["Grid"], sidecar["Preprocessing"]
+        return cls(
+            grid["Template"],
+            tuple(grid["Shape"]),
+            tuple(grid["VoxelSizeInMM"]),
+            grid["Orientation"],
+            steps["InputSpace"],
+            tuple(steps["Transforms"]),
+            "Registration" in steps,
+            bool(steps["TemplateWarpSkipped"]),
+            float(steps["SourceRepetitionTime"]),
+        )
+
+    @classmethod
+    def planned(cls, source: RunSource, grid: Grid, repetition_time: float | None) -> "Gridding":
+        """Return what would be done with a run that was not processed yet."""
+        return cls(
+            grid.template,
+            grid.shape,
+            grid.voxel_size,
+            grid.orientation,
+            source.file.space_name,
+            tuple(path.name for path in source.transforms),
+            source.to_register is not None,
+            source.warp_skipped,
+            repetition_time,
+        )
+
+    @property
+    def grid(self) -> tuple[Any, ...]:
+        """What tells one grid from another."""
+        return self.template, self.shape, self.voxel_size, self.orientation
 
 
-def methods_text(settings: Settings, dataset: Dataset, models: "Sequence[Model]", ways: "Iterable[Way]") -> str:
-    """The text, in Markdown with citations as [@key]."""
-    ways = list(ways)
+def methods_text(settings: Settings, dataset: Dataset, models: Sequence[Model], griddings: Iterable[Gridding]) -> str:
+    """Return the text, in Markdown with citations as [@key].
+
+    Parameters
+    ----------
+    griddings : iterable of Gridding
+        Of all runs that the text is about.
+    """
+    done = list(dict.fromkeys(griddings))
     environment = jinja2.Environment(  # noqa: S701 (it makes Markdown, not HTML)
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["listed"] = listed
-    template = environment.from_string(_boilerplate("methods.md"))
-    grids = list(dict.fromkeys(way.grid for way in ways))
-    text = template.render(
+    resampling, censoring = settings.resampling, settings.censoring
+    grids = list(dict.fromkeys(each.grid for each in done))
+    text = environment.from_string(_boilerplate("methods.md")).render(
         version=__version__,
         preprocessed_by=_foreign(dataset.generator),
         is_fmriprep="fmriprep" in dataset.generator.lower(),
         acknowledgement=_foreign(dataset.description.get("HowToAcknowledge") or "").rstrip("."),
-        grids=[_grid_facts(grid, [way for way in ways if way.grid == grid]) for grid in grids],
-        uses_transforms=any(way.transforms for way in ways),
-        interpolation=settings.interpolation,
-        dummy_scans=settings.dummy_scans,
-        denoise=settings.denoise,
-        target_tr=settings.target_tr,
+        grids=[_grid_facts([each for each in done if each.grid == grid]) for grid in grids],
+        uses_transforms=any(each.transforms for each in done),
+        interpolation=resampling.interpolation,
+        dummy_scans=resampling.dummy_scans,
+        denoise=resampling.denoise,
+        target_tr=resampling.target_tr,
         repetition_times=[
-            f"{t:g}" for t in sorted({float(f"{w.repetition_time:g}") for w in ways if w.repetition_time})
+            f"{t:g}" for t in sorted({float(f"{each.repetition_time:g}") for each in done if each.repetition_time})
         ],
-        models=[_model_facts(model, settings) for model in models],
-        precision=settings.precision,
-        fd_threshold=settings.fd_threshold,
-        max_censored=settings.max_censored,
+        models=[_model_facts(model, settings.encoding.window_stride) for model in models],
+        precision=settings.encoding.precision,
+        fd_threshold=censoring.fd_threshold,
+        max_censored=censoring.max_censored,
         python=platform.python_version(),
         versions=software_versions(),
     )
@@ -84,30 +142,39 @@ def methods_text(settings: Settings, dataset: Dataset, models: "Sequence[Model]"
     return "\n\n".join(textwrap.fill(b, WIDTH, break_long_words=False, break_on_hyphens=False) for b in blocks) + "\n"
 
 
-def write_methods(out_dir: Path, text: str, markdown_only: bool = False) -> "list[Path]":
-    """Write logs/CITATION in Markdown, and in HTML, LaTeX and BibTeX; returns the paths."""
+def write_methods(out_dir: Path, text: str, markdown_only: bool = False) -> None:
+    """Write logs/CITATION in Markdown and, unless only that is wanted, in HTML, LaTeX and BibTeX."""
     entries = read_bibliography(_boilerplate("references.bib"))
-    html = f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Methods</title></head>\n<body>\n{to_html(text, entries)}\n</body></html>\n'
     contents = {"md": text}
     if not markdown_only:
-        contents |= {"html": html, "tex": to_tex(text), "bib": bibliography_of(text, entries)}
-    paths = []
-    with lock_folder(out_dir):
-        for suffix, content in contents.items():
-            paths.append(out_dir / "logs" / f"CITATION.{suffix}")
-            write_text(paths[-1], content)
-        for suffix in {"html", "tex", "bib"} - set(contents):  # of an earlier call: they would tell something else
-            (out_dir / "logs" / f"CITATION.{suffix}").unlink(missing_ok=True)
-    return paths
+        head = '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Methods</title></head>'
+        contents["html"] = f"{head}\n<body>\n{to_html(text, entries)}\n</body></html>\n"
+        contents |= {"tex": to_tex(text), "bib": bibliography_of(text, entries)}
+    with lock_shared_files(out_dir):
+        for suffix in FORMATS:
+            path = out_dir / LOGS / f"CITATION.{suffix}"
+            if suffix in contents:
+                write_text(path, contents[suffix])
+            else:  # of an earlier call: it would say something else
+                path.unlink(missing_ok=True)
+
+
+def read_methods(out_dir: Path) -> str:
+    """Return the text that a call wrote, as a fragment of HTML without its heading; empty if there is none."""
+    try:
+        text = (out_dir / LOGS / "CITATION.md").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return methods_html(text)
 
 
 def methods_html(text: str) -> str:
-    """The text as a fragment of HTML, without its first heading."""
+    """Return the text as a fragment of HTML, without its first heading."""
     return to_html(text.split("\n", 1)[1], read_bibliography(_boilerplate("references.bib")))
 
 
-def listed(items: Sequence) -> str:
-    """Items as they stand in a sentence.
+def listed(items: Sequence[Any]) -> str:
+    """Join items as they are in a sentence.
 
     >>> listed(["T1w", "MNI152NLin6Asym", 2.0])
     'T1w, MNI152NLin6Asym and 2'
@@ -116,9 +183,11 @@ def listed(items: Sequence) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-def _grid_facts(grid: Grid, ways: "list[Way]") -> dict:
-    names = [name for way in ways for name in way.transforms]
-    spaces = list(dict.fromkeys(way.space for way in ways))
+def _grid_facts(runs: list[Gridding]) -> dict[str, Any]:
+    """Return what the text says about one grid and the runs in it."""
+    grid = runs[0]
+    names = [name for run in runs for name in run.transforms]
+    spaces = list(dict.fromkeys(run.space for run in runs))
     return {
         "template": grid.template,
         "shape": " × ".join(map(str, grid.shape)),
@@ -129,34 +198,41 @@ def _grid_facts(grid: Grid, ways: "list[Way]") -> dict:
         "normalisation": any("from-T1w_to-" in name for name in names),
         "warp": any(name.startswith("tpl-") for name in names),
         "other": next(space for space in STANDARD_SPACES if space != grid.template),
-        "without_warp": any(way.without_warp for way in ways),
-        "registered": any(way.registered for way in ways),
+        "without_warp": any(run.warp_skipped for run in runs),
+        "registered": any(run.registered for run in runs),
     }
 
 
-def _model_facts(model: Model, settings: Settings) -> dict:
+def _model_facts(model: Model, stride: int | None) -> dict[str, Any]:
+    """Return what the text says about a model."""
     task = model.task
-    return {
+    facts: dict[str, Any] = {
         "name": _foreign(model.name),
         "about": _foreign(model.about),
         "warning": model.warning,
         "sha256": model.sha256[:16],
         "frames": model.n_frames,
-        "stride": settings.window_stride or model.n_frames,
+        "stride": stride or model.n_frames,
         "channels": model.network.config.n_channels,
-        "target": _foreign(task.target) if task else None,
-        "kind": task.kind if task else None,
-        "classes": [_foreign(name) for name in task.classes] if task else (),
-        "scaled": bool(task and task.is_scaled_back),
-        "unit": _foreign(task.unit or "the unit of the labels") if task else None,
-        "label_mean": task.label_mean if task else None,
-        "label_std": task.label_std if task else None,
+        "target": None,
     }
+    if task is not None:
+        facts |= {
+            "target": _foreign(task.target),
+            "kind": task.kind,
+            "classes": [_foreign(name) for name in task.classes],
+            "scaled": task.is_scaled_back,
+            "unit": _foreign(task.unit or "the unit of the labels"),
+            "label_mean": task.label_mean,
+            "label_std": task.label_std,
+        }
+    return facts
 
 
-def _foreign(text) -> str:
-    """Text from a file, on one line and free of what would be markup here."""
-    return " ".join(str(text).split()).replace("[@", "[ @").replace("*", "")
+def _foreign(text: Any) -> str:
+    """Return text from a file on one line, without anything that would be markup here."""
+    line = " ".join(str(text).split()).replace(BEGIN, "").replace(END, "")
+    return line.replace("[@", "[ @").replace("*", "").replace("# ", "#")
 
 
 def _boilerplate(name: str) -> str:

@@ -1,36 +1,39 @@
-"""All figures of one run and one model."""
+"""Draw the figures of one run: once for the run, and once for each model."""
 
 from pathlib import Path
-from typing import Optional
 
 from neurostorm_bids.derivatives.names import FigureOutputs
-from neurostorm_bids.derivatives.run import EncodedRun
-from neurostorm_bids.report.figures.alignment import draw_crop, draw_mosaic
+from neurostorm_bids.encode.encoded import EncodedRun
+from neurostorm_bids.report.figures.alignment import draw_alignment, draw_outside
 from neurostorm_bids.report.figures.carpet import draw_carpet
-from neurostorm_bids.report.figures.trajectory import course_of, draw_course
+from neurostorm_bids.report.figures.trajectory import draw_trajectory
+from neurostorm_bids.resample.gridded import GriddedRun
 
 
-def figure_paths(result: EncodedRun) -> "list[Path]":
-    """The figures of a run, relative to the output folder, in the report's order."""
-    names, label = FigureOutputs(result.run, result.placed.grid.template), result.model.label
-    crop = [names.crop] if len(result.placed.beyond) else []
-    course = [names.course(label)] if len(result.starts) > 1 else []
-    return [names.mosaic, *crop, names.carpet(label), *course]
+def draw_run(out_dir: Path, gridded: GriddedRun) -> list[Path]:
+    """Draw how a run lies in the grid; returns the figures, relative to the output folder."""
+    assert gridded.source is not None
+    names = FigureOutputs(gridded.source.run, gridded.grid.template)
+    draw_alignment(gridded, out_dir / names.alignment)
+    if not len(gridded.brain_outside):
+        return [names.alignment]
+    draw_outside(gridded, out_dir / names.outside)
+    return [names.alignment, names.outside]
 
 
-def draw_figures(out_dir: Path, result: EncodedRun, threshold: Optional[float]) -> None:
-    """Draw the figures of a run.
+def draw_model(out_dir: Path, encoded: EncodedRun, threshold: float | None) -> list[Path]:
+    """Draw what a model made of a run; returns the figures, relative to the output folder.
 
     Parameters
     ----------
     threshold : float or None
         Of the framewise displacement, mm.
     """
-    names, label = FigureOutputs(result.run, result.placed.grid.template), result.model.label
-    windows = (result.onsets, result.duration, result.censored)
-    draw_mosaic(result.placed, out_dir / names.mosaic)
-    if len(result.placed.beyond):
-        draw_crop(result.placed, out_dir / names.crop)
-    draw_carpet(result.placed, result.displacement, *windows, threshold, out_dir / names.carpet(label))
-    if len(result.starts) > 1:
-        draw_course(course_of(result.embeddings, result.motion.mean), *windows, out_dir / names.course(label))
+    gridded, label = encoded.gridded, encoded.model.label
+    assert gridded.source is not None
+    names = FigureOutputs(gridded.source.run, gridded.grid.template)
+    draw_carpet(encoded, threshold, out_dir / names.carpet(label))
+    if len(encoded.onsets) == 1:
+        return [names.carpet(label)]
+    draw_trajectory(encoded, out_dir / names.trajectory(label))
+    return [names.carpet(label), names.trajectory(label)]

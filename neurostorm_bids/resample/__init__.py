@@ -1,1 +1,1 @@
-"""Place a run in the model's grid: world coordinates, one interpolation, time, normalisation."""
+"""Resample a run to the model's grid: world coordinates, one interpolation, time, normalisation."""

@@ -1,27 +1,28 @@
-"""Regress confounds out of a placed run.
+"""Regress confounds out of a resampled run.
 
-Placing mixes voxels with the same weights in every frame and regression mixes frames with the same weights in every
-voxel, so it makes no difference which comes first; here there are fewer voxels.
+Interpolation mixes voxels with the same weights in every volume, and regression mixes volumes with the same weights in
+every voxel, so the order makes no difference; after the interpolation there are fewer voxels.
 """
 
 import numpy as np
 
 from neurostorm_bids.resample.frames import FrameStore
 
-BLOCK = 64  # frames
+BLOCK = 64  # volumes at a time
 
 
 def regress_out(frames: FrameStore, confounds: np.ndarray, kept: np.ndarray) -> None:
-    """Remove from every voxel what its confounds explain, and keep its mean.
+    """Remove from every voxel what the confounds explain, and keep its mean.
 
     Parameters
     ----------
     frames : FrameStore
         Changed in place.
-    confounds : (frames, confounds) array
+    confounds : (volumes, confounds) array
         Finite.
-    kept : (frames,) bool array
-        Frames that the fit looks at. The others (scrubbed) are filled in afterwards, linearly between their neighbours.
+    kept : (volumes,) bool array
+        Volumes that the fit looks at. The others (scrubbed) are then replaced by linear interpolation between their
+        neighbours.
     """
     n = len(frames)
     centred = confounds - confounds[kept].mean(axis=0)
@@ -36,8 +37,8 @@ def regress_out(frames: FrameStore, confounds: np.ndarray, kept: np.ndarray) -> 
         frames.write(start, frames[start : start + BLOCK] - centred[start : start + BLOCK] @ loadings)
     good = np.flatnonzero(kept)
     for frame in np.flatnonzero(~kept):
-        after = np.searchsorted(good, frame)
+        after = int(np.searchsorted(good, frame))
         left, right = good[max(after - 1, 0)], good[min(after, len(good) - 1)]
         share = 0.0 if left == right else (frame - left) / (right - left)
-        left, right = frames[left : left + 1], frames[right : right + 1]
-        frames.write(int(frame), left * (1 - share) + right * share)
+        before, behind = frames[int(left) : int(left) + 1], frames[int(right) : int(right) + 1]
+        frames.write(int(frame), before * (1 - share) + behind * share)

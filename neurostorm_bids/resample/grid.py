@@ -1,11 +1,13 @@
-"""The grid of voxels a model was trained in: a template, a voxel size, an orientation and a crop.
+"""The grid of voxels that a model was trained in: a template, a voxel size, an orientation and a field of view.
 
-World coordinates are those of NIfTI: RAS, in mm (+x is the subject's right).
+World coordinates are those of NIfTI everywhere in this package: RAS, in mm (+x is the subject's right).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from neurostorm_bids.errors import NeurostormError
 
@@ -30,8 +32,8 @@ class Grid:
 
     name: str
     template: str
-    shape: tuple
-    affine: tuple
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
 
     @property
     def matrix(self) -> np.ndarray:
@@ -40,18 +42,18 @@ class Grid:
 
     @property
     def orientation(self) -> str:
-        """Where the array's axes point, such as LAS."""
+        """Where the array's axes point, such as LAS (first axis to the left)."""
         import nibabel as nib
 
         return "".join(nib.aff2axcodes(self.matrix))
 
     @property
-    def voxel_size(self) -> tuple:
+    def voxel_size(self) -> tuple[float, ...]:
         """Voxel size along the array's axes, mm."""
-        return tuple(float(size) for size in np.linalg.norm(self.matrix[:3, :3], axis=0))
+        return tuple(float(size) for size in voxel_sizes(self.matrix))
 
-    def describe(self) -> dict:
-        """What a reader of a sidecar needs to rebuild the grid."""
+    def describe(self) -> dict[str, Any]:
+        """Return what a reader of a sidecar needs to rebuild the grid."""
         return {
             "Name": self.name,
             "Template": self.template,
@@ -62,17 +64,17 @@ class Grid:
         }
 
 
-def sides_beyond(grid: Grid, indices: np.ndarray) -> "list[str]":
-    """On which sides of the grid voxels lie that are beyond it, such as inferior.
+def sides_outside(grid: Grid, indices: np.ndarray) -> list[str]:
+    """Return on which sides of a grid voxels outside of it lie, such as inferior.
 
     Parameters
     ----------
     indices : (n, 3) int array
-        Indices of the grid's voxels, continued.
+        Voxel indices, counted on beyond the grid's ends.
 
     Examples
     --------
-    >>> sides_beyond(FSL, np.array([[96, 50, -2]]))  # stored LAS: the first axis runs to the left
+    >>> sides_outside(FSL, np.array([[96, 50, -2]]))  # stored LAS: the first axis runs to the left
     ['left', 'inferior']
     """
     found = []
@@ -85,8 +87,8 @@ def sides_beyond(grid: Grid, indices: np.ndarray) -> "list[str]":
     return [name for _, name in sorted(found, key=lambda pair: pair[0])]
 
 
-def centre_crop(name: str, template: str, affine: np.ndarray, shape: tuple, size: int = 96) -> Grid:
-    """Cut or pad every axis of a template's array to ``size`` voxels as NeuroSTORM was published.
+def centre_crop(name: str, template: str, affine: np.ndarray, shape: tuple[int, ...], size: int = 96) -> Grid:
+    """Crop or pad every axis of a template's array to ``size`` voxels, as in the published preprocessing.
 
     A longer axis starts at (n - size) // 2; a shorter one gets ceil((size - n) / 2) voxels before it.
 
@@ -98,7 +100,7 @@ def centre_crop(name: str, template: str, affine: np.ndarray, shape: tuple, size
     start = [(n - size) // 2 if n >= size else -((size - n + 1) // 2) for n in shape]
     cropped = np.array(affine, dtype=np.float64)
     cropped[:3, 3] += cropped[:3, :3] @ start
-    return Grid(name, template, (size,) * 3, tuple(map(tuple, cropped.tolist())))
+    return Grid(name, template, (size, size, size), tuple(map(tuple, cropped.tolist())))
 
 
 #: FSL's MNI152 2 mm standard space as HCP and UK Biobank store it, 91 x 109 x 91, LAS: most of the pretraining data.
@@ -119,7 +121,13 @@ GRIDS = {grid.name: grid for grid in (FSL, AS_FMRIPREP)}
 
 
 def get_grid(grid: "str | Grid | None") -> Grid:
-    """Look a grid up by name; `None` is the default, `FSL`."""
+    """Look up a grid by its name; `None` is the default, `FSL`.
+
+    Raises
+    ------
+    NeurostormError
+        If there is no grid of that name.
+    """
     if grid is None:
         return FSL
     if isinstance(grid, Grid):

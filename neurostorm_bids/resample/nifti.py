@@ -1,4 +1,4 @@
-"""Read NIfTI runs and masks: frame after frame, checked, with every problem named by file."""
+"""Read NIfTI runs and masks: some volumes at a time, checked, with every problem named by file."""
 
 import logging
 import math
@@ -6,7 +6,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,13 +17,25 @@ from nibabel.spatialimages import HeaderDataError
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.runtime.files import check_there
 
-READ_ERRORS = (
-    EOFError, OSError, ValueError, TypeError, OverflowError, zlib.error, isal_zlib.IsalError, ImageFileError, HeaderDataError,
-)  # fmt: skip
-MOST_IN_A_VOLUME = 2**25  # of a run: 0.7 mm are half of it
-MOST_VOXELS = 2**31  # of a mask: more is a damaged header
-logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it names no file; what matters is told by us
+READ_ERRORS: Any = (  # exception types; isal has none that type checkers know
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    zlib.error,
+    isal_zlib.IsalError,
+    ImageFileError,
+    HeaderDataError,
+)
+MAX_VOXELS_OF_A_VOLUME = 2**25  # of a run; a brain at 0.7 mm has half as many
+MAX_VOXELS_OF_A_MASK = 2**31  # a header that claims more is damaged
+VOLUMES = 16  # read at a time
 TIME_UNITS_IN_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it names no file; what matters is reported by us
+
+Image = Any  # a nibabel image: its classes have no useful types
+PathOrImage = Any  # a path (str or Path), or a nibabel image
 
 
 class Bold:
@@ -32,27 +44,32 @@ class Bold:
     Parameters
     ----------
     image : path or nibabel image
-        4-D, time last; single axes beside x, y, z and time are ignored.
+        4-D, time last; axes of length 1 beside x, y, z and time are ignored.
 
     Attributes
     ----------
     name : str
         For messages.
     shape : tuple of 3 int
-    n_frames : int
+    n_volumes : int
     affine : (4, 4) array
         Voxel index to world coordinate (RAS), mm.
     header_repetition_time : float or None
         From the header, s; `None` if it says 0 or nothing.
     notes : list of str
-        What a user should know of the file.
+        What a user should know about the file.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not a run, or damaged.
     """
 
-    def __init__(self, image):
+    def __init__(self, image: PathOrImage):
         self._image, self.name = open_image(image)
         shape = self._image.shape
         times = [axis for axis, n in enumerate(shape) if axis > 2 and n > 1]
-        if min(shape, default=0) < 1 or math.prod(shape[:3]) > MOST_IN_A_VOLUME:
+        if min(shape, default=0) < 1 or math.prod(shape[:3]) > MAX_VOXELS_OF_A_VOLUME:
             raise NeurostormError(f"{self.name}: its header says {shape} voxels; the file is damaged")
         if len(times) > 1:
             raise NeurostormError(f"{self.name} has {len(shape)} axes {shape}; a BOLD run has x, y, z and time")
@@ -61,35 +78,57 @@ class Bold:
         self._time_axis = times[0]
         if self._image.get_data_dtype().kind not in "iuf":
             raise NeurostormError(
-                f"{self.name} holds numbers of type {self._image.get_data_dtype()}; BOLD is whole or real numbers"
+                f"{self.name} holds numbers of type {self._image.get_data_dtype()}; BOLD is integers or real numbers"
             )
-        self.shape, self.n_frames = tuple(shape[:3]), shape[self._time_axis]
+        self.shape: tuple[int, int, int] = tuple(shape[:3])
+        self.n_volumes: int = shape[self._time_axis]
         self.affine = checked_affine(self._image, self.name)
-        self.header_repetition_time = _header_repetition_time(self._image.header)
-        self.notes = []
+        self.header_repetition_time = _header_repetition_time(self._image.header, self._time_axis)
+        self.notes: list[str] = []
         if not _says_orientation(self._image.header):
             self.notes.append(f"{self.name}: the header sets neither qform nor sform, so left and right are a guess")
 
-    def blocks(self, first: int, n_frames: int = 16) -> "Iterator[np.ndarray]":
-        """Read from frame ``first`` to the end; yields (voxels, frames) float32, voxels in Fortran order of x, y, z."""
+    def blocks(self, first: int, n_volumes: int = VOLUMES) -> Iterator[np.ndarray]:
+        """Read from volume ``first`` to the end.
+
+        Yields
+        ------
+        (voxels, volumes) float32 array
+            Voxels in Fortran order of x, y, z.
+
+        Raises
+        ------
+        NeurostormError
+            If the file is damaged.
+        """
         n_voxels = int(np.prod(self.shape))
-        for start in range(first, self.n_frames, n_frames):
+        for start in range(first, self.n_volumes, n_volumes):
             index = [slice(None)] * len(self._image.shape)
-            index[self._time_axis] = slice(start, min(start + n_frames, self.n_frames))
+            index[self._time_axis] = slice(start, min(start + n_volumes, self.n_volumes))
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", RuntimeWarning)  # casts of NaN; NaN is looked for later
                     block = np.asanyarray(self._image.dataobj[tuple(index)])
             except READ_ERRORS as error:
                 raise NeurostormError(
-                    f"{self.name} is damaged or cut short at volume {start} of {self.n_frames} "
+                    f"{self.name} is damaged or cut short at volume {start} of {self.n_volumes} "
                     f"({str(error) or type(error).__name__}); copy or fetch it again"
                 ) from None
             yield block.reshape(n_voxels, -1, order="F").astype(np.float32, copy=False)
         self._check_to_the_end()
 
+    def mean(self, most: int) -> nib.Nifti1Image:
+        """Return the mean of the first volumes, at least ``most`` of them if there are as many."""
+        total, n = np.zeros(int(np.prod(self.shape)), dtype=np.float64), 0
+        for block in self.blocks(0):
+            total += block.sum(axis=1)
+            n += block.shape[1]
+            if n >= most:
+                break
+        return nib.Nifti1Image((total / n).reshape(self.shape, order="F").astype(np.float32), self.affine)
+
     def _check_to_the_end(self) -> None:
-        """Read a gzip stream past its data: its checksum is compared there and nowhere else."""
+        """Read a gzip stream past its data: only there is its checksum compared."""
         stream = self._image.file_map["image"].fileobj
         if stream is None:
             return
@@ -100,18 +139,24 @@ class Bold:
             raise NeurostormError(f"{self.name} is damaged ({error}); copy or fetch it again") from None
 
 
-def read_mask(image) -> "tuple[np.ndarray, np.ndarray, str]":
+def read_mask(image: PathOrImage) -> tuple[np.ndarray, np.ndarray, str]:
     """Read a brain mask.
 
     Returns
     -------
     brain : (X, Y, Z) bool array
     affine : (4, 4) array
+        Voxel index to world coordinate (RAS), mm.
     name : str
         For messages.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not a mask, empty, or damaged.
     """
     opened, name = open_image(image)
-    if math.prod(opened.shape) > MOST_VOXELS:
+    if math.prod(opened.shape) > MAX_VOXELS_OF_A_MASK:
         raise NeurostormError(f"{name}: its header says {opened.shape} voxels; the file is damaged")
     try:
         values = np.squeeze(np.asanyarray(opened.dataobj))
@@ -127,16 +172,34 @@ def read_mask(image) -> "tuple[np.ndarray, np.ndarray, str]":
     return brain, checked_affine(opened, name), name
 
 
-def checked_affine(image, name: str) -> np.ndarray:
-    """The affine of an image, float64; an error if it cannot place voxels in the world."""
+def checked_affine(image: Image, name: str) -> np.ndarray:
+    """Return the affine of an image, float64.
+
+    Raises
+    ------
+    NeurostormError
+        If it cannot be inverted.
+    """
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise NeurostormError(f"{name}: its affine cannot be inverted; the header is damaged")
     return affine
 
 
-def open_image(image):
-    """Open a path as a stream (gzip through ISA-L, read once from front to back), or take an image as it is."""
+def open_image(image: PathOrImage) -> tuple[Image, str]:
+    """Open a path as a stream (gzip through ISA-L, read once from front to back), or take an image as it is.
+
+    Returns
+    -------
+    image : nibabel image
+    name : str
+        For messages.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not NIfTI, or damaged.
+    """
     if not isinstance(image, (str, Path)):
         if not hasattr(image, "dataobj"):
             raise NeurostormError(f"an image is a path or a nibabel image, not {type(image).__name__}")
@@ -157,19 +220,19 @@ def open_image(image):
     return opened, str(path)
 
 
-def _says_orientation(header) -> bool:
+def _says_orientation(header: Any) -> bool:
     return not hasattr(header, "get_sform") or int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
 
 
-def _header_repetition_time(header) -> Optional[float]:
+def _header_repetition_time(header: Any, time_axis: int) -> float | None:
     if not hasattr(header, "get_xyzt_units"):
         return None
     zooms = header.get_zooms()
-    if len(zooms) < 4:
+    if len(zooms) <= time_axis:
         return None
     try:
         unit = header.get_xyzt_units()[1]
-    except KeyError:  # bits that stand for no unit
+    except KeyError:  # a code that stands for no unit
         unit = "unknown"
-    seconds = float(zooms[3]) * TIME_UNITS_IN_S.get(unit, 1.0)
+    seconds = float(zooms[time_axis]) * TIME_UNITS_IN_S.get(unit, 1.0)
     return seconds if np.isfinite(seconds) and seconds > 0 else None

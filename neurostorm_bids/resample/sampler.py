@@ -1,7 +1,7 @@
-"""Sample a run at points between its voxels: one sparse matrix, built once, for all frames.
+"""Sample a run at points between its voxels: one sparse matrix, built once, for all volumes.
 
-The map from source voxels to points is the same for every frame, so interpolation is a product of a sparse
-matrix (a row per point; 8 weights for linear, 64 for cubic) with the (voxels x frames) array.
+The map from source voxels to points is the same for every volume, so interpolation is a product of a sparse
+matrix (a row per point; 8 weights for linear, 64 for cubic) with the (voxels x volumes) array.
 """
 
 from dataclasses import dataclass
@@ -9,21 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-SNAP = 1e-4  # voxels; nearer to a voxel's centre than this is at the centre (rounding of affines in headers)
+SNAP = 1e-4  # voxels; a point nearer to a voxel's centre than this is at the centre (affines in headers are rounded)
+
+Shape = tuple[int, ...]
 
 
-def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map (n, 3) points through a (4, 4) affine."""
-    return points @ affine[:3, :3].T + affine[:3, 3]
-
-
-def inside(voxels: np.ndarray, shape: tuple) -> np.ndarray:
-    """Which (n, 3) voxel coordinates lie in the field of view, half a voxel beyond the outer centres included."""
-    return ((voxels >= -0.5) & (voxels <= np.array(shape) - 0.5)).all(axis=1)
+def inside(voxels: np.ndarray, shape: Shape) -> np.ndarray:
+    """Whether (n, 3) voxel coordinates lie in the field of view, which ends half a voxel beyond the outer centres."""
+    return np.asarray(((voxels >= -0.5) & (voxels <= np.array(shape) - 0.5)).all(axis=1))
 
 
 def nearest(volume: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-    """Values of a volume at the nearest voxel to (n, 3) coordinates; 0 outside the field of view."""
+    """Return the values of a volume at the voxels nearest to (n, 3) coordinates; 0 outside the field of view."""
     within = inside(voxels, volume.shape)
     index = np.clip(np.floor(voxels[within] + 0.5).astype(np.intp), 0, np.array(volume.shape) - 1)
     values = np.zeros(len(voxels), dtype=volume.dtype)
@@ -33,7 +30,7 @@ def nearest(volume: np.ndarray, voxels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Interpolation of every frame at fixed points.
+    """Interpolation of every volume at fixed points.
 
     Attributes
     ----------
@@ -42,37 +39,38 @@ class Sampler:
     used : (m,) int array
         Source voxels that any point needs, as indices in Fortran order of x, y, z.
     weights : (n, m) sparse array, or None
-        `None` where every point is a voxel's centre and nothing is to be interpolated.
+        `None` where every point is a voxel's centre, so that nothing is interpolated.
     prefilter : tuple of 3 arrays, or None
         For B-splines: along each axis, the matrix that turns samples into coefficients.
     """
 
-    shape: tuple
+    shape: Shape
     used: np.ndarray
-    weights: "sparse.csr_array | None"
-    prefilter: "tuple | None" = None
+    weights: sparse.csr_array | None
+    prefilter: tuple[np.ndarray, ...] | None = None
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """(voxels, frames) in Fortran order of x, y, z -> (frames, points), float32."""
-        frames = frames.T  # a frame's voxels lie together in the file and here
+    def __call__(self, volumes: np.ndarray) -> np.ndarray:
+        """(voxels, volumes) in Fortran order of x, y, z -> (volumes, points), float32."""
+        rows = volumes.T  # a volume's voxels lie together in the file and here
         if self.weights is None:
-            return frames[:, self.used]
+            return np.asarray(rows[:, self.used])
         if self.prefilter is not None:
-            frames = self._coefficients(frames)
-        return (self.weights @ frames[:, self.used].T).T
+            rows = self._coefficients(rows, *self.prefilter)
+        return np.asarray((self.weights @ rows[:, self.used].T).T)
 
-    def _coefficients(self, frames: np.ndarray) -> np.ndarray:
-        import torch  # its batched products of small matrices are several times quicker than numpy's
+    def _coefficients(
+        self, volumes: np.ndarray, along_x: np.ndarray, along_y: np.ndarray, along_z: np.ndarray
+    ) -> np.ndarray:
+        import torch  # its batched products of small matrices are several times faster than numpy's
 
-        along_x, along_y, along_z = map(torch.from_numpy, self.prefilter)
         nx, ny, nz = self.shape
-        out = torch.from_numpy(np.ascontiguousarray(frames)).view(-1, nx) @ along_x.T
-        out = torch.matmul(along_y, out.view(-1, ny, nx))
-        out = torch.matmul(along_z, out.view(-1, nz, ny * nx))
-        return out.view(len(frames), -1).numpy()
+        out = torch.from_numpy(np.ascontiguousarray(volumes)).view(-1, nx) @ torch.from_numpy(along_x).T
+        out = torch.matmul(torch.from_numpy(along_y), out.view(-1, ny, nx))
+        out = torch.matmul(torch.from_numpy(along_z), out.view(-1, nz, ny * nx))
+        return np.asarray(out.view(len(volumes), -1).numpy())
 
 
-def make_sampler(voxels: np.ndarray, shape: tuple, interpolation: str = "linear") -> Sampler:
+def make_sampler(voxels: np.ndarray, shape: Shape, interpolation: str = "linear") -> Sampler:
     """Build the sampler for (n, 3) voxel coordinates inside the field of view of a volume of this shape.
 
     Coordinates in the outer half voxel take the value at the edge.
@@ -107,13 +105,13 @@ def make_sampler(voxels: np.ndarray, shape: tuple, interpolation: str = "linear"
     return Sampler(shape, used, matrix, prefilter)
 
 
-def _linear_weights(voxels: np.ndarray) -> "tuple[np.ndarray, np.ndarray]":
+def _linear_weights(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first = np.floor(voxels).astype(np.int32)
     fraction = voxels - first
     return first, np.stack([1 - fraction, fraction], axis=2)
 
 
-def _cubic_weights(voxels: np.ndarray) -> "tuple[np.ndarray, np.ndarray]":
+def _cubic_weights(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cubic B-spline of the distance to the four nearest coefficients (Unser 1999)."""
     first = np.floor(voxels).astype(np.int32)
     t = voxels - first
@@ -124,25 +122,25 @@ def _cubic_weights(voxels: np.ndarray) -> "tuple[np.ndarray, np.ndarray]":
 def _spline_prefilter(n: int) -> np.ndarray:
     """The (n, n) matrix from samples to cubic B-spline coefficients, edges mirrored.
 
-    The inverse of sampling the spline at the voxels. For an axis of fMRI length a product with it is quicker than
-    the usual recursion, and all frames go through it at once.
+    It is the inverse of sampling the spline at the voxels. For axes as long as those of fMRI a product with it is
+    faster than the usual recursion, and all volumes go through it at once.
     """
     sampling = np.zeros((n, n))
     for row in range(n):
         for step, weight in ((-1, 1), (0, 4), (1, 1)):
             sampling[row, _mirrored(np.array(row + step), n)] += weight / 6
     matrix = np.linalg.inv(sampling)
-    matrix[np.abs(matrix) < 1e-12] = 0  # they fall off so fast that float32 would hold denormals, which are slow
+    matrix[np.abs(matrix) < 1e-12] = 0  # they fall off so fast that float32 would hold denormal numbers, which are slow
     return matrix.astype(np.float32)
 
 
 def _mirrored(index: np.ndarray, n: int) -> np.ndarray:
-    """Indices beyond the edge, mirrored at the edge's voxel."""
+    """Mirror indices beyond the edge at the edge's voxel."""
     if n == 1:
         return np.zeros_like(index)
     index = np.abs(index)
     return np.where(index > n - 1, 2 * (n - 1) - index, index)
 
 
-def _strides(shape: tuple) -> np.ndarray:
+def _strides(shape: Shape) -> np.ndarray:
     return np.array([1, shape[0], shape[0] * shape[1]])

@@ -1,19 +1,22 @@
-"""ITK transforms as maps of points, the way ITK applies them.
+"""ITK transforms as maps of points, applied as ITK applies them.
 
-Conventions, all of them ITK's. A file ``from-A_to-B`` resamples images from A to B, and so maps *points from B to A*:
-from the target, where a value is wanted, to the source, where it is looked up. Coordinates in the files are LPS;
-nitransforms turns them into RAS, which is what everything here takes and gives, in mm. Of a composite, the transform
-that was added last is applied to points first.
+The conventions are ITK's. A file ``from-A_to-B`` resamples images from A to B, and so maps *points from B to A*: from
+the target, where a value is wanted, to the source, where it is looked up. Coordinates in the files are LPS; nitransforms
+turns them into RAS, which everything here takes and returns, in mm. Of a composite, the transform that was added last
+is applied to points first.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from nibabel.affines import apply_affine
 from scipy.ndimage import map_coordinates
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.resample.sampler import apply_affine, inside
+from neurostorm_bids.resample.sampler import inside
 from neurostorm_bids.runtime.files import check_there
 
 
@@ -25,7 +28,7 @@ class AffineMap:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Map (n, 3) points."""
-        return apply_affine(self.matrix, points)
+        return np.asarray(apply_affine(self.matrix, points))
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ class DisplacementMap:
         return moved
 
 
-def read_transform(path: Path) -> list:
+PointMap = AffineMap | DisplacementMap
+
+
+def read_transform(path: Path) -> list[PointMap]:
     """Read an ITK transform file of fMRIPrep or TemplateFlow.
 
     Parameters
@@ -66,7 +72,7 @@ def read_transform(path: Path) -> list:
 
     Returns
     -------
-    maps : list of AffineMap and DisplacementMap
+    list of AffineMap and DisplacementMap
         In the order in which points go through them.
 
     Raises
@@ -94,18 +100,18 @@ def read_transform(path: Path) -> list:
     for part in maps:
         numbers = part.matrix if isinstance(part, AffineMap) else part.field
         if not np.isfinite(numbers).all() or (isinstance(part, AffineMap) and abs(np.linalg.det(numbers)) < 1e-6):
-            raise NeurostormError(f"{path} holds numbers that map no space (NaN, or an affine of no volume)")
+            raise NeurostormError(f"{path} holds numbers that are no transform (NaN, or an affine that flattens space)")
     return maps[::-1]
 
 
-def map_points(maps: list, points: np.ndarray) -> np.ndarray:
-    """Send (n, 3) points through maps, one after the other."""
+def map_points(maps: Iterable[PointMap], points: np.ndarray) -> np.ndarray:
+    """Send (n, 3) points through maps, one after the other; RAS, mm."""
     for step in maps:
         points = step(points)
     return points
 
 
-def _to_map(part) -> "AffineMap | DisplacementMap":
+def _to_map(part: Any) -> PointMap:
     if hasattr(part, "to_ras"):
         return AffineMap(np.asarray(part.to_ras(), dtype=np.float64))
     field = np.asarray(part.dataobj, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Machinery that knows nothing of fMRI: processes, signals, files, locks, options, progress."""

@@ -1,4 +1,4 @@
-"""Write files so that a reader never sees half of one, whatever happens to the process."""
+"""Write files so that no reader ever sees half of one, whatever happens to the process."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ PARTIAL = ".partial"
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; on success it takes the place of ``path``.
+    """Yield a temporary name beside ``path`` to write to; on success it takes the place of ``path``.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, *prefixes: str) -> None:
-    """Remove what killed processes left of files whose names begin so; only where no other process can be writing."""
+    """Remove what killed processes left of files with these prefixes; call it only while nobody else can be writing."""
     for prefix in prefixes:
         for path in folder.glob(f".{prefix}*.????????{PARTIAL}"):
             with contextlib.suppress(OSError):  # a folder of that name is not ours

@@ -1,16 +1,13 @@
-"""What every reader of input files checks first, told in the same words everywhere."""
+"""Checks that every reader of input files makes first, with the same wording everywhere."""
 
 import os
 from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
 
-MODEL_FILE = "model.safetensors"  # in the folder of a fine-tuned model
-LONGEST_CHAIN = 8  # of models tuned from tuned models
-
 
 def check_fetched(path: Path) -> None:
-    """Tell a datalad link whose content is not here from a file that does not exist.
+    """Tell a DataLad link whose content was not fetched from a file that does not exist.
 
     Raises
     ------
@@ -22,12 +19,12 @@ def check_fetched(path: Path) -> None:
 
 
 def check_there(path: Path) -> None:
-    """Check that a file is there, is not empty, and may be read.
+    """Check that a file exists, is not empty, and can be read.
 
     Raises
     ------
     NeurostormError
-        Otherwise.
+        If it does not, is, or cannot.
     """
     check_fetched(path)
     if path.exists() and not path.is_file():

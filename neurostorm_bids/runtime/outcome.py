@@ -1,6 +1,9 @@
-"""The table at the end of a call."""
+"""What became of each run of a call, and the table of them that ends it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+STATUS = {"done": "done", "skipped": "finished earlier, skipped", "failed": "FAILED"}
 
 
 @dataclass(frozen=True)
@@ -10,35 +13,40 @@ class Outcome:
     Attributes
     ----------
     run : str
+        Name of the run.
+    subject : str
+        Label of its subject.
     status : {"done", "skipped", "failed", "busy"}
-        busy: another process is at it.
+        busy: another process is working on it.
     windows : int
-        Encoded, over all models.
+        Windows encoded, over all models.
     seconds : float
+        How long it took.
     problems : tuple of str
-        Why it failed, a line each.
+        Why it failed, one line each.
     account : str
         What was being done when it failed, for the crash file.
+    failed_models : tuple of str
+        Labels of the models that have no result because of the failure.
     """
 
     run: str
+    subject: str
     status: str
     windows: int = 0
     seconds: float = 0.0
-    problems: tuple = ()
+    problems: tuple[str, ...] = ()
     account: str = ""
+    failed_models: tuple[str, ...] = ()
 
     @property
-    def subject(self) -> str:
-        """Label of the run's subject."""
-        return self.run.split("_")[0].removeprefix("sub-")
+    def failed(self) -> bool:
+        """Whether the run failed."""
+        return self.status == "failed"
 
 
-STATUS = {"done": "done", "skipped": "finished earlier, skipped", "failed": "FAILED"}
-
-
-def summary_table(outcomes: "list[Outcome]") -> str:
-    """The table as plain text: run, windows, seconds, status."""
+def summary_table(outcomes: Iterable[Outcome]) -> str:
+    """Return a plain-text table: run, windows, seconds, status."""
     rows = [("run", "windows", "seconds", "status")]
     rows += [(o.run, str(o.windows), f"{o.seconds:.1f}", STATUS[o.status]) for o in outcomes]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]

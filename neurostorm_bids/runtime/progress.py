@@ -1,13 +1,16 @@
-"""Tell what is going on: a bar on a terminal, plain lines elsewhere."""
+"""Report progress: a bar on a terminal, plain lines elsewhere."""
 
 import logging
 import sys
 import time
-from typing import Optional
+from collections.abc import Callable
+from typing import Any, TextIO
 
 LOG = logging.getLogger("neurostorm")
 SECONDS_BETWEEN_LINES = 30.0
-BARS = True  # off where several processes would write over each other's
+BARS = True  # off where several processes would overwrite each other's
+
+Advance = Callable[[int, int], None]  # called with (done, total)
 
 
 class Progress:
@@ -17,17 +20,17 @@ class Progress:
     ----------
     run : str
         Name of the run.
-    place : str
-        Where it stands among the others, such as 2/5.
+    position : str
+        Which of the runs it is, such as 2/5.
     """
 
-    def __init__(self, run: str, place: str):
-        self.title = f"[{place}] {run}"
-        self.bar = None
+    def __init__(self, run: str, position: str):
+        self.title = f"[{position}] {run}"
+        self.bar: Any = None
         self.doing = "choosing the files"
 
-    def step(self, text: str, unit: str):
-        """Begin a step; returns a function to be called with (done, in all)."""
+    def step(self, text: str, unit: str) -> Advance:
+        """Begin a step; returns a function to be called with (done, total)."""
         self.close()
         self.say(text)
         if BARS and sys.stderr.isatty():
@@ -45,30 +48,30 @@ class Progress:
         return advance
 
     def say(self, text: str) -> None:
-        """Tell what is begun."""
+        """Log what begins now."""
         self.doing = text
         LOG.info("%s: %s", self.title, text)
 
-    def _on_terminal(self, verb: str, unit: str):
+    def _on_terminal(self, verb: str, unit: str) -> Advance:
         from tqdm import tqdm
 
-        self.bar = tqdm(desc=f"{self.title.split()[0]} {verb}", unit=unit, leave=False, file=sys.stderr)
+        self.bar = bar = tqdm(desc=f"{self.title.split()[0]} {verb}", unit=unit, leave=False, file=sys.stderr)
 
         def advance(done: int, total: int) -> None:
-            self.bar.total = total
-            self.bar.update(done - self.bar.n)
+            bar.total = total
+            bar.update(done - bar.n)
 
         return advance
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss.
+    """Format seconds as h:mm:ss or m:ss.
 
     >>> clock(3725), clock(61)
     ('1:02:05', '1:01')
@@ -78,8 +81,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def start_logging(verbose: int, stream: Optional[object] = None, bars: bool = True) -> None:
-    """Send the program's messages to stderr: warnings and progress; with -v details too."""
+def start_logging(verbose: int, stream: TextIO | None = None, bars: bool = True) -> None:
+    """Send the program's messages to stderr: warnings and progress; details too if ``verbose``."""
 
     class Handler(logging.StreamHandler):
         def format(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""Read TOML on every Python we support."""
+"""Read TOML on every Python that is supported."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""Tune a model on placed runs."""
+"""Training: data, objective, what is tuned, and one engine for every kind of training."""

@@ -1,4 +1,8 @@
-"""Augmentation of clips, as published: the same small turn and scaling for all frames, noise, smoothing."""
+"""Augmentation of clips: the same small rotation and scaling for all frames, smoothing, noise.
+
+Amounts are those of the published pretraining: rotation by up to 10 degrees, scaling by up to 10 %, smoothing and noise
+in some of the clips.
+"""
 
 import math
 
@@ -8,28 +12,30 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-TURN = math.radians(10)  # most, about each axis
-SCALING = 0.1  # most, along each axis
+MAX_ROTATION = math.radians(10)  # about each axis
+MAX_SCALING = 0.1  # along each axis
 NOISE, NOISE_SHARE = 0.1, 0.3  # standard deviation, in z-scores; share of clips
-SMOOTHING, SMOOTHING_SHARE = 0.5, 0.1  # largest standard deviation, voxels; share of clips
+MAX_SMOOTHING, SMOOTHING_SHARE = 0.5, 0.1  # standard deviation, voxels; share of clips
 
 
 def augment(clip: Tensor, background: float, rng: np.random.Generator) -> Tensor:
-    """Turn, scale, smooth and disturb a clip, (X, Y, Z, T) -> the same.
+    """Rotate, scale, smooth and add noise to a clip, (X, Y, Z, T) -> the same shape.
 
     Parameters
     ----------
     background : float
-        What comes in from outside the grid.
+        What comes in from outside the grid, z-score.
     """
-    frames = clip.movedim(-1, 0)[None] - background  # grid_sample brings in zeros
-    axes = rotation(rng.uniform(-TURN, TURN, 3)) @ np.diag(1 + rng.uniform(-SCALING, SCALING, 3))
+    frames = clip.movedim(-1, 0)[None] - background  # grid_sample fills with zeros
+    axes = rotation(rng.uniform(-MAX_ROTATION, MAX_ROTATION, 3)) @ np.diag(
+        1 + rng.uniform(-MAX_SCALING, MAX_SCALING, 3)
+    )
     # grid_sample's coordinates go from -1 to 1 along (z, y, x): the centre of the grid stays where it is
     matrix = torch.tensor(np.column_stack([axes[::-1, ::-1], np.zeros(3)])[None], dtype=torch.float32)
     where = F.affine_grid(matrix, [1, 1, *frames.shape[2:]], align_corners=False)
     frames = F.grid_sample(frames, where, align_corners=False)[0] + background
     if rng.random() < SMOOTHING_SHARE:
-        sigma = rng.uniform(0, SMOOTHING, 3)
+        sigma = rng.uniform(0, MAX_SMOOTHING, 3)
         frames = torch.from_numpy(gaussian_filter(frames.numpy(), (0, *sigma)))
     if rng.random() < NOISE_SHARE:
         noise = rng.standard_normal(frames.shape, dtype=np.float32)
@@ -38,7 +44,7 @@ def augment(clip: Tensor, background: float, rng: np.random.Generator) -> Tensor
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
-    """About x, then y, then z; angles in radians.
+    """Return the (3, 3) matrix of a rotation about x, then y, then z; angles in radians.
 
     >>> np.round(rotation(np.array([0, 0, np.pi / 2])) @ [1, 0, 0])
     array([0., 1., 0.])

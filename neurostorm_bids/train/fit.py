@@ -1,174 +1,200 @@
-"""From a model and labelled runs to a tuned model, and what it says of runs."""
+"""From a model and labelled runs to a tuned model, and what it predicts for runs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from neurostorm_bids.encode.windows import encode, window_starts
-from neurostorm_bids.model.load import Model
+from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.network import NeuroSTORM
+from neurostorm_bids.resample.gridded import FrameSource
 from neurostorm_bids.runtime.atomic import replacing, write_text
-from neurostorm_bids.train.data import Clips, Embedded, Stored
-from neurostorm_bids.train.distributed import gathered, is_main, share
+from neurostorm_bids.train.data import Clips, Embedded
+from neurostorm_bids.train.distributed import all_gather, is_rank_zero, shard
+from neurostorm_bids.train.module import FineTuning
 from neurostorm_bids.train.objective import Objective
-from neurostorm_bids.train.trainer import Plan, Tuner, load_best, train
-from neurostorm_bids.train.tuning import merged, to_be_tuned, tuned_parts
+from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.trainer import EpochRecord, TrainingRun, load_best, train
+from neurostorm_bids.train.tuning import merged, prepare_for_tuning, tuned_parts
 
-SAMPLED = 256  # runs whose first windows tell how embeddings spread
+MAX_SAMPLED = 256  # runs whose first windows tell how embeddings spread
+MIN_SPREAD = 1e-6  # of the largest value; a channel that varies less tells nothing
 FINISHED = "finished.json"
 
 
 @dataclass(frozen=True)
-class Material:
-    """Runs to learn from.
+class TrainingData:
+    """Labelled runs.
 
     Attributes
     ----------
-    runs : list of Stored
+    runs : sequence of FrameSource or None
+        `None` for runs that take no part.
     y : (runs,) array
         Values, or classes as 0, 1, ...
+    classes : list of str
+        Empty for a regression.
     embeddings : list of (windows, channels) arrays, or None
         Of the backbone, where it is not tuned.
     """
 
-    runs: "list[Stored]"
+    runs: Sequence[FrameSource | None]
     y: np.ndarray
-    embeddings: "Optional[list]" = None
+    classes: Sequence[str]
+    embeddings: Sequence[np.ndarray] | None = None
+
+    def run(self, i: int) -> FrameSource:
+        """Return a run that takes part."""
+        run = self.runs[i]
+        assert run is not None
+        return run
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a training came to.
+class TrainedModel:
+    """The result of a training.
 
     Attributes
     ----------
     network : NeuroSTORM
         Ready to predict.
     parts : dict
-        What was tuned, named as in a tuned model's file.
+        What was tuned, with the names that it has in the file of a tuned model.
     objective : Objective
     epochs : list of dict
+        Their records.
+    precision : str
+        That it was trained in.
     """
 
     network: NeuroSTORM
-    parts: "dict[str, Tensor]"
+    parts: dict[str, Tensor]
     objective: Objective
-    epochs: "list[dict]"
+    epochs: list[EpochRecord]
+    precision: str
 
     @property
     def best_epoch(self) -> int:
         """The epoch that the weights are of, from 1."""
         return int(np.argmin([epoch["validation_loss"] for epoch in self.epochs])) + 1
 
+    @property
+    def n_tuned(self) -> int:
+        """Number of weights that were tuned."""
+        return sum(part.numel() for part in self.parts.values())
+
 
 def fit(
-    model: Model,
-    material: Material,
-    classes: "list[str]",
-    learn: np.ndarray,
-    watch: np.ndarray,
-    plan: Plan,
-    folder: Path,
-    resume: bool,
-    prompt_length: int,
-    rank: int,
-    augmented: bool,
-    tell: Callable,
-    advance: Callable,
-) -> Fitted:
-    """Tune a model on some runs, watching others.
+    model: Model, data: TrainingData, training: np.ndarray, validation: np.ndarray, plan: Plan, run: TrainingRun
+) -> TrainedModel:
+    """Tune a model on some runs, and stop by the loss on others.
 
     Parameters
     ----------
-    learn, watch : int arrays
+    training, validation : int arrays
         Numbers of runs.
-    folder : Path
-        For checkpoints.
-    resume : bool
-        Go on where a training in this folder was stopped.
-    tell, advance : callable
-        As of `engine.train`.
     """
-    n_windows = [len(window_starts(material.runs[i].shape[3], model.n_frames, model.n_frames)) for i in learn]
-    objective = Objective.of(np.repeat(material.y[learn], n_windows), classes)
-    network = to_be_tuned(model.network, plan.tuning, objective.n_outputs, prompt_length, rank, plan.seed)
-    y, n = objective.scaled(material.y), model.n_frames
-    if material.embeddings is not None:
-        known = np.concatenate([material.embeddings[i] for i in learn])
-        data = [_embedded(material, some, y) for some in (learn, watch)]
-    else:
-        known = first_embeddings(model, material.runs, learn, plan)
-        data = [
-            Clips([material.runs[i] for i in some], y[some], n, trains, trains and augmented, plan.seed)
-            for some, trains in ((learn, True), (watch, False))
-        ]
+    n_windows = [len(_starts(data.run(i), model)) for i in training]
+    objective = Objective.of(np.repeat(data.y[training], n_windows), data.classes)
+    network = prepare_for_tuning(model.network, objective.n_outputs, plan)
+    known, datasets = _datasets(model, data, objective.scaled(data.y), training, validation, plan)
     std = known.std(axis=0)
-    std[~(std > 1e-6 * (1e-30 + np.abs(known).max()))] = 1.0  # a channel that never varies tells nothing
-    tuner = Tuner(network, objective, torch.from_numpy(known.mean(axis=0)), torch.from_numpy(std), *data, plan)
-    if resume and (folder / FINISHED).is_file():
-        epochs = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
-        load_best(tuner, folder)
+    std[~(std > MIN_SPREAD * (1e-30 + np.abs(known).max()))] = 1.0
+    standardisation = torch.from_numpy(known.mean(axis=0)), torch.from_numpy(std)
+    module = FineTuning(network, objective, standardisation, *datasets, plan)
+    finished = run.folder / FINISHED
+    if run.resume and finished.is_file():
+        epochs = json.loads(finished.read_text(encoding="utf-8"))
+        load_best(module, run.folder)
     else:
-        if is_main():
-            (folder / FINISHED).unlink(missing_ok=True)
-        epochs = train(tuner, folder, resume, tell, advance)
-        if is_main():
-            write_text(folder / FINISHED, json.dumps(epochs))
-    network = tuner.finish()
+        if is_rank_zero():
+            finished.unlink(missing_ok=True)
+        epochs = train(module, run)
+        if is_rank_zero():
+            write_text(finished, json.dumps(epochs))
+    network = module.finish()
     parts = tuned_parts(network)
-    return Fitted(merged(network).to(model.device), parts, objective, epochs)
+    return TrainedModel(merged(network).to(model.device), parts, objective, epochs, plan.precision)
 
 
-def first_embeddings(model: Model, runs: "list[Stored]", among: np.ndarray, plan: Plan) -> np.ndarray:
-    """Embeddings of the first windows of some runs, (runs, channels)."""
-    chosen = np.random.default_rng(plan.seed).permutation(among)[:SAMPLED]
-    clips = [encode(model, runs[i], np.array([0]), 1, precision=plan.precision)[0] for i in sorted(chosen)]
-    return np.concatenate(clips)
+def _datasets(
+    model: Model, data: TrainingData, y: np.ndarray, training: np.ndarray, validation: np.ndarray, plan: Plan
+) -> tuple[np.ndarray, tuple[Dataset[tuple[Tensor, np.float32]], Dataset[tuple[Tensor, np.float32]]]]:
+    """Return embeddings of training windows, and the windows of both parts: as embeddings where nothing else is tuned."""
+    if data.embeddings is not None:
+        known = np.concatenate([data.embeddings[i] for i in training])
+        return known, (_embedded(data, training, y), _embedded(data, validation, y))
+    parts = [([data.run(i) for i in some], y[some]) for some in (training, validation)]
+    clips = (
+        Clips(*parts[0], model.n_frames, plan.seed, shifted=True, augmented=plan.augmented),
+        Clips(*parts[1], model.n_frames, plan.seed),
+    )
+    return _first_embeddings(model, data, training, plan), clips
+
+
+def _first_embeddings(model: Model, data: TrainingData, among: np.ndarray, plan: Plan) -> np.ndarray:
+    """Return the embeddings of the first windows of some runs, (runs, channels)."""
+    chosen = np.random.default_rng(plan.seed).permutation(among)[:MAX_SAMPLED]
+    return np.concatenate([encode(model, data.run(i), np.array([0]), 1, plan.precision)[0] for i in sorted(chosen)])
 
 
 def embed_all(
-    model: Model, runs: "list[Stored]", plan: Plan, batch: int, cache: Path, resume: bool, advance: Callable
-) -> "list[np.ndarray]":
-    """Embeddings of all windows of all runs; kept in a file for the other processes, and for a resumption."""
-    others_may_wait = resume or not is_main()
-    if not (others_may_wait and cache.is_file()):
-        embeddings = []
-        for i, run in enumerate(runs):
-            starts = window_starts(run.shape[3], model.n_frames, model.n_frames)
-            embeddings.append(encode(model, run, starts, batch, precision=plan.precision)[0])
-            advance(i + 1, len(runs))
-        if is_main():
-            with replacing(cache) as temporary, open(temporary, "wb") as file:
-                np.savez(file, ends=np.cumsum([len(some) for some in embeddings]), rows=np.concatenate(embeddings))
-        return embeddings
-    with np.load(cache) as kept:
-        return np.split(kept["rows"], kept["ends"][:-1])
+    model: Model, runs: Sequence[FrameSource], precision: str, batch: int, advance: Callable[[int, int], None]
+) -> list[np.ndarray]:
+    """Return the embeddings of all windows of all runs."""
+    embeddings = []
+    for i, run in enumerate(runs):
+        embeddings.append(encode(model, run, _starts(run, model), batch, precision)[0])
+        advance(i + 1, len(runs))
+    return embeddings
+
+
+def kept_in_file(path: Path, resume: bool, make: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
+    """Return arrays that are made once and kept in a file, for the other processes and for a resumption."""
+    if (resume or not is_rank_zero()) and path.is_file():
+        with np.load(path) as kept:
+            return np.split(kept["rows"], kept["ends"][:-1])
+    arrays = make()
+    if is_rank_zero():
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, ends=np.cumsum([len(some) for some in arrays]), rows=np.concatenate(arrays))
+    return arrays
 
 
 def outputs_of(
-    model: Model, fitted: Fitted, material: Material, which: np.ndarray, batch: int, precision: str, advance: Callable
-) -> "dict[int, np.ndarray]":
-    """Raw outputs of a tuned model for all windows of some runs, by their numbers; processes share the work."""
-    tuned = replace(model, network=fitted.network, task=fitted.objective.task("target", None))
-    mine = share(list(map(int, which)))
+    model: Model,
+    trained: TrainedModel,
+    data: TrainingData,
+    which: np.ndarray,
+    batch: int,
+    advance: Callable[[int, int], None],
+) -> dict[int, np.ndarray]:
+    """Return the raw outputs of a tuned model for all windows of some runs, by number; processes share the work."""
+    tuned = replace(model, network=trained.network, task=trained.objective.task("target", None))
+    mine = shard(list(map(int, which)))
     found = {}
     for done, i in enumerate(mine, start=1):
-        if material.embeddings is not None:
-            embeddings = material.embeddings[i]
+        if data.embeddings is not None:
+            embeddings = data.embeddings[i]
         else:
-            starts = window_starts(material.runs[i].shape[3], model.n_frames, model.n_frames)
-            embeddings, _ = encode(tuned, material.runs[i], starts, batch, precision=precision)
+            starts = _starts(data.run(i), model)
+            embeddings, _ = encode(tuned, data.run(i), starts, batch, trained.precision)
         found[i] = tuned.predict_from(torch.from_numpy(embeddings)).cpu().numpy()
         advance(done, len(mine))
-    return gathered(found)
+    return all_gather(found)
 
 
-def _embedded(material: Material, which: np.ndarray, y: np.ndarray) -> Embedded:
-    some = [material.embeddings[i] for i in which]
+def _starts(run: FrameSource, model: Model) -> np.ndarray:
+    return window_starts(run.shape[3], model.n_frames, model.n_frames)
+
+
+def _embedded(data: TrainingData, which: np.ndarray, y: np.ndarray) -> Embedded:
+    assert data.embeddings is not None
+    some = [data.embeddings[i] for i in which]
     return Embedded(np.concatenate(some), np.repeat(y[which], [len(rows) for rows in some]))

@@ -1,5 +1,6 @@
-"""What training makes small: the loss of a classification or a regression."""
+"""What training minimises: the loss of a classification or a regression."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,22 +21,22 @@ class Objective:
     classes : tuple of str
         Empty for a regression.
     mean, std : float
-        That labels of a regression are standardised with.
+        Labels of a regression are standardised with these.
     class_weights : tuple of float
         Of the loss, such that every class counts the same.
     label_range : tuple of 2 float, or None
         Smallest and largest label in training.
     """
 
-    classes: tuple
+    classes: tuple[str, ...]
     mean: float = 0.0
     std: float = 1.0
-    class_weights: tuple = ()
-    label_range: "tuple | None" = None
+    class_weights: tuple[float, ...] = ()
+    label_range: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, y: np.ndarray, classes: "list[str]") -> "Objective":
-        """From the labels of the training windows: values, or classes as 0, 1, ..."""
+    def of(cls, y: np.ndarray, classes: Sequence[str]) -> "Objective":
+        """Return the objective for the labels of the training windows: values, or classes as 0, 1, ..."""
         if not classes:
             return cls((), float(y.mean()), float(y.std()) or 1.0, label_range=(float(y.min()), float(y.max())))
         counts = np.bincount(y, minlength=len(classes))
@@ -44,18 +45,18 @@ class Objective:
 
     @property
     def n_outputs(self) -> int:
-        """Of the head: one logit for two classes, as published."""
+        """Outputs of the head: one logit for two classes, as published."""
         return len(self.classes) if len(self.classes) > 2 else 1
 
     def scaled(self, y: np.ndarray) -> np.ndarray:
-        """Labels as the loss takes them, float32."""
+        """Return labels as the loss takes them, float32."""
         return ((np.asarray(y, float) - self.mean) / self.std).astype(np.float32)
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Mean loss of (B, outputs) for (B,) labels from `scaled`.
+        """Return the mean loss of (B, outputs) for (B,) labels from `scaled`.
 
-        The weights of classes are not divided by their sum in the batch: a batch shared between processes gives the
-        same gradient as in one.
+        The weights of classes are not divided by their sum in the batch: a batch that processes share gives the same
+        gradient as in one process.
         """
         if not self.classes:
             return F.mse_loss(outputs[:, 0], y)
@@ -68,11 +69,11 @@ class Objective:
 
     @property
     def metric_name(self) -> str:
-        """Of the metric that is told while training."""
+        """Name of the metric that is reported while training."""
         return "balanced_accuracy" if self.classes else "r"
 
     def metric(self) -> torchmetrics.Metric:
-        """Of single windows, over all processes."""
+        """Return the metric of single windows, over all processes."""
         if self.classes:
             return torchmetrics.classification.MulticlassRecall(len(self.classes), average="macro")
         return torchmetrics.PearsonCorrCoef()
@@ -85,12 +86,16 @@ class Objective:
             predicted = outputs[:, 0] > 0 if self.n_outputs == 1 else outputs.argmax(dim=1)
             metric.update(predicted.long(), y.long())
 
-    def task(self, target: str, trained_on: "str | None") -> Task:
-        """The meaning of the head's outputs."""
+    def task(self, target: str, trained_on: str | None) -> Task:
+        """Return what the outputs of the head mean."""
         if self.classes:
             kind = "binary" if self.n_outputs == 1 else "multiclass"
             return Task(kind, target, classes=self.classes, trained_on=trained_on)
         return Task(
-            "regression", target, label_mean=self.mean, label_std=self.std, label_range=self.label_range,
+            "regression",
+            target,
+            label_mean=self.mean,
+            label_std=self.std,
+            label_range=self.label_range,
             trained_on=trained_on,
-        )  # fmt: skip
+        )

@@ -1,4 +1,4 @@
-"""What of a network is tuned: its head alone, or with prompts, norms, low-rank additions, or all of it."""
+"""What is tuned in a network: its head alone, or with prompts, norms, low-rank additions, or all of it."""
 
 import math
 from dataclasses import replace
@@ -9,21 +9,13 @@ from torch.nn.utils import parametrize
 
 from neurostorm_bids.model.network import NeuroSTORM
 from neurostorm_bids.model.tuned import HEAD, LOW_RANK
+from neurostorm_bids.train.plan import Plan
 
-# Tuning -> learning rate of what is tuned beside the head
-LEARNING_RATES = {
-    "linear": 1e-2,
-    "prompt": 1e-2,
-    "layernorm": 1e-3,
-    "prompt-layernorm": 1e-3,
-    "lora": 1e-3,
-    "full": 1e-4,
-}
 LOW_RANK_LAYERS = ("in_proj", "out_proj", "linear1", "linear2")  # of every block
 
 
 class LowRank(nn.Module):
-    """Adds B @ A to a weight (Hu et al. 2022, arXiv 2106.09685); nothing at first, since B begins as 0."""
+    """Adds B @ A to a weight (Hu et al. 2022, arXiv 2106.09685); at first nothing, since B starts as 0."""
 
     def __init__(self, weight: Tensor, rank: int):
         super().__init__()
@@ -37,24 +29,21 @@ class LowRank(nn.Module):
         return weight + self.b @ self.a
 
 
-def to_be_tuned(
-    backbone: NeuroSTORM, tuning: str, n_outputs: int, prompt_length: int = 50, rank: int = 8, seed: int = 0
-) -> NeuroSTORM:
-    """A copy of a network with a new head, whose parameters want gradients as far as they are to be tuned.
+def prepare_for_tuning(backbone: NeuroSTORM, n_outputs: int, plan: Plan) -> NeuroSTORM:
+    """Return a copy of a network with a new head, whose parameters require gradients as far as they are to be tuned.
 
     Parameters
     ----------
-    tuning : str
-        One of `LEARNING_RATES`.
-    prompt_length : int
-        Tokens before every window, unless the backbone has prompts already: those are tuned further.
-    rank : int
-        Of the low-rank additions.
+    n_outputs : int
+        Of the head.
+    plan : Plan
+        Prompts that the backbone already has are tuned further, whatever `prompt_length` is.
     """
     has_prompts = backbone.config.prompt_len > 0
-    length = prompt_length if "prompt" in tuning and not has_prompts else backbone.config.prompt_len
+    adds_prompts = "prompt" in plan.tuning and not has_prompts
+    length = plan.prompt_length if adds_prompts else backbone.config.prompt_len
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(plan.seed)
         network = NeuroSTORM(replace(backbone.config, head="v1", n_outputs=n_outputs, prompt_len=length))
         weights = {name: w for name, w in backbone.state_dict().items() if not name.startswith(HEAD)}
         network.load_state_dict(weights, strict=False)
@@ -63,25 +52,34 @@ def to_be_tuned(
                 nn.init.normal_(parameter, std=0.02)
             if name.startswith(HEAD):
                 nn.init.zeros_(parameter)
-        network.requires_grad_(tuning == "full")
-        if tuning == "lora":
-            for name, module in list(network.model.named_modules()):
-                if name.split(".")[-1] in LOW_RANK_LAYERS:
-                    parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank))
+        network.requires_grad_(plan.tuning == "full")
+        if plan.tuning == "lora":
+            _add_low_rank(network, plan.lora_rank)
+    _require_gradients(network, plan.tuning)
+    return network
+
+
+def _add_low_rank(network: NeuroSTORM, rank: int) -> None:
+    """Add low-rank matrices to the linear layers of every block."""
+    for name, module in list(network.model.named_modules()):
+        if name.split(".")[-1] in LOW_RANK_LAYERS:
+            parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank))
+
+
+def _require_gradients(network: NeuroSTORM, tuning: str) -> None:
+    """Require gradients of what is tuned."""
     for module in network.modules():
-        if isinstance(module, nn.LayerNorm) and "layernorm" in tuning:
-            module.requires_grad_(True)
-        if isinstance(module, LowRank):
+        if isinstance(module, LowRank) or (isinstance(module, nn.LayerNorm) and "layernorm" in tuning):
             module.requires_grad_(True)
     for name, parameter in network.named_parameters():
         if name.endswith(".prompt") and "prompt" in tuning:
             parameter.requires_grad_(True)
+    assert network.output_head is not None
     network.output_head.requires_grad_(True)
-    return network
 
 
-def tuned_parts(network: NeuroSTORM) -> "dict[str, Tensor]":
-    """What was tuned, named as in a tuned model's file."""
+def tuned_parts(network: NeuroSTORM) -> dict[str, Tensor]:
+    """Return what was tuned, with the names that it has in the file of a tuned model."""
     parts = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -92,7 +90,7 @@ def tuned_parts(network: NeuroSTORM) -> "dict[str, Tensor]":
 
 
 def merged(network: NeuroSTORM) -> NeuroSTORM:
-    """The network with low-rank additions added to the weights for good, in place."""
+    """Add low-rank additions to the weights for good, in place; returns the network."""
     for module in list(network.modules()):
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)

@@ -146,7 +146,7 @@ def test_only_spaces_that_nothing_leads_to(tree, tmp_path, neurostorm, model):
     tree.run("sub-02_task-rest")
     status, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)
     assert status == 1
-    assert "no way from MNI152NLin6Asym to what is there (space-T1w: sub-01_from-T1w_to-MNI152NLin6Asym" in said
+    assert "no transform from MNI152NLin6Asym to what is there (space-T1w: sub-01_from-T1w_to-MNI152NLin6Asym" in said
 
 
 def test_stop_on_first_crash(tree, tmp_path, neurostorm, model):

@@ -14,37 +14,12 @@ import pytest
 from helpers import NARROW, lightning, random_network
 from helpers import signal as make_signal
 
+from neurostorm_bids.participant import one_run
+
 KILLS = int(os.environ.get("NEUROSTORM_KILLS", "3"))  # CI's script asks for 50
 PROCESSES = 16 if KILLS > 3 else 5
 NEUROSTORM = Path(sys.executable).with_name("neurostorm")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def fail_later(run, where, dataset, settings):
-    """Work of a pool for a test: one run's worker dies while the first outcome is looked at."""
-    from neurostorm_bids.runtime.outcome import Outcome
-
-    if run.name == "sub-01_task-b":
-        time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return Outcome(run.name, "done", 1)
-
-
-def test_a_worker_that_dies_while_an_outcome_is_looked_at_takes_no_other_along(tree, tmp_path):
-    from neurostorm_bids.find.dataset import find_dataset
-    from neurostorm_bids.find.runs import Selection, find_runs
-    from neurostorm_bids.runtime.pool import process
-    from neurostorm_bids.settings import Settings
-
-    for task in "abcd":
-        tree.run(f"sub-01_task-{task}")
-    dataset = find_dataset(tree.path)
-    runs, _ = find_runs(dataset, Selection())
-    states = {}
-    for outcome in process(runs, fail_later, dataset, Settings(tree.path, tmp_path / "o", nprocs=2, omp_nthreads=1)):
-        states[outcome.run] = outcome.status
-        time.sleep(2.0 if len(states) == 1 else 0)
-    assert states == {f"sub-01_task-{task}": "failed" if task == "b" else "done" for task in "abcd"}
 
 
 @pytest.fixture
@@ -170,17 +145,15 @@ def test_ctrl_c_stops_with_a_summary(data, tmp_path):
 
 
 def test_input_that_changes_while_it_is_read_is_noticed(tree, tmp_path, neurostorm, monkeypatch):
-    from neurostorm_bids.participant import level as workflow
-
     bold = tree.run()
-    real = workflow.place_run
+    real = one_run.resample_run
 
     def meanwhile(*args):
         result = real(*args)
         os.utime(bold)
         return result
 
-    monkeypatch.setattr(workflow, "place_run", meanwhile)
+    monkeypatch.setattr(one_run, "resample_run", meanwhile)
     status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", "demo")
     assert status == 1
     assert "its input changed while it was read" in said
@@ -226,7 +199,8 @@ def test_a_work_folder_that_is_full_is_told(data, tmp_path):
         status, said = finish(data(tmp_path / "out", "--work-dir", work))
         assert status == 1
         assert (
-            "cannot hold the placed run (No space left on device); make room, or give another with --work-dir" in said
+            "cannot hold the resampled run (No space left on device); make room, or give another with --work-dir"
+            in said
         )
     finally:
         subprocess.run(["umount", str(work)])
@@ -277,7 +251,7 @@ def test_a_second_process_waits_for_the_first(data, tmp_path):
         if any("task-b  " in line or "drawing" in line for line in lines):
             break
         time.sleep(0.1)
-    assert any("sub-01_task-a: another process is at it" in line for line in lines)
+    assert any("sub-01_task-a: another process is working on it" in line for line in lines)
     assert not list((tmp_path / "out").rglob("*task-a*embeddings.tsv"))
     lock.release()
     assert process.wait(timeout=60) == 0

@@ -1,5 +1,6 @@
 """What the README says is so: every command runs, every option and output is there."""
 
+import inspect
 import os
 import re
 import shlex
@@ -7,18 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-from helpers import ROOT, SMALL, Tree, lightning, random_network
+from helpers import ROOT, SMALL, Tree, lightning, narrow_model, random_network, signal
 
-from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
-from neurostorm_bids.runtime.files import MODEL_FILE
+import neurostorm_bids
 
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
     if line and not line.startswith(("docker", "apptainer"))  # tests/acceptance/container/run.sh runs their like
 ]  # fmt: skip
+ON_A_COHORT = [command for command in COMMANDS if " group" in command or "OUT_DIR/models/" in command]
+N_SUBJECTS = 12
 
 
 @pytest.fixture
@@ -33,56 +38,89 @@ def place(tmp_path):
     return tmp_path
 
 
-def keep_tuned_model(folder):
-    """A model as fine-tuning leaves it."""
-    folder.mkdir(parents=True)
-    write_safetensors(
-        Checkpoint(folder, random_network(head="v1", n_outputs=1).state_dict(), SMALL), folder / MODEL_FILE
-    )
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Twelve subjects with two tasks each, after the participant level."""
+    folder = tmp_path_factory.mktemp("cohort")
+    tree = Tree(folder / "BIDS_DIR")
+    rows = []
+    for i in range(N_SUBJECTS):
+        rows.append({"participant_id": f"sub-{i:02d}", "age": 20 + 3.5 * i, "sex": "FM"[i % 2]})
+        for task in ("rest", "motor"):
+            tree.run(f"sub-{i:02d}_task-{task}", data=signal(i + 50 * (task == "rest"), n_volumes=3))
+    pd.DataFrame(rows).to_csv(tree.path / "participants.tsv", sep="\t", index=False)
+    model = narrow_model(folder / "narrow.ckpt")
+    call = [BIN / "neurostorm", "BIDS_DIR", "OUT_DIR", "participant", "--model", model, "--save-grid"]
+    subprocess.run(call, cwd=folder, check=True, capture_output=True, env=ENVIRONMENT)
+    return folder
 
 
 def how_to_run(command):
-    """The command as it is run here, with what differs from a user's machine."""
+    """Return the command as it is run here, with what differs from a user's machine."""
     words = shlex.split(command)
     if words[0] == "make":
         return ["make", "-n", "-C", ROOT, words[1]]  # make test is what runs this
     if words[0] == "pip":  # everything that it needs is here already: no network
         return [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", ROOT]
     if words[:2] == ["neurostorm-hpc", "slurm"]:
-        words.remove("--submit")  # tests/test_hpc.py has a Slurm
+        words.remove("--submit")  # tests/hpc/test_hpc.py has a Slurm
     if words[0] == "neurostorm" and "group" in words:
-        words += ["--model", "demo"]
+        quick = ["--epochs", "1"] if "finetune" in words else []
+        words += ["--model", "narrow.ckpt", *quick]
     elif words[0] == "neurostorm" and "--model" not in words:
         words += ["--model", "demo", "--window-stride", "9"]  # the published weights are not here
     return [BIN / words[0], *words[1:]]
 
 
-@pytest.mark.parametrize("command", dict.fromkeys(COMMANDS))
+def run(command, folder):
+    return subprocess.run(how_to_run(command), cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(c for c in COMMANDS if c not in ON_A_COHORT))
 def test_command_runs(command, place):
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    if " participant --model OUT_DIR/models/" in command:
-        keep_tuned_model(place / command.split()[-1])
-    done = subprocess.run(how_to_run(command), cwd=place, capture_output=True, text=True, env=environment)
+    done = run(command, place)
     if command.startswith("neurostorm-model fetch"):  # without a network it says what to do
         assert done.returncode == 1
         assert "On a machine with a network: hf download" in done.stderr
-        return
-    if " group" in command:  # of one subject without a phenotype: tests/test_group.py has a cohort
-        assert done.returncode == 1
-        assert ("no column" if "finetune" in command else "run the participant level first") in done.stderr
-        return
-    if command.startswith("neurostorm-hpc status"):  # nothing has been run in this folder
+    elif command.startswith("neurostorm-hpc status"):  # nothing has been run in this folder
         assert done.returncode == 1
         assert "1 not begun" in done.stdout
-        return
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(ON_A_COHORT))
+def test_command_runs_on_a_cohort(command, cohort):
+    if "OUT_DIR/models/" in command:  # the README trains it in the line before
+        before = COMMANDS[COMMANDS.index(command) - 1]
+        assert (cohort / command.split()[-1]).is_dir() or run(before, cohort).returncode == 0
+    done = run(command, cohort)
     assert done.returncode == 0, done.stderr
+    if " group" in command:
+        page = re.search(r"^Open (\S+\.html)$", done.stdout, re.MULTILINE)[1]
+        assert "</html>" in Path(page).read_text()
+    else:
+        tables = list((cohort / "OUT_DIR").rglob("*desc-sex_predictions.tsv"))
+        assert len(tables) == 2 * N_SUBJECTS
 
 
-def test_notebook_example_runs(place, monkeypatch):
+def test_python_example_runs(place, monkeypatch):
     monkeypatch.chdir(place)
     names = {}
     exec(re.search(r"```python\n(.*?)```", README, re.DOTALL)[1], names)
     assert names["embedding"].shape == (1, 96)
+    assert np.isfinite(names["embedding"].numpy()).all()
+
+
+def test_the_functions_of_the_api_take_what_the_table_says():
+    for name, shown in re.findall(r"^\| `(\w+)\((.*?)\)` \|", README, re.MULTILINE):
+        parameters = inspect.signature(getattr(neurostorm_bids, name)).parameters.values()
+        ours = [
+            re.sub(r"^grid.*", "grid=None", re.sub(r":.*?(?=$| = )", "", str(p)).replace(" = ", "="))
+            for p in parameters
+        ]
+        listed = [part.replace('"', "'") for part in shown.split(", ") if part != "*"]
+        assert set(listed) <= set(ours), set(listed) - set(ours)
 
 
 def test_options_are_all_there():

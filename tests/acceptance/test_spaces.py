@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers import FMRIPREP_SPACE, FSL_SPACE, NARROW, Tree, lightning, random_network, save
+from nibabel.affines import apply_affine
 from scipy.ndimage import gaussian_filter
 
 from neurostorm_bids.derivatives.tables import channels_of, read_table
 from neurostorm_bids.find.templateflow import TemplateWarp
 from neurostorm_bids.resample.grid import FSL
-from neurostorm_bids.resample.sampler import apply_affine
 
 WARP = TemplateWarp(source=FMRIPREP_SPACE, target=FSL_SPACE)
 # How points go from one world to the next (RAS, mm)
@@ -177,7 +177,7 @@ def test_left_stays_left(placed, space):
 def test_the_nearest_space_is_taken(subject, neurostorm, monkeypatch):
     monkeypatch.setenv("TEMPLATEFLOW_HOME", str(subject / "templateflow"))
     _, _, said = neurostorm(subject / "fmriprep", subject / "any", "participant", "--model", subject / "narrow.ckpt")
-    assert f"of space-{FSL_SPACE}_res-2 in grid fsl" in said
+    assert f"of space-{FSL_SPACE}_res-2 to grid fsl" in said
 
 
 @pytest.mark.parametrize("space", ["T1w", "bold"])
@@ -255,11 +255,11 @@ def test_without_the_warp_another_way_is_taken_and_told(subject, tmp_path, neuro
     for path in (tmp_path / "d/sub-01/func").glob("*space-T1w*"):
         path.unlink()
     call = (tmp_path / "d", tmp_path / "out", "participant", "--model", subject / "narrow.ckpt")
-    monkeypatch.setattr("neurostorm_bids.find.templateflow._fetched", lambda *_: None)
+    monkeypatch.setattr("neurostorm_bids.find.templateflow._fetched", lambda *_: (None, ""))
     status, _, said = neurostorm(*call)
     assert status == 0
     assert (
-        f"space-{FMRIPREP_SPACE} would be nearer, but the warp between the templates is not there: space-bold is taken"
+        f"space-{FMRIPREP_SPACE} would be nearer, but the warp between the templates is not there: space-bold is used"
         in said
     )
     assert neurostorm(*call[:1], tmp_path / "o2", *call[2:], "--template-warp", "require")[0] == 1

@@ -2,30 +2,21 @@
 
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from neurostorm_bids import __version__
-from neurostorm_bids.command.main import GROUPS, main
-from neurostorm_bids.participant import level as workflow
+from neurostorm_bids.command.main import SECTIONS, main
+from neurostorm_bids.command.main import settings_of as settings_of_words
+from neurostorm_bids.runtime.options import options_of
 from neurostorm_bids.settings import Settings
 
 
-@pytest.fixture
-def settings_of(monkeypatch):
-    """Parse a command line; returns the settings that the workflow is given."""
-
-    def parse(*args):
-        got = []
-        monkeypatch.setattr(workflow, "participant", lambda settings: got.append(settings) or 0)
-        result = CliRunner().invoke(main, [str(arg) for arg in args])
-        assert result.exit_code == 0, result.output
-        return got[0]
-
-    return parse
+def settings_of(*words):
+    """Return the settings that a command line means."""
+    return settings_of_words([str(word) for word in words])
 
 
 @pytest.mark.parametrize(
@@ -52,45 +43,59 @@ def settings_of(monkeypatch):
         ["-t", "rest", "nback", "--participant-label", "01", "02", "03", "in", "out", "participant", "--force"],
     ],
 )
-def test_several_labels_wherever_they_stand(settings_of, args):
+def test_several_labels_wherever_they_stand(args):
     settings = settings_of(*args)
-    assert settings.participant_label == ("01", "02", "03")
+    assert settings.selection.participant_label == ("01", "02", "03")
     assert (settings.bids_dir, settings.out_dir) == (Path("in").resolve(), Path("out").resolve())
 
 
-def test_prefixes_and_aliases(settings_of):
+def test_prefixes_and_aliases():
     settings = settings_of(
         "in", "out", "participant", "--session-id", "ses-a", "b", "-t", "task-rest", "nback", "--run_label", "run-01",
         "--n-cpus", "3", "-w", "work", "-vv", "-d", "fmriprep=/x", "--dummy-scans", "4", "--target-tr", "native",
     )  # fmt: skip
-    assert (settings.session_label, settings.task_id, settings.run_label) == (("a", "b"), ("rest", "nback"), ("01",))
-    assert (settings.nprocs, settings.verbose, settings.work_dir) == (3, 2, Path("work").resolve())
-    assert (settings.derivatives, settings.dummy_scans, settings.target_tr) == ((("fmriprep", Path("/x")),), 4, None)
+    chosen = settings.selection
+    assert (chosen.session_label, chosen.task_id, chosen.run_label) == (("a", "b"), ("rest", "nback"), ("01",))
+    assert (settings.resources.nprocs, settings.conduct.verbose, settings.resources.work_dir) == (
+        3,
+        2,
+        Path("work").resolve(),
+    )
+    assert (chosen.derivatives, settings.resampling.dummy_scans, settings.resampling.target_tr) == (
+        (("fmriprep", Path("/x")),),
+        4,
+        None,
+    )
 
 
-def test_defaults_are_those_of_the_settings(settings_of):
+def test_defaults_are_those_of_the_settings():
     parsed = settings_of("in", "out", "participant")
     assert parsed == Settings(Path("in").resolve(), Path("out").resolve())
 
 
 def test_every_setting_is_in_the_help_and_has_a_group():
-    listed = {name for names in GROUPS.values() for name in names}
-    assert {field.name for field in fields(Settings)} - {"bids_dir", "out_dir", "analysis_level"} <= listed
+    listed = {name for names in SECTIONS.values() for name in names}
+    settings = Settings(Path("in"), Path("out"))
+    assert {each.name for _, group in settings.groups() for each, _ in options_of(type(group))} <= listed
     help_text = CliRunner().invoke(main, ["--help"]).output
-    assert all(title in help_text for title in GROUPS)
+    assert all(title in help_text for title in SECTIONS)
     assert "--session-label, --session-id" in help_text
 
 
-def test_config_file_gives_defaults(settings_of, tmp_path):
+def test_config_file_gives_defaults(tmp_path):
     config = tmp_path / "config.toml"
     config.write_text(
         'participant-label = ["sub-01", "02"]\ntask_id = "rest"\nnprocs = 2\ntarget-tr = "native"\n'
         'model = "demo"\nforce = true\n[derivatives]\nfmriprep = "/x"\n'
     )
     settings = settings_of("in", "out", "participant", "--config-file", config, "--nprocs", "4")
-    assert (settings.participant_label, settings.task_id, settings.model) == (("01", "02"), ("rest",), ("demo",))
-    assert (settings.nprocs, settings.target_tr, settings.force) == (4, None, True)
-    assert settings.derivatives == (("fmriprep", Path("/x")),)
+    assert (settings.selection.participant_label, settings.selection.task_id, settings.encoding.model) == (
+        ("01", "02"),
+        ("rest",),
+        ("demo",),
+    )
+    assert (settings.resources.nprocs, settings.resampling.target_tr, settings.conduct.force) == (4, None, True)
+    assert settings.selection.derivatives == (("fmriprep", Path("/x")),)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +103,12 @@ def test_config_file_gives_defaults(settings_of, tmp_path):
     [
         (["in", "out", "analyse"], "'analyse' is not one of 'participant', 'group'"),
         (["in", "out"], "Missing argument"),
-        (["in", "out", "participant", "--target-tr", "fast"], "--target-tr is seconds"),
-        (["in", "out", "participant", "--dummy-scans", "-1"], "neither auto nor a whole number"),
+        (["in", "out", "participant", "--target-tr", "fast"], "'fast' is neither native nor a number"),
+        (["in", "out", "participant", "--dummy-scans", "-1"], "-1 is not in the range 0<=x"),
+        (["in", "out", "participant", "--dummy-scans", "few"], "neither auto nor a whole number"),
+        (["in", "out", "participant", "--target-tr", "0"], "0 is not in the range 0.05<=x<=30"),
+        (["in", "out", "participant", "--target-tr", "nan"], "nan is not a number that can be used"),
+        (["in", "out", "participant", "--random-seed", str(2**31)], "is not in the range 0<=x"),
         (["in", "out", "participant", "-d", "x"], "'x' is not NAME=PATH"),
         (["in", "out", "participant", "--nprocs", "0"], "0 is not in the range"),
         (["in", "out", "participant", "--bids-filter-file", "nowhere.json"], "nowhere.json"),

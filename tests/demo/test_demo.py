@@ -10,9 +10,10 @@ from click.testing import CliRunner
 from neurostorm_bids.command.demo import main
 from neurostorm_bids.demo import phantom
 from neurostorm_bids.demo.dataset import write_dataset
+from neurostorm_bids.find.confounds import read_confounds
 from neurostorm_bids.find.dataset import find_dataset
-from neurostorm_bids.find.metadata import read_confounds
-from neurostorm_bids.find.runs import Selection, find_runs
+from neurostorm_bids.find.runs import find_runs
+from neurostorm_bids.settings.participant import Selection
 
 
 @pytest.fixture(scope="module")

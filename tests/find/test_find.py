@@ -8,10 +8,12 @@ import pytest
 from bids.layout import BIDSLayout
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.confounds import read_confounds
 from neurostorm_bids.find.dataset import find_dataset
-from neurostorm_bids.find.metadata import read_confounds
-from neurostorm_bids.find.runs import Selection, find_runs, read_filter_file
-from neurostorm_bids.find.transforms import chains
+from neurostorm_bids.find.runs import find_runs
+from neurostorm_bids.find.selection import read_filter_file
+from neurostorm_bids.find.transforms import find_chains
+from neurostorm_bids.settings.participant import Selection
 
 C, F = "MNI152NLin2009cAsym", "MNI152NLin6Asym"
 DERIVATIVE = {"Name": "x", "BIDSVersion": "1.4.0", "DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}
@@ -77,7 +79,7 @@ def test_namings_of_fmriprep_versions(tmp_path, files, run, chosen):
     (found,), problems = find_runs(find_dataset(folder), Selection())
     assert problems == []
     assert found.name == run
-    assert str(chains(found, find_dataset(folder), F)[0]) == chosen
+    assert str(find_chains(found, find_dataset(folder), F)[0]) == chosen
 
 
 def test_one_echo_alone_is_a_run_and_several_are_not(tmp_path):
@@ -86,7 +88,7 @@ def test_one_echo_alone_is_a_run_and_several_are_not(tmp_path):
     )
     (run,), (problem,) = find_runs(find_dataset(folder), Selection())
     assert run.name == "sub-01_task-a_echo-1"
-    assert problem.startswith("sub-01_task-b: only single echoes")
+    assert str(problem).startswith("sub-01_task-b: only single echoes")
 
 
 def test_a_run_that_nothing_leads_to_says_what_is_missing(tmp_path):
@@ -94,11 +96,11 @@ def test_a_run_that_nothing_leads_to_says_what_is_missing(tmp_path):
     (run,), _ = find_runs(find_dataset(folder), Selection())
     assert {str(file) for file in run.files} == {"space-bold", "space-T1w", "space-MNIInfant+2"}
     with pytest.raises(NeurostormError) as error:
-        chains(run, find_dataset(folder), F)
+        find_chains(run, find_dataset(folder), F)
     for part in (
         "space-bold: sub-01_task-rest_from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt is not there",
         "space-T1w: sub-01_from-T1w_to-MNI152NLin6Asym_mode-image_xfm.h5 is not there",
-        "space-MNIInfant+2: MNIInfant+2 is a cohort of an age",
+        "space-MNIInfant+2: MNIInfant+2 is a template of an age cohort",
         "--output-spaces MNI152NLin6Asym:res-2",
     ):
         assert part in str(error.value)
@@ -145,23 +147,23 @@ WARP = f"tpl-{F}_from-{C}_mode-image_xfm.h5"
 def test_chains_of_transforms(tmp_path, files, expected):
     found = find_dataset(dataset(tmp_path / "d", files))
     (run,), _ = find_runs(found, Selection())
-    assert [(str(chain), [step.name for step in chain.steps]) for chain in chains(run, found, F)] == expected
+    assert [(str(chain), [step.name for step in chain.steps]) for chain in find_chains(run, found, F)] == expected
 
 
 def test_two_anatomicals_cannot_be_told_apart(tmp_path):
     files = [bold(session="c", space="space-T1w"), *(anat(f"sub-01_ses-{s}_{TO_F}", s) for s in "ab")]
     found = find_dataset(dataset(tmp_path / "d", files))
     (run,), _ = find_runs(found, Selection())
-    with pytest.raises(NeurostormError, match=r"several files .*cannot be told"):
-        chains(run, found, F)
+    with pytest.raises(NeurostormError, match=r"several files .*not clear which"):
+        find_chains(run, found, F)
 
 
 def test_input_space_is_obeyed(tmp_path):
     found = find_dataset(dataset(tmp_path / "d", [bold(), bold(space=f"space-{C}")]))
     (run,), _ = find_runs(found, Selection())
-    assert [str(chain) for chain in chains(run, found, F, C)] == [f"space-{C}"]
-    with pytest.raises(NeurostormError, match=f"not there in --input-space T1w; there are: {C}, {F}"):
-        chains(run, found, F, "T1w")
+    assert [str(chain) for chain in find_chains(run, found, F, C)] == [f"space-{C}"]
+    with pytest.raises(NeurostormError, match=f"no file in --input-space T1w; there are: {C}, {F}"):
+        find_chains(run, found, F, "T1w")
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -185,12 +187,11 @@ MANY = [
     ("wanted", "n"),
     [
         ({}, 16),
-        ({"subjects": ("02",)}, 8),
-        ({"sessions": ("a",)}, 8),
-        ({"tasks": ("rest", "nback")}, 16),
-        ({"runs": ("02",)}, 8),
-        ({"subjects": ("01",), "sessions": ("b",), "tasks": ("rest",), "runs": ("1",)}, 1),
-        ({"filters": {"session": "a", "task": ["rest"]}}, 4),
+        ({"participant_label": ("02",)}, 8),
+        ({"session_label": ("a",)}, 8),
+        ({"task_id": ("rest", "nback")}, 16),
+        ({"run_label": ("02",)}, 8),
+        ({"participant_label": ("01",), "session_label": ("b",), "task_id": ("rest",), "run_label": ("1",)}, 1),
     ],
 )
 def test_selection(tmp_path, wanted, n):
@@ -199,11 +200,13 @@ def test_selection(tmp_path, wanted, n):
 
 def test_labels_that_are_not_there_are_told(tmp_path):
     folder = find_dataset(dataset(tmp_path / "d", MANY))
-    _, problems = find_runs(folder, Selection(subjects=("01", "99"), sessions=("a", "z"), tasks=("rest", "gamble")))
+    _, problems = find_runs(
+        folder, Selection(participant_label=("01", "99"), session_label=("a", "z"), task_id=("rest", "gamble"))
+    )
     assert len(problems) == 3
-    assert problems[0] == "sub-99 was asked for but not found; there are: 01, 02"
+    assert problems[0].text == "sub-99 was asked for but not found; there are: 01, 02"
     with pytest.raises(NeurostormError, match="sub-99 was asked for"):
-        find_runs(folder, Selection(subjects=("99",)))
+        find_runs(folder, Selection(participant_label=("99",)))
 
 
 def test_filter_file(tmp_path):
@@ -212,11 +215,12 @@ def test_filter_file(tmp_path):
 
     def found(content):
         file.write_text(json.dumps(content))
-        return names(folder, filters=read_filter_file(file))
+        return names(folder, bids_filter_file=file)
 
     assert found({"bold": {"session": None}, "t1w": {"acq": "x"}}) == ["sub-01_task-rest"]
     assert found({"bold": {"session": "*"}}) == ["sub-01_ses-a_task-rest", "sub-02_ses-b_task-rest_acq-x"]
     assert found({"bold": {"acquisition": "x"}}) == ["sub-02_ses-b_task-rest_acq-x"]
+    assert found({"bold": {"session": ["a", "b"], "task": ["rest"]}})[0] == "sub-01_ses-a_task-rest"
     assert len(found({"something": 1})) == 3
     with pytest.raises(NeurostormError, match=r"--bids-filter-file.*colour"):
         found({"bold": {"colour": "red"}})
@@ -264,7 +268,7 @@ def test_derivatives_given_by_name(tmp_path):
         (lambda p: dataset(p / "d", ["a.txt"], None), r"found a\.txt"),
         (lambda p: dataset(p / "d", ["sub-01/anat/x"], RAW), "1 subject.* no derivatives"),
         (lambda p: dataset(p / "d", ["sub-01/x", "derivatives/mriqc/y"], RAW), "derivatives of mriqc.*--derivatives fmriprep=PATH"),
-        (lambda p: dataset(p / "d", [bold()]) / "sub-01", "one subject's folder.*--participant-label 01"),
+        (lambda p: dataset(p / "d", [bold()]) / "sub-01", "folder of one subject.*--participant-label 01"),
         (lambda p: [dataset(p / f"d/derivatives/fmriprep-{v}", [bold()]) for v in "ab"][-1].parents[1], "several.*--derivatives fmriprep="),
     ],
 )  # fmt: skip
@@ -293,7 +297,7 @@ def test_only_the_wanted_subject_s_folders_are_read(tmp_path, monkeypatch):
 
     for name, function in (("scandir", scandir), ("listdir", listdir), ("walk", walk)):
         monkeypatch.setattr(os, name, noting(function))
-    assert names(folder, subjects=("011",)) == ["sub-011_task-rest"]
+    assert names(folder, participant_label=("011",)) == ["sub-011_task-rest"]
     others = {path for path in looked_into if "/sub-" in path and "/sub-011/" not in path + "/"}
     assert others == set()
 
@@ -302,7 +306,7 @@ def test_database_is_kept_and_serves_other_subjects(tmp_path):
     folder = find_dataset(dataset(tmp_path / "d", MANY))
     database = tmp_path / "index"
     for subject in ("01", "02"):
-        runs, _ = find_runs(folder, Selection(subjects=(subject,)), database)
+        runs, _ = find_runs(folder, Selection(participant_label=(subject,)), database)
         assert len(runs) == 8
     assert BIDSLayout.load(database) is not None
 
@@ -337,9 +341,9 @@ def test_raw_data_written_by_a_converter_is_raw(tmp_path):
 
 def test_a_subject_without_bold_that_was_asked_for_is_told(tmp_path):
     found = find_dataset(dataset(tmp_path / "d", [bold("01"), "sub-02/anat/sub-02_desc-preproc_T1w.nii.gz"]))
-    _, problems = find_runs(found, Selection(subjects=("01", "02")))
+    _, problems = find_runs(found, Selection(participant_label=("01", "02")))
     assert len(problems) == 1
-    assert "for sub-02 in" in problems[0]
+    assert "for sub-02 in" in problems[0].text
     assert find_runs(found, Selection())[1] == []
 
 
@@ -360,8 +364,9 @@ def test_confounds_that_were_not_fetched_are_told(tmp_path):
 
 def test_command_line_and_filter_file_do_not_contradict(tmp_path):
     found = find_dataset(dataset(tmp_path / "d", MANY))
+    (tmp_path / "filter.json").write_text('{"bold": {"task": "nback"}}')
     with pytest.raises(NeurostormError, match="both choose the task"):
-        find_runs(found, Selection(tasks=("rest",), filters={"task": "nback"}))
+        find_runs(found, Selection(task_id=("rest",), bids_filter_file=tmp_path / "filter.json"))
 
 
 def test_an_index_of_other_or_older_data_is_told(tmp_path):

@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 from neurostorm_bids.derivatives.tables import read_table
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
 from neurostorm_bids.model.load import load_model
+from neurostorm_bids.participant import one_run
 
 N = 16
 FRAMES = NARROW["img_size"][3]
@@ -147,8 +149,6 @@ def test_a_lost_or_other_backbone_is_told(study, tuned, tmp_path, change):
     content = file.read_bytes()
     elsewhere = str(backbone).encode()
     old = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["hyper_parameters"]
-    from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
-
     said = {**json.loads(old), "backbone": {**json.loads(old)["backbone"], "name": elsewhere.decode()}}
     write_safetensors(Checkpoint(file, load_file(file), said), file)
     if change == "other":
@@ -164,14 +164,12 @@ def test_a_lost_or_other_backbone_is_told(study, tuned, tmp_path, change):
 
 def test_linear_heads_share_one_forward_pass(study, finetune, neurostorm, monkeypatch):
     """A regression beside a classification: the backbone encodes once for both and for itself."""
-    from neurostorm_bids.participant import level as workflow
-
     data, backbone, out, _ = study
     for target, name in (("age", "lin-age"), ("group", "lin-group")):
         status, said = finetune("--tuning", "linear", "--save-as", name, "--epochs", "30", target=target)
         assert status == 0, said
-    encoded, real = [], workflow.encode_run
-    monkeypatch.setattr(workflow, "encode_run", lambda *args: encoded.append(args[1].name) or real(*args))
+    encoded, real = [], one_run.embed_windows
+    monkeypatch.setattr(one_run, "embed_windows", lambda *args: encoded.append(args[1].name) or real(*args))
     models = [
         part
         for name in (backbone, out / "models" / "lin-age", out / "models" / "lin-group")
@@ -213,7 +211,7 @@ def test_cross_validation_tests_every_subject_once(study, finetune):
     folds = [name for name in parts if name.startswith("fold")]
     assert (parts[folds] == "test").sum(axis=1).tolist() == [1] * N
     assert set(parts["the-model-that-is-kept"]) == {"train", "validation"}
-    assert "is itself not tested" in (out / "models" / "folds" / "README.md").read_text()
+    assert "was not tested itself" in (out / "models" / "folds" / "README.md").read_text()
 
 
 def test_a_finished_training_resumes_to_the_same_model(study, tuned, finetune):
@@ -254,7 +252,7 @@ def test_families_stay_on_one_side_of_a_split(study, finetune, tmp_path):
     table.to_csv(tmp_path / "table.tsv", sep="\t", index=False)
     status, said = finetune("--save-as", "bad", "--group-by", "family", phenotype=tmp_path / "table.tsv")
     assert status == 1
-    assert "f2 is in several parts; what is tested would be learnt" in said
+    assert "f2 is in several parts; the model would be tested on what it was trained on" in said
 
 
 def test_a_run_that_cannot_be_placed_is_left_out_and_told(study, finetune):
@@ -280,7 +278,7 @@ def test_a_call_with_other_preprocessing_than_in_training_is_told(study, tuned, 
         data, tmp_path / "o", "participant", "--model", tuned, "--participant-label", "01", "--target-tr", "native"
     )
     assert status == 0
-    assert "model tuned was trained on runs placed with --target-tr 0.8, this call has native" in said
+    assert "model tuned was trained on runs resampled with --target-tr 0.8, this call has native" in said
 
 
 def test_a_new_training_takes_nothing_of_an_old_one(study, finetune):
@@ -356,7 +354,7 @@ def test_stopping_two_processes_leaves_none_behind(study):
     process.terminate()
     said = process.stderr.read()
     assert process.wait(timeout=20) == 143
-    assert "stopped by SIGTERM: give the same command again with --resume" in said
+    assert "stopped by SIGTERM: add --resume to the same command to continue" in said
     time.sleep(1)
     left = subprocess.run(["pgrep", "-f", "save-as stopped"], capture_output=True, text=True).stdout
     assert left == ""

@@ -4,22 +4,21 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import AFFINE, NARROW, SHAPE, Tree, ellipsoid, lightning, random_network, save
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import cross_val_predict
-from sklearn.preprocessing import StandardScaler
 
-from neurostorm_bids.find.participants import join, read_phenotype
-from neurostorm_bids.group import probe
-from neurostorm_bids.group.cohort import gather
-from neurostorm_bids.group.evaluation import evaluate, make_folds
-from neurostorm_bids.group.identify import identify
+from neurostorm_bids.find.participants import join
+from neurostorm_bids.group.answers import MOTION
+from neurostorm_bids.group.cohort import read_cohort
+from neurostorm_bids.group.evaluation import Design, evaluate
+from neurostorm_bids.group.folds import make_folds
 from neurostorm_bids.group.labels import labels_of
+from neurostorm_bids.group.samples import samples_of
 
 N = 60
 
@@ -77,9 +76,14 @@ def group(cohort, neurostorm):
 
 def samples(cohort, target, **options):
     _data, out, table = cohort
-    runs = gather(out, "narrow")
-    joined = join(runs.runs, table)
-    return probe.samples_of(runs, joined, labels_of(joined, target, **options))
+    runs = read_cohort(out, "narrow")
+    joined, _ = join(runs.runs, table)
+    return samples_of(runs, joined, labels_of(joined, target, **options))
+
+
+def design_of(chosen, seed=0):
+    labels = chosen.labels
+    return Design(labels.y, labels.groups, make_folds(labels.y, labels.groups, False, seed), False, seed)
 
 
 def test_collect_has_a_row_per_run_with_phenotype_and_quality(cohort, group):
@@ -120,14 +124,14 @@ def test_collect_says_who_is_missing_and_who_is_not_in_the_table(cohort, group, 
 def test_probe_finds_the_pattern(cohort, group):
     status, said = group("--group-task", "probe", "--target", "score")
     assert status == 0
-    assert "The embedding predicts score better than chance and than what stands beside it" in said
+    assert "The embedding predicts score better than chance and than what it was compared with" in said
     out = cohort[1]
     metrics = pd.read_csv(out / "group_desc-narrow_target-score_metrics.tsv", sep="\t").set_index(
         ["features", "metric"]
     )
     assert metrics.loc[("embedding", "r"), "value"] > 0.5
     assert metrics.loc[("embedding", "r"), "p_value"] < 0.01
-    low, _high = metrics.loc[(probe.MOTION, "r"), ["lower", "upper"]]
+    low, _high = metrics.loc[(MOTION, "r"), ["lower", "upper"]]
     assert low < 0.3
     predictions = pd.read_csv(out / "group_desc-narrow_target-score_predictions.tsv", sep="\t")
     assert np.corrcoef(predictions["target"], predictions["predicted"])[0, 1] == pytest.approx(
@@ -149,10 +153,8 @@ def test_probe_of_noise_is_not_different_from_chance(cohort):
     p_values = []
     for seed in range(20):
         y = rng.standard_normal(N)
-        folds = make_folds(y, chosen.labels.groups, False, seed)
-        p_values.append(
-            evaluate(chosen.embeddings, y, chosen.labels.groups, folds, False, seed=seed, n_permutations=200).p_value
-        )
+        design = replace(design_of(chosen, seed), y=y)
+        p_values.append(evaluate(chosen.embeddings, design, n_permutations=200).p_value)
     assert sum(p > 0.05 for p in p_values) >= 18
 
 
@@ -173,35 +175,18 @@ def test_probe_of_classes(cohort, group):
 
 def test_folds_keep_families_together(cohort):
     chosen = samples(cohort, "score", group_by="family")
-    folds = make_folds(chosen.labels.y, chosen.labels.groups, False, 0)
+    folds = design_of(chosen).folds
     for family in np.unique(chosen.labels.groups):
         assert len(np.unique(folds[chosen.labels.groups == family])) == 1
     assert len(np.unique(folds)) == 5
 
 
-def test_regression_is_scikit_learn_s(cohort):
-    """Without covariates: the same folds through scikit-learn's own pipeline and cross_val_predict."""
-    from sklearn.model_selection import PredefinedSplit
-    from sklearn.pipeline import make_pipeline
-
-    from neurostorm_bids.group.evaluation import ALPHAS
-
-    chosen = samples(cohort, "score")
-    folds = make_folds(chosen.labels.y, chosen.labels.groups, False, 0)
-    ours = evaluate(chosen.embeddings, chosen.labels.y, chosen.labels.groups, folds, False)
-    model = make_pipeline(StandardScaler(), RidgeCV(ALPHAS))
-    theirs = cross_val_predict(model, chosen.embeddings.astype(float), chosen.labels.y, cv=PredefinedSplit(folds))
-    np.testing.assert_allclose(ours.predicted, theirs, rtol=1e-4, atol=1e-5)
-
-
 def test_covariates_are_regressed_out_inside_the_folds(cohort):
     """A target that is the covariate itself cannot be found once it is regressed out."""
     chosen = samples(cohort, "score")
-    folds = make_folds(chosen.labels.y, chosen.labels.groups, False, 0)
-    with_it = evaluate(chosen.embeddings, chosen.labels.y, chosen.labels.groups, folds, False, chosen.labels.y[:, None])
-    without = evaluate(chosen.embeddings, chosen.labels.y, chosen.labels.groups, folds, False)
-    assert without.metrics["r"][0] > 0.5
-    assert with_it.metrics["r"][0] < 0.2
+    design = design_of(chosen)
+    assert evaluate(chosen.embeddings, design).metrics["r"][0] > 0.5
+    assert evaluate(chosen.embeddings, design, chosen.labels.y[:, None]).metrics["r"][0] < 0.2
 
 
 @pytest.mark.parametrize(
@@ -271,44 +256,9 @@ def test_baselines_from_placed_runs_and_random_weights(tree, tmp_path, neurostor
     metrics = pd.read_csv(out / "group_desc-narrow_target-score_metrics.tsv", sep="\t").set_index(
         ["features", "metric"]
     )
-    named = {"embedding", probe.MOTION, "connectome", "mean image", "the same encoder with random weights"}
+    named = {"embedding", MOTION, "connectome", "mean image", "the same encoder with random weights"}
     assert set(metrics.index.get_level_values(0)) == named
     assert metrics.loc[("mean image", "r"), "value"] > 0.4  # twelve subjects
-
-
-def test_sessions_of_a_table_are_joined_by_session(tmp_path):
-    from neurostorm_bids.find.dataset import Dataset
-
-    (tmp_path / "participants.tsv").write_text("participant_id\tsex\nsub-1\tF\n02\tM\n")
-    (tmp_path / "sub-1").mkdir()
-    (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tage\nses-a\t30\nses-b\t31\n")
-    table, _ = read_phenotype(Dataset(tmp_path, "x", {}), None)
-    runs = pd.DataFrame({"participant_id": ["sub-1", "sub-1", "sub-02"], "session_id": ["ses-b", "ses-a", np.nan]})
-    joined = join(runs, table)
-    assert joined["age"].tolist()[:2] == [31, 30]
-    assert joined["sex"].tolist()[:2] == ["F", "F"]
-
-
-def test_identification_against_counting_by_hand():
-    rng = np.random.RandomState(0)
-    subjects = np.repeat([f"s{i}" for i in range(20)], 3)
-    traits = np.repeat(rng.standard_normal((20, 30)), 3, axis=0)
-    clear = identify(traits + 0.1 * rng.standard_normal((60, 30)), subjects)
-    assert clear.metrics["rank1"] == (1.0, 1.0, 1.0)
-    assert clear.metrics["mAP"][0] == 1.0
-    mixed = traits + 2.0 * rng.standard_normal((60, 30))
-    found, hits = identify(mixed, subjects), 0
-    for i in range(60):
-        cosines = [
-            -2 if i == k else mixed[i] @ mixed[k] / np.linalg.norm(mixed[i]) / np.linalg.norm(mixed[k])
-            for k in range(60)
-        ]
-        hits += subjects[int(np.argmax(cosines))] == subjects[i]
-    assert found.metrics["rank1"][0] == pytest.approx(hits / 60)
-    assert found.metrics["rank1"][1] < hits / 60 < found.metrics["rank1"][2]
-    assert found.chance["rank1"] == pytest.approx(2 / 59)
-    nothing = identify(rng.standard_normal((60, 30)), subjects)
-    assert nothing.metrics["rank1"][1] < nothing.chance["rank1"] + 0.1
 
 
 def test_a_cohort_of_one_run_is_collected_without_a_complaint(tree, tmp_path, neurostorm, recwarn):

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from helpers import ROOT
 
 from neurostorm_bids.command.hpc import main
-from neurostorm_bids.hpc import slurm
+from neurostorm_bids.hpc import jobs
 from neurostorm_bids.hpc.status import status_of
 
 SLURM_TOOL = ROOT.parent / "shared" / "tools" / "slurm.sh"
@@ -143,11 +143,11 @@ def test_wrong_calls(three, tmp_path, options, message):
 
 def test_sixty_thousand_subjects_make_an_array_that_slurm_takes():
     labels = [f"{i:05d}" for i in range(60000)]
-    tasks = slurm.batches(labels, None)
-    assert len(tasks) <= slurm.LARGEST_ARRAY
+    tasks = jobs.batches(labels, None)
+    assert len(tasks) <= jobs.LARGEST_ARRAY
     assert [label for task in tasks for label in task] == labels
     with pytest.raises(Exception, match="--subjects-per-task 60 or more"):
-        slurm.batches(labels, 10)
+        jobs.batches(labels, 10)
 
 
 def test_without_slurm_it_says_so(three, tmp_path, monkeypatch):

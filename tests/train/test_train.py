@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 
-from neurostorm_bids.group.evaluation import evaluate
+from neurostorm_bids.group.evaluation import Design, evaluate
+from neurostorm_bids.model import backend
 from neurostorm_bids.model.load import load_model
 from neurostorm_bids.train import augment as augmentation
 from neurostorm_bids.train.augment import augment
 from neurostorm_bids.train.data import Clips, Order
-from neurostorm_bids.train.fit import Material, fit, outputs_of
+from neurostorm_bids.train.fit import TrainingData, fit, outputs_of
 from neurostorm_bids.train.objective import Objective
-from neurostorm_bids.train.trainer import Plan
-from neurostorm_bids.train.tuning import to_be_tuned, tuned_parts
+from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.trainer import TrainingRun
+from neurostorm_bids.train.tuning import prepare_for_tuning, tuned_parts
 
 SIZE, FRAMES, N = 24, 4, 80
+CLASSES = ["left", "right"]
 CPU = torch.device("cpu")
 CONFIG = {**SMALL, "img_size": (SIZE, SIZE, SIZE, FRAMES)}
 
@@ -75,30 +78,36 @@ def embedded(model, runs):
     return [model.embed(run.window(0, FRAMES)[None, None]).numpy() for run in runs]
 
 
-def tune(model, material, learn, watch, folder, tuning, rate, epochs, advance=lambda *_: None, resume=False):
-    plan = Plan(tuning, epochs, epochs, rate, 8, CPU)
-    return fit(
-        model, material, ["left", "right"], learn, watch, plan, folder, resume, 4, 4, False, lambda _: None, advance
-    )
+def plan_of(tuning, epochs=10, patience=None, rate=0.01):
+    more = {"learning_rate": rate, "prompt_length": 4, "lora_rank": 4, "augmented": False}
+    return Plan(tuning, epochs, patience or epochs, batch_size=8, device=CPU, **more)
+
+
+def tune(model, data, parts, folder, plan, advance=lambda *_: None, resume=False):
+    return fit(model, data, *parts, plan, TrainingRun(folder, resume, lambda _: None, advance))
+
+
+def predict(model, trained, data, which):
+    return outputs_of(model, trained, data, which, 1, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    """(model, material, subjects to learn from, to watch, to test)."""
+    """(model, data, (runs to train on, for validation), to test)."""
     runs, y = asymmetric()
     order = np.random.default_rng(1).permutation(N)
     model = narrow(tmp_path_factory.mktemp("narrow"))
-    return model, Material(runs, y), order[36:], order[20:36], order[:20]
+    return model, TrainingData(runs, y, CLASSES), (order[36:], order[20:36]), order[:20]
 
 
 @pytest.fixture(scope="module")
 def frozen(task):
     """What a probe of the frozen embedding comes to on the subjects to test: balanced accuracy."""
-    model, material, _, _, test = task
+    model, data, _, test = task
     folds = np.full(N, -1)
     folds[test] = 0
-    embeddings = np.concatenate(embedded(model, material.runs))
-    return evaluate(embeddings, material.y, np.arange(N), folds, True).metrics["balanced_accuracy"][0]
+    embeddings = np.concatenate(embedded(model, data.runs))
+    return evaluate(embeddings, Design(data.y, np.arange(N), folds, True)).metrics["balanced_accuracy"][0]
 
 
 @pytest.mark.parametrize(
@@ -112,10 +121,9 @@ def frozen(task):
     ],
 )
 def test_tuning_sees_what_the_frozen_probe_does_not(task, frozen, tmp_path, tuning, rate, epochs):
-    model, material, learn, watch, test = task
-    fitted = tune(model, material, learn, watch, tmp_path, tuning, rate, epochs)
-    outputs = outputs_of(model, fitted, material, test, 1, "fp32", lambda *_: None)
-    right = np.mean([(outputs[i].mean() > 0) == material.y[i] for i in test])
+    model, data, parts, test = task
+    outputs = predict(model, tune(model, data, parts, tmp_path, plan_of(tuning, epochs, rate=rate)), data, test)
+    right = np.mean([(outputs[i].mean() > 0) == data.y[i] for i in test])
     assert frozen < 0.75
     assert right >= 0.85
 
@@ -125,18 +133,18 @@ def test_linear_tuning_finds_what_logistic_regression_finds(task, tmp_path):
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    model, material, learn, watch, _ = task
-    embeddings = embedded(model, material.runs)
-    fitted = tune(model, Material(material.runs, material.y, embeddings), learn, watch, tmp_path, "linear", 0.05, 40)
-    x = StandardScaler().fit_transform(np.concatenate([embeddings[i] for i in learn]))
-    theirs = LogisticRegression().fit(x, material.y[learn]).decision_function(x)
-    ours = outputs_of(model, fitted, Material(material.runs, material.y, embeddings), learn, 1, "fp32", lambda *_: None)
-    assert np.corrcoef(theirs, [ours[i][0, 0] for i in learn])[0, 1] > 0.9
+    model, data, (training, validation), _ = task
+    data = replace(data, embeddings=embedded(model, data.runs))
+    trained = tune(model, data, (training, validation), tmp_path, plan_of("linear", 40, rate=0.05))
+    x = StandardScaler().fit_transform(np.concatenate([data.embeddings[i] for i in training]))
+    theirs = LogisticRegression().fit(x, data.y[training]).decision_function(x)
+    ours = predict(model, trained, data, training)
+    assert np.corrcoef(theirs, [ours[i][0, 0] for i in training])[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("tuning", ["linear", "prompt", "layernorm", "prompt-layernorm", "lora", "full"])
 def test_only_what_is_named_is_tuned(tmp_path, tuning):
-    network = to_be_tuned(narrow(tmp_path).network, tuning, 1, prompt_length=4, rank=2)
+    network = prepare_for_tuning(narrow(tmp_path).network, 1, plan_of(tuning))
     names = {name for name in tuned_parts(network) if not name.startswith("output_head.")}
     kinds = {
         "prompt": lambda name: name.endswith(".prompt"),
@@ -154,9 +162,10 @@ def test_before_training_nothing_has_changed(tmp_path):
     model = narrow(tmp_path)
     clip = torch.randn(1, 1, SIZE, SIZE, SIZE, FRAMES)
     with torch.inference_mode():
-        before = model.network.embed(clip)
+        before = backend.embed(model.network, clip)
         for tuning in ("linear", "layernorm", "lora", "full"):
-            torch.testing.assert_close(to_be_tuned(model.network, tuning, 1).eval().embed(clip), before)
+            network = prepare_for_tuning(model.network, 1, plan_of(tuning)).eval()
+            torch.testing.assert_close(backend.embed(network, clip), before)
 
 
 def _train_and_die(folder: str, die_at: int) -> None:
@@ -168,32 +177,22 @@ def _train_and_die(folder: str, die_at: int) -> None:
         if step == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    tune(
-        narrow(Path(folder)),
-        Material(runs, y),
-        np.arange(16),
-        np.arange(16, 24),
-        Path(folder) / "run",
-        "lora",
-        0.01,
-        4,
-        advance,
-    )
+    parts = np.arange(16), np.arange(16, 24)
+    folder = Path(folder)
+    tune(narrow(folder), TrainingData(runs, y, CLASSES), parts, folder / "run", plan_of("lora", 4), advance)
 
 
 def test_killed_within_an_epoch_and_resumed_the_weights_are_the_same(tmp_path):
     runs, y = asymmetric(24)
-    material, learn, watch = Material(runs, y), np.arange(16), np.arange(16, 24)
-    whole = tune(narrow(tmp_path), material, learn, watch, tmp_path / "whole", "lora", 0.01, 4)
+    data, parts, plan = TrainingData(runs, y, CLASSES), (np.arange(16), np.arange(16, 24)), plan_of("lora", 4)
+    whole = tune(narrow(tmp_path), data, parts, tmp_path / "whole", plan)
     child = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(str(tmp_path), 5))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
     assert (tmp_path / "run" / "last.ckpt").is_file()  # two epochs of two steps are done, and one step of the third
     steps = []
-    again = tune(
-        narrow(tmp_path), material, learn, watch, tmp_path / "run", "lora", 0.01, 4, lambda i, _n: steps.append(i), True
-    )
+    again = tune(narrow(tmp_path), data, parts, tmp_path / "run", plan, lambda i, _n: steps.append(i), resume=True)
     assert steps == [5, 6, 7, 8]
     assert [epoch["validation_loss"] for epoch in again.epochs] == [epoch["validation_loss"] for epoch in whole.epochs]
     for name, weight in whole.parts.items():
@@ -203,18 +202,16 @@ def test_killed_within_an_epoch_and_resumed_the_weights_are_the_same(tmp_path):
 def test_training_stops_when_the_validation_loss_no_longer_falls(tmp_path):
     runs, y = asymmetric(24)
     y = np.random.default_rng(0).permutation(y)  # nothing to be learnt
-    plan = Plan("linear", 200, 3, 0.1, 8, CPU)
+    plan, parts = plan_of("linear", 200, patience=3, rate=0.1), (np.arange(16), np.arange(16, 24))
     model = narrow(tmp_path)
-    material = Material(runs, y, embedded(model, runs))
-    arguments = (plan, tmp_path / "run", False, 4, 4, False, lambda _: None, lambda *_: None)
-    fitted = fit(model, material, ["a", "b"], np.arange(16), np.arange(16, 24), *arguments)
-    assert len(fitted.epochs) == fitted.best_epoch + 3 < 200
+    data = TrainingData(runs, y, CLASSES, embedded(model, runs))
+    trained = tune(model, data, parts, tmp_path / "run", plan)
+    assert len(trained.epochs) == trained.best_epoch + 3 < 200
     (tmp_path / "run" / "finished.json").unlink()  # as if killed between the last epoch and this note
     steps = []
-    arguments = (plan, tmp_path / "run", True, 4, 4, False, lambda _: None, lambda *step: steps.append(step))
-    again = fit(model, material, ["a", "b"], np.arange(16), np.arange(16, 24), *arguments)
+    again = tune(model, data, parts, tmp_path / "run", plan, lambda *step: steps.append(step), resume=True)
     assert not steps
-    assert all(torch.equal(again.parts[name], weight) for name, weight in fitted.parts.items())
+    assert all(torch.equal(again.parts[name], weight) for name, weight in trained.parts.items())
 
 
 @given(n=st.integers(2, 60), world=st.integers(1, 5), epoch=st.integers(0, 9))
@@ -234,7 +231,7 @@ def test_processes_share_each_epoch_without_overlap(n, world, epoch):
 
 def test_a_clip_is_the_same_whoever_asks():
     runs, y = asymmetric(2, n_frames=11)
-    clips = Clips(runs, y.astype(np.float32), FRAMES, moved=True, augmented=True, seed=5)
+    clips = Clips(runs, y.astype(np.float32), FRAMES, 5, shifted=True, augmented=True)
     assert len(clips) == 4  # two windows of four frames in eleven
     for item in [(0, 0), (3, 1), (3, 2)]:
         torch.testing.assert_close(clips[item][0], clips[item][0], rtol=0, atol=0)
@@ -249,7 +246,7 @@ def test_augmentation_turns_and_scales_all_frames_alike_as_scipy_does(monkeypatc
     clip = torch.from_numpy(np.stack([volume, 2 * volume], axis=-1))
     ours = augment(clip, 0.0, np.random.default_rng(4)).numpy()
     rng = np.random.default_rng(4)
-    matrix = augmentation.rotation(rng.uniform(-augmentation.TURN, augmentation.TURN, 3)) @ np.diag(
+    matrix = augmentation.rotation(rng.uniform(-augmentation.MAX_ROTATION, augmentation.MAX_ROTATION, 3)) @ np.diag(
         1 + rng.uniform(-0.1, 0.1, 3)
     )
     middle = np.full(3, (SIZE - 1) / 2)
@@ -302,11 +299,11 @@ def test_the_compiled_way_sees_changed_weights(tmp_path):
     network = narrow(tmp_path).network
     clip = torch.randn(1, 1, SIZE, SIZE, SIZE, FRAMES)
     with torch.inference_mode():
-        network.embed(clip)
+        backend.embed(network, clip)
     with torch.no_grad():
         for block in network.model.layers[0].blocks:
             block.mamba.A_log.add_(1.0)
             block.mamba.conv1d.weight.mul_(2.0)
-    expected = network.embed(clip).detach()  # with gradients: the way of model.py
+    expected = network.embed(clip).detach()  # the plain network, without the kernels
     with torch.inference_mode():
-        torch.testing.assert_close(network.embed(clip), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(backend.embed(network, clip), expected, rtol=1e-4, atol=1e-5)

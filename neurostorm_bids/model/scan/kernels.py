@@ -1,20 +1,38 @@
 """The compiled kernels of kernels.c on PyTorch tensors, if this installation has them.
 
-They come with the wheel, built when it is; without them `scan.selective_scan` gives the same numbers more slowly.
+They are built with the package. Without them `reference.selective_scan` gives the same numbers more slowly.
 """
 
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Optional
+from typing import NamedTuple
 
 from torch import Tensor
 
+MAX_STATES, LANES = 256, 16  # as in kernels.c
+
+
+class ScanArrays(NamedTuple):
+    """The inputs of a scan, or their gradients; float32.
+
+    Attributes
+    ----------
+    u, delta : (S, L, C) tensors, contiguous
+    A : (N, C) tensor, contiguous
+    BC : (S, L, 2 N) tensor
+        B, then C; rows may be part of longer rows.
+    """
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    BC: Tensor
+
 
 @lru_cache(maxsize=1)
-def library() -> Optional[ctypes.CDLL]:
-    """The compiled library; `None` where the package was installed without a compiler."""
+def library() -> ctypes.CDLL | None:
+    """Return the compiled library; `None` where the package was installed without a compiler."""
     spec = find_spec("neurostorm_bids.model.scan._kernels")
     return ctypes.CDLL(spec.origin) if spec is not None and spec.origin else None
 
@@ -33,59 +51,53 @@ def conv_silu(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
     """
     s, length, channels = out.shape
     sizes = map(ctypes.c_int64, (s, length, channels, weight.shape[0]))
-    library().neurostorm_conv_silu(_at(x), _row(x), _at(weight), _at(bias), _at(out), *sizes)
+    _library().neurostorm_conv_silu(_at(x), _row(x), _at(weight), _at(bias), _at(out), *sizes)
 
 
-def scan(u: Tensor, delta: Tensor, A: Tensor, BC: Tensor, D: Tensor, gate: Optional[Tensor], out: Tensor) -> None:
+def scan(inputs: ScanArrays, D: Tensor, gate: Tensor | None, out: Tensor) -> None:
     """Selective scan, skip and gate: (scan(u, delta, A, B, C) + D u) * silu(gate).
 
     Parameters
     ----------
-    u, delta, out : (S, L, C) float32 tensors, contiguous
-        ``out`` is written to; it may be ``u``.
-    A : (N, C) tensor, contiguous
-    BC : (S, L, 2 N) tensor
-        B, then C; rows may be part of longer rows.
+    inputs : ScanArrays
     D : (C,) tensor
     gate : (S, L, C) tensor, or None
         Rows may be part of longer rows; `None` for no gate.
+    out : (S, L, C) tensor, contiguous
+        Written to; it may be ``inputs.u``.
     """
+    u, delta, A, BC = inputs
     s, length, channels = out.shape
     gate_at, gate_row = (None, ctypes.c_int64(0)) if gate is None else (_at(gate), _row(gate))
     sizes = map(ctypes.c_int64, (s, length, channels, A.shape[0]))
-    library().neurostorm_scan(
+    _library().neurostorm_scan(
         _at(u), _at(delta), _at(A), _at(BC), _row(BC), _at(D), gate_at, gate_row, _at(out), *sizes
     )
 
 
-def scan_backward(
-    u: Tensor, delta: Tensor, A: Tensor, BC: Tensor, dy: Tensor, du: Tensor, ddelta: Tensor, dA: Tensor, dBC: Tensor
-) -> None:
+def scan_backward(inputs: ScanArrays, dy: Tensor, gradients: ScanArrays) -> None:
     """Gradients of the selective scan, without skip and gate.
 
     Parameters
     ----------
-    u, delta, dy : (S, L, C) float32 tensors, contiguous
-    A : (N, C) tensor, contiguous
-    BC : (S, L, 2 N) tensor, contiguous
-    du, ddelta : (S, L, C) tensors, contiguous
-        Written to.
-    dA, dBC : tensors of the shapes of A and BC, contiguous
-        Added to.
+    inputs : ScanArrays
+        All contiguous.
+    dy : (S, L, C) tensor, contiguous
+        Gradient of the output.
+    gradients : ScanArrays
+        All contiguous; ``u`` and ``delta`` are written to, ``A`` and ``BC`` are added to.
     """
-    s, length, channels = u.shape
-    room = u.new_empty((length * A.shape[0] + 1) * LANES)
-    arrays = map(_at, (u, delta, A, BC, dy, du, ddelta, dA, dBC, room))
-    library().neurostorm_scan_backward(*arrays, *map(ctypes.c_int64, (s, length, channels, A.shape[0])))
+    s, length, channels = inputs.u.shape
+    n_states = inputs.A.shape[0]
+    room = inputs.u.new_empty((length * n_states + 1) * LANES)
+    arrays = map(_at, (*inputs, dy, *gradients, room))
+    _library().neurostorm_scan_backward(*arrays, *map(ctypes.c_int64, (s, length, channels, n_states)))
 
 
-MOST_STATES, LANES = 256, 16  # as in kernels.c
-
-
-@lru_cache(maxsize=1)
-def pool(n: int) -> ThreadPoolExecutor:
-    """Threads that stay: new ones for every clip would each bring memory of their own."""
-    return ThreadPoolExecutor(n, thread_name_prefix="encode")
+def _library() -> ctypes.CDLL:
+    found = library()
+    assert found is not None, "there are no compiled kernels here"
+    return found
 
 
 def _at(tensor: Tensor) -> ctypes.c_void_p:
@@ -93,7 +105,7 @@ def _at(tensor: Tensor) -> ctypes.c_void_p:
 
 
 def _row(tensor: Tensor) -> ctypes.c_int64:
-    """Floats from one token to the next; sequences must follow each other at the same distance."""
+    """Return the floats from one token to the next; sequences must follow each other at the same distance."""
     assert tensor.stride(2) == 1
     assert tensor.shape[0] == 1 or tensor.stride(0) == tensor.shape[1] * tensor.stride(1)
     return ctypes.c_int64(tensor.stride(1))

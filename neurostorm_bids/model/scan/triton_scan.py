@@ -2,8 +2,10 @@
 
 Triton comes with PyTorch's CUDA builds. A program takes one sequence and some channels through all tokens, its states
 in registers. For the gradient, states are kept every `SEGMENT` tokens and those between are computed again.
-The numbers are those of scan.py, which says what is computed; sums are in float32 whatever the inputs are.
+The numbers are those of reference.py, which says what is computed; sums are in float32 whatever the inputs are.
 """
+
+from typing import Any
 
 import torch
 import triton
@@ -96,7 +98,7 @@ def _backward(
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, u, delta, A, B, C):
+    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
         u, delta, A, B, C = (x.contiguous() for x in (u, delta, A, B, C))
         s, length, channels = u.shape
         states, n_segments = A.shape[1], triton.cdiv(length, SEGMENT)
@@ -111,7 +113,7 @@ class _Scan(torch.autograd.Function):
         return y.to(u.dtype)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
         u, delta, A, B, C, kept = ctx.saved_tensors
         s, length, channels = u.shape
         states, n_segments, n_blocks = A.shape[1], triton.cdiv(length, SEGMENT), triton.cdiv(channels, CHANNELS)
@@ -129,5 +131,6 @@ class _Scan(torch.autograd.Function):
 
 
 def triton_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """`scan.selective_scan` by Triton kernels; same arguments, with gradients."""
-    return _Scan.apply(u, delta, A, B, C)
+    """`reference.selective_scan` by Triton kernels; same arguments, with gradients."""
+    y: Tensor = _Scan.apply(u, delta, A, B, C)  # type: ignore[no-untyped-call]
+    return y

@@ -1,19 +1,21 @@
-"""What all figures share: colours, writing to disk, shading of windows.
+"""What all figures share: colours, writing to disk, marks of windows.
 
 Figures are made without pyplot, which keeps state and would draw on a screen where there is one.
 """
 
 import atexit
+import io
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 
 def _give_matplotlib_a_folder() -> None:
-    """Where HOME cannot be written to (containers), a folder of this process's: matplotlib would complain."""
+    """Give matplotlib a folder of this process where HOME cannot be written to (containers); else it complains."""
     own = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.path.expanduser("~")) / ".config") / "matplotlib"
     existing = next(folder for folder in (own, *own.parents) if folder.exists())
     if "MPLCONFIGDIR" not in os.environ and not os.access(existing, os.W_OK):
@@ -28,6 +30,9 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from neurostorm_bids.runtime.atomic import replacing  # noqa: E402
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 INK, FAINT, SIGNAL, ALARM = "#22303c", "#8a97a3", "#00796b", "#c62828"
 OUTLINE = "#ff9f1c"  # of the brain mask, to be seen on grey
 WIDTH = 11.0  # inches
@@ -35,19 +40,27 @@ DPI = 120
 
 
 def new_figure(height: float) -> Figure:
-    """A figure of the report's width, ``height`` in inches."""
+    """Return a figure of the report's width, ``height`` in inches."""
     return Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG atomically, with nothing in it that differs from one call to the next."""
-    FigureCanvasAgg(figure)
+    content = to_png(figure)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        temporary.write_bytes(content)
 
 
-def mark_windows(axes, onsets: np.ndarray, duration: float, censored: np.ndarray) -> None:
-    """Draw where windows begin, and shade those that were left out for head motion; times in s."""
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG."""
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def mark_windows(axes: "Axes", onsets: np.ndarray, duration: float, censored: np.ndarray) -> None:
+    """Draw where windows start, and shade those that were left out for head motion; times in s."""
     for onset, left_out in zip(onsets, censored, strict=True):
         axes.axvline(onset, color=INK, linewidth=0.6, alpha=0.5)
         if left_out:
@@ -55,7 +68,7 @@ def mark_windows(axes, onsets: np.ndarray, duration: float, censored: np.ndarray
     axes.axvline(onsets[-1] + duration, color=INK, linewidth=0.6, alpha=0.5)
 
 
-def plain(axes) -> None:
-    """Take off the frame's upper and right side."""
+def plain(axes: "Axes") -> None:
+    """Remove the upper and right side of the frame."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=8)

@@ -1,22 +1,27 @@
-"""How the embedding moves through a run: a figure, and the same in words."""
+"""How the embedding changes over a run: a figure, and the same in words."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics.pairwise import cosine_similarity
 
+from neurostorm_bids.encode.encoded import EncodedRun
 from neurostorm_bids.report.figures.drawing import ALARM, FAINT, INK, SIGNAL, new_figure, plain, save
 
 COMPONENTS = 3
-ALIKE = 0.9
+ALIKE = 0.9  # cosine similarity at which the colour scale starts at the latest, so that a tiny spread looks like one
 COLOURS = (SIGNAL, "#5e35b1", FAINT)
+ODD = 5  # robust standard deviations below the others, from which a window is called unlike them
+MAD_TO_SD = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
+MOTION_R = 0.5  # correlation of the first component with head motion, from which the text warns
+MIN_WINDOWS_FOR_MOTION = 8
 
 
 @dataclass(frozen=True)
-class Course:
-    """The course of a run's embedding.
+class Trajectory:
+    """How a run's embedding changes.
 
     Attributes
     ----------
@@ -27,7 +32,7 @@ class Course:
     explained : (components,) array
         Share of the variance over windows.
     motion : float
-        Correlation of the first component with the windows' mean framewise displacement, without sign; NaN if unknown.
+        Correlation of the first component with the mean framewise displacement of windows, without sign; NaN if unknown.
     n_known : int
         Windows whose framewise displacement is known.
     """
@@ -39,8 +44,8 @@ class Course:
     n_known: int
 
 
-def course_of(embeddings: np.ndarray, displacement: np.ndarray) -> Course:
-    """Similarity of windows, and principal components over time.
+def trajectory_of(embeddings: np.ndarray, displacement: np.ndarray) -> Trajectory:
+    """Return the similarity of windows, and principal components over time.
 
     Parameters
     ----------
@@ -48,8 +53,6 @@ def course_of(embeddings: np.ndarray, displacement: np.ndarray) -> Course:
     displacement : (windows,) array
         Mean framewise displacement, mm; NaN where unknown.
     """
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = embeddings / np.where(norms > 0, norms, 1)
     centred = embeddings - embeddings.mean(axis=0)
     u, s, vt = np.linalg.svd(centred, full_matrices=False)
     n = min(COMPONENTS, max(0, len(embeddings) - 1))
@@ -60,84 +63,78 @@ def course_of(embeddings: np.ndarray, displacement: np.ndarray) -> Course:
     motion = np.nan
     if n and known.sum() > 3 and displacement[known].std() > 0 and scores[known, 0].std() > 0:
         motion = abs(np.corrcoef(scores[known, 0], displacement[known])[0, 1])
-    return Course(
-        unit @ unit.T, scores, s[:n] ** 2 / total if total > 0 else np.zeros(n), float(motion), int(known.sum())
-    )
+    explained = s[:n] ** 2 / total if total > 0 else np.zeros(n)
+    return Trajectory(cosine_similarity(embeddings), scores, explained, float(motion), int(known.sum()))
 
 
-def in_words(course: Course) -> str:
-    """What the figure shows, for a reader who has never seen one."""
-    n = len(course.similarity)
+def describe(trajectory: Trajectory) -> str:
+    """Return what the figure shows, for a reader who has never seen one; empty for a single window."""
+    similarity, n = trajectory.similarity, len(trajectory.similarity)
     if n < 2:
-        return ""  # one window: nothing moves
-    others = course.similarity[~np.eye(n, dtype=bool)]
-    neighbours = np.diag(course.similarity, 1)
+        return ""
+    others = similarity[~np.eye(n, dtype=bool)]
+    neighbours = np.diag(similarity, 1)
     text = (
-        f"Windows that follow each other have embeddings with a mean cosine similarity of {_cosine(neighbours.mean())}, "
+        f"Successive windows have embeddings with a mean cosine similarity of {_cosine(neighbours.mean())}, "
         f"any two windows of {_cosine(others.mean())} (lowest {_cosine(others.min())})"
     )
-    if n > COMPONENTS:  # of two windows one component describes everything
-        text += f"; one component describes {course.explained[0]:.0%} of what changes"
+    if n > COMPONENTS:  # of two windows one component explains everything
+        text += f"; one component explains {trajectory.explained[0]:.0%} of the changes"
     text += "."
-    odd = np.array([np.delete(row, i).mean() for i, row in enumerate(course.similarity)])
-    spread = np.median(np.abs(odd - np.median(odd))) * 1.4826
-    if n > 4 and spread > 0 and odd.min() < np.median(odd) - 5 * spread:
-        text += f" Window {int(odd.argmin()) + 1} is unlike the others (mean similarity {odd.min():.3f})."
-    if not np.isnan(course.motion):
-        if course.motion > 0.5 and course.n_known >= 8:
-            text += (
-                f" That component follows head motion (|r| = {course.motion:.2f} with framewise displacement): beware."
-            )
-        else:
-            text += f" Its correlation with framewise displacement is |r| = {course.motion:.2f} over {course.n_known} windows."
-    return text
+    to_others = np.array([np.delete(row, i).mean() for i, row in enumerate(similarity)])
+    middle = np.median(to_others)
+    spread = np.median(np.abs(to_others - middle)) * MAD_TO_SD
+    if n > 4 and spread > 0 and to_others.min() < middle - ODD * spread:
+        text += f" Window {int(to_others.argmin()) + 1} is unlike the others (mean similarity {to_others.min():.3f})."
+    return text + _about_motion(trajectory)
+
+
+def _about_motion(trajectory: Trajectory) -> str:
+    r, n = trajectory.motion, trajectory.n_known
+    if np.isnan(r):
+        return ""
+    if r > MOTION_R and n >= MIN_WINDOWS_FOR_MOTION:
+        return f" That component follows head motion (|r| = {r:.2f} with framewise displacement): beware."
+    return f" Its correlation with framewise displacement is |r| = {r:.2f} over {n} windows."
 
 
 def _cosine(value: float) -> str:
     return "above 0.999" if value > 0.9995 else f"{value:.3f}"
 
 
-def draw_course(
-    course: Course, onsets: np.ndarray, duration: float, censored: Optional[np.ndarray], path: Path
-) -> None:
-    """Similarity of windows at the left, the first components over time at the right.
+def draw_trajectory(encoded: EncodedRun, path: Path) -> None:
+    """Draw the similarity of windows at the left, the first components over time at the right.
 
     Parameters
     ----------
-    onsets : (windows,) array
-        s after the start of the run.
-    duration : float
-        Of a window, s.
-    censored : (windows,) bool array or None
     path : Path
         Of the PNG.
     """
-    n = len(onsets)
+    trajectory = trajectory_of(encoded.windows.embeddings, encoded.motion.mean)
+    onsets, duration, n = encoded.onsets, encoded.duration, len(encoded.onsets)
     figure = new_figure(3.4)
-    left, right = figure.subplots(
-        1, 2, gridspec_kw={"width_ratios": [1, 2.3], "left": 0.06, "right": 0.985, "top": 0.9, "bottom": 0.15, "wspace": 0.2}
-    )  # fmt: skip
-    lowest = min(float(course.similarity.min()), ALIKE)  # a scale that shows windows as alike when they are
-    image = left.imshow(course.similarity, cmap="viridis", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=lowest, vmax=1)
+    layout = {"width_ratios": [1, 2.3], "left": 0.06, "right": 0.985, "top": 0.9, "bottom": 0.15, "wspace": 0.2}
+    left, right = figure.subplots(1, 2, gridspec_kw=layout)
+    lowest = min(float(trajectory.similarity.min()), ALIKE)
+    image = left.imshow(trajectory.similarity, cmap="viridis", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=lowest, vmax=1)
     colours = figure.colorbar(image, ax=left, shrink=0.9)
     colours.ax.tick_params(labelsize=7)
-    colours.formatter.set_useOffset(False)
+    colours.ax.ticklabel_format(useOffset=False)
     left.set_title("cosine similarity of windows", fontsize=9, color=INK)
     left.set_xlabel("window", fontsize=8, color=INK)
     left.tick_params(labelsize=8, colors=INK)
     for axis in (left.xaxis, left.yaxis):
         axis.set_major_locator(MaxNLocator(10, integer=True))
-    middles = onsets + duration / 2
-    for i in range(course.scores.shape[1]):
-        label = f"component {i + 1} ({course.explained[i]:.0%})"
-        right.plot(middles, course.scores[:, i], marker="o", markersize=3, linewidth=1.2, color=COLOURS[i], label=label)
-    for onset, left_out in zip(onsets, censored if censored is not None else np.zeros(n, bool), strict=True):
-        if left_out:
-            right.axvspan(onset, onset + duration, color=ALARM, alpha=0.2, linewidth=0)
+    for i in range(trajectory.scores.shape[1]):
+        label = f"component {i + 1} ({trajectory.explained[i]:.0%})"
+        style = {"marker": "o", "markersize": 3, "linewidth": 1.2, "color": COLOURS[i]}
+        right.plot(onsets + duration / 2, trajectory.scores[:, i], label=label, **style)
+    for onset in onsets[encoded.censored]:
+        right.axvspan(onset, onset + duration, color=ALARM, alpha=0.2, linewidth=0)
     right.set_ylabel("principal component of the embedding", fontsize=8, color=INK)
-    right.set_xlabel("time after the start of the run (s)", fontsize=8, color=INK)
+    right.set_xlabel("time after the start of the acquisition (s)", fontsize=8, color=INK)
     right.set_xlim(onsets[0], onsets[-1] + duration)
     plain(right)
-    if course.scores.shape[1]:
+    if trajectory.scores.shape[1]:
         right.legend(fontsize=7.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 0.98))
     save(figure, path)

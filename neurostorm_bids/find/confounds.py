@@ -1,0 +1,121 @@
+"""fMRIPrep's confounds of a run: head motion, non-steady-state volumes, and what can be regressed out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.runtime.files import check_fetched
+
+
+@dataclass(frozen=True)
+class Confounds:
+    """What is used of fMRIPrep's table of confounds.
+
+    Attributes
+    ----------
+    framewise_displacement : (volumes,) array
+        mm; NaN where undefined.
+    non_steady_state : int
+        Volumes at the start that fMRIPrep flagged as not in steady state.
+    """
+
+    framewise_displacement: np.ndarray
+    non_steady_state: int
+
+    @property
+    def has_motion(self) -> bool:
+        """Whether the framewise displacement of any volume is known."""
+        return bool((~np.isnan(self.framewise_displacement)).any())
+
+
+@dataclass(frozen=True)
+class Regressors:
+    """Confounds to regress out.
+
+    Attributes
+    ----------
+    strategy : str
+        nilearn's name of the denoising strategy.
+    names : list of str
+    values : (volumes, regressors) array
+        Finite; high-pass cosines among them.
+    kept : (volumes,) bool array
+        Volumes that are not scrubbed.
+    """
+
+    strategy: str
+    names: list[str]
+    values: np.ndarray
+    kept: np.ndarray
+
+
+def read_confounds(path: Path | None, n_volumes: int) -> Confounds | None:
+    """Read fMRIPrep's table of confounds; `None` if there is no table.
+
+    Raises
+    ------
+    NeurostormError
+        If it cannot be read, or has another number of rows than the run has volumes.
+    """
+    import pandas as pd
+
+    if path is None:
+        return None
+    check_fetched(path)
+    try:
+        table = pd.read_csv(path, sep="\t", na_values=["n/a"])
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        why = " ".join(str(error).split())
+        raise NeurostormError(f"{path} cannot be read as a table ({why}); fetch it again") from None
+    if len(table) != n_volumes:
+        raise NeurostormError(
+            f"{path} has {len(table)} rows, the run {n_volumes} volumes; are they the confounds of another run?"
+        )
+    displacement = np.full(n_volumes, np.nan)
+    if "framewise_displacement" in table:
+        displacement = pd.to_numeric(table["framewise_displacement"], errors="coerce").to_numpy(float)
+        displacement = np.where(np.isfinite(displacement), displacement, np.nan)
+    flagged = [name for name in table.columns if name.startswith("non_steady_state_outlier")]
+    # one column a volume, which is 1 at that volume; the last of them ends the dummy scans
+    last = [int(np.flatnonzero(table[name].to_numpy() == 1)[-1]) for name in flagged if (table[name] == 1).any()]
+    return Confounds(displacement, max(last) + 1 if last else 0)
+
+
+def read_regressors(bold: Path, strategy: str) -> Regressors:
+    """Read the confounds of one of nilearn's denoising strategies.
+
+    Parameters
+    ----------
+    bold : Path
+        The preprocessed BOLD file; nilearn finds the confounds beside it.
+    strategy : {"simple", "scrubbing", "compcor"}
+
+    Raises
+    ------
+    NeurostormError
+        If the confounds lack what the strategy needs, or the run has too few volumes for it.
+    """
+    import warnings
+
+    from nilearn.interfaces.fmriprep import load_confounds_strategy
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            confounds, sample_mask = load_confounds_strategy(str(bold), denoise_strategy=strategy)
+    except Exception as error:  # nilearn raises many kinds for confounds that lack what a strategy needs
+        why = str(error).splitlines()[0][:200]
+        raise NeurostormError(
+            f"--denoise {strategy} is not possible with the confounds of {bold.name} ({why})"
+        ) from None
+    kept = np.ones(len(confounds), dtype=bool)
+    if sample_mask is not None:
+        kept[:] = False
+        kept[sample_mask] = True
+    if not kept.sum() > confounds.shape[1]:
+        raise NeurostormError(
+            f"--denoise {strategy}: {bold.name} has {kept.sum()} volumes to fit {confounds.shape[1]} confounds; too few"
+        )
+    return Regressors(strategy, list(confounds.columns), confounds.fillna(0).to_numpy(float), kept)

@@ -1,0 +1,119 @@
+"""The runs that a model is trained on: those whose subjects have a label, resampled to the model's grid."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from neurostorm_bids.derivatives.gridded_files import read_int8
+from neurostorm_bids.derivatives.names import GriddedOutputs
+from neurostorm_bids.errors import NeurostormError, Problem
+from neurostorm_bids.find.participants import column, join
+from neurostorm_bids.find.runs import Run, find_runs
+from neurostorm_bids.group.cohort import QUALITY, run_columns
+from neurostorm_bids.group.labels import Labels, labels_of
+from neurostorm_bids.group.study import LOG, Study
+from neurostorm_bids.participant.gridded_runs import keep_gridded
+from neurostorm_bids.participant.level import workers
+from neurostorm_bids.participant.one_run import Job
+from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.runtime.pool import process
+from neurostorm_bids.train.fit import TrainingData
+
+
+@dataclass(frozen=True)
+class LabelledRuns:
+    """Runs with labels, each with an int8 store in the work folder.
+
+    Attributes
+    ----------
+    runs : list of Run
+    table : DataFrame
+        A row per run: its entities, and the columns of the phenotype.
+    labels : Labels
+        Of samples, made of these runs.
+    problems : list of Problem
+        Why other runs take no part.
+    """
+
+    runs: list[Run]
+    table: pd.DataFrame
+    labels: Labels
+    problems: list[Problem]
+
+
+def labelled_runs(study: Study, grid: Grid, n_frames: int) -> LabelledRuns:
+    """Find the labelled runs, and resample those that no earlier call has kept.
+
+    Parameters
+    ----------
+    n_frames : int
+        That a run must have at least: those of one window.
+
+    Raises
+    ------
+    NeurostormError
+        If there is none, or the labels cannot be used.
+    """
+    selection = study.settings.selection
+    runs, problems = find_runs(study.dataset, selection, selection.bids_database_dir)
+    if not runs:
+        raise NeurostormError(f"{study.dataset.path} has no BOLD run that was asked for")
+    table, labels = _labelled(runs, study)
+    for name in study.settings.group.covariates:
+        column(table, name)
+    problems += _resample([runs[i] for i in labels.rows], grid, n_frames, study)
+    for problem in problems:
+        LOG.error("%s", problem)
+    failed = {problem.run for problem in problems}
+    left = [run for run in runs if run.name not in failed]
+    if not left:
+        raise NeurostormError(f"no run is left to train on: all {len(failed)} have problems, listed above")
+    return LabelledRuns(left, *_labelled(left, study), problems)
+
+
+def training_data(labelled: LabelledRuns, labels: Labels, grid: Grid, study: Study) -> TrainingData:
+    """Open the stores of the runs, each with its sample's label.
+
+    Parameters
+    ----------
+    labels : Labels
+        Of the samples that take part.
+    """
+    y = np.full(len(labelled.runs), -1, dtype=labels.y.dtype)
+    for value, rows in zip(labels.y, labels.members, strict=True):
+        y[rows] = value
+    used, work = set(labels.rows), study.settings.work
+    stores = [
+        read_int8(work / GriddedOutputs(run, grid).int8) if i in used else None for i, run in enumerate(labelled.runs)
+    ]
+    return TrainingData(stores, y, labels.classes)
+
+
+def _labelled(runs: list[Run], study: Study) -> tuple[pd.DataFrame, Labels]:
+    options = study.settings.group
+    assert options.target is not None
+    table, notes = join(pd.DataFrame([run_columns(run.name) for run in runs]), study.phenotype.table, QUALITY)
+    labels = labels_of(table, options.target, options.target_type, options.group_by)
+    labels.notes.extend(notes)
+    return table, labels
+
+
+def _resample(runs: list[Run], grid: Grid, n_frames: int, study: Study) -> list[Problem]:
+    """Make sure that runs have stores of enough frames; returns the problems of those that have not."""
+    settings, problems = study.settings, []
+    work = partial(keep_gridded, job=Job(study.dataset, settings), grid=grid)
+    for outcome in process(runs, work, workers(settings)):
+        problems += [Problem(text, outcome.subject, outcome.run) for text in outcome.problems]
+    if problems and settings.conduct.stop_on_first_crash:
+        raise NeurostormError(str(problems[-1]))
+    failed = {problem.run for problem in problems}
+    for run in runs:
+        if run.name in failed:
+            continue
+        found = read_int8(settings.work / GriddedOutputs(run, grid).int8).shape[3]
+        if found < n_frames:
+            text = f"{found} frames are fewer than one window of {n_frames}"
+            problems.append(Problem(text, run.subject, run.name))
+    return problems

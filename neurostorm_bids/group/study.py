@@ -1,0 +1,105 @@
+"""What a task of the group level is about: the cohort of one model, and its phenotype."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.participants import SUBJECT, Phenotype, join
+from neurostorm_bids.find.selection import OF_FILES, filters_of, wants
+from neurostorm_bids.group.cohort import Cohort, read_cohort
+from neurostorm_bids.model.names import label_of_name
+from neurostorm_bids.resample.grid import get_grid
+from neurostorm_bids.settings import Settings
+
+LOG = logging.getLogger("neurostorm")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One model's results, with what is known of the people.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    phenotype : Phenotype
+    model : str
+        Name or path of the model.
+    settings : Settings
+    """
+
+    dataset: Dataset
+    phenotype: Phenotype
+    model: str
+    settings: Settings
+
+    @property
+    def template(self) -> str | None:
+        """The space that --grid asks for; `None` for any."""
+        grid = self.settings.resampling.grid
+        return None if grid == "auto" else get_grid(grid).template
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The selected runs with results of the model."""
+        out_dir = self.settings.out_dir
+        if not out_dir.is_dir():
+            raise NeurostormError(f"there is no folder {out_dir}; run the participant level first")
+        cohort = self._select(read_cohort(out_dir, label_of_name(self.model), self.template))
+        for note in cohort.notes:
+            LOG.warning(note)
+        if self.missing_subjects(cohort):
+            missing = self.missing_subjects(cohort)
+            LOG.warning("%d subjects have no results of model '%s': %s", len(missing), cohort.label, some(missing))
+        return cohort
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The cohort's runs with the columns of the phenotype."""
+        table, notes = join(self.cohort.runs, self.phenotype.table)
+        for note in notes:
+            LOG.warning(note)
+        unknown = sorted(set(self.cohort.runs[SUBJECT]) - set(self.phenotype.table[SUBJECT]))
+        if len(self.phenotype.table) and unknown:
+            LOG.warning(
+                "%d subjects with results are not in %s: %s", len(unknown), self.phenotype.files[0], some(unknown)
+            )
+        return table
+
+    def missing_subjects(self, cohort: Cohort) -> list[str]:
+        """Return the subjects of the input that have no results."""
+        wanted = self.settings.selection.participant_label or self.dataset.subjects()
+        return sorted({f"sub-{label}" for label in wanted} - set(cohort.runs[SUBJECT]))
+
+    def sources(self) -> list[str]:
+        """Return the tables that results are made from, as BIDS URIs."""
+        return [f"bids::{path.relative_to(self.settings.out_dir).as_posix()}" for path in self.cohort.files]
+
+    def _select(self, cohort: Cohort) -> Cohort:
+        """Return the runs that are asked for."""
+        selection = self.settings.selection
+        filters = filters_of(selection)
+        if of_files := sorted(set(filters) & set(OF_FILES)):
+            LOG.warning(
+                "--bids-filter-file: %s chose the files that were read, and do not select results", ", ".join(of_files)
+            )
+        wanted = np.array([wants(selection, filters, run) for run in cohort.runs["run_name"]])
+        if not wanted.any():
+            raise NeurostormError(f"no run with results of model '{cohort.label}' is one that was asked for")
+        return cohort.keep(wanted)
+
+
+def some(names: Sequence[object], n: int = 5) -> str:
+    """Return the first names of a list, and how many more there are."""
+    return ", ".join(map(str, names[:n])) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
+def word(text: str) -> str:
+    """Return text in letters and digits, for a file's name."""
+    return re.sub("[^A-Za-z0-9]", "", text) or "target"

@@ -1,0 +1,111 @@
+"""Predict --target from the frozen embeddings, in the same folds as what a reviewer asks for."""
+
+from typing import Any
+
+import numpy as np
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.participants import SUBJECT
+from neurostorm_bids.group.answers import MOTION, Evaluations, metrics_table, predictions_table, verdict
+from neurostorm_bids.group.baselines import baselines_of
+from neurostorm_bids.group.evaluation import Design, evaluate
+from neurostorm_bids.group.figures import evaluations_figure
+from neurostorm_bids.group.folds import make_folds
+from neurostorm_bids.group.labels import Labels, labels_of
+from neurostorm_bids.group.samples import Samples, samples_of, varying
+from neurostorm_bids.group.study import LOG, Study, word
+from neurostorm_bids.group.task import GroupResult, Section
+
+EMBEDDING = "embedding"
+
+
+def run(study: Study) -> GroupResult:
+    """Probe the embeddings for a target."""
+    options, settings = study.settings.group, study.settings
+    if options.target is None:
+        raise NeurostormError("--group-task probe needs --target COLUMN of participants.tsv or of --phenotype FILE")
+    cohort, table = study.cohort, study.table
+    labels = labels_of(table, options.target, options.target_type, options.group_by)
+    samples = samples_of(cohort, table, labels, options.covariates)
+    others, notes = baselines_of(cohort, labels, settings.out_dir, settings.work)
+    notes = [*labels.notes, *notes]
+    for note in notes:
+        LOG.warning(note)
+    evaluations = probe(samples, others, settings.conduct.random_seed, options.n_permutations)
+    answer, metrics = verdict(evaluations, labels), metrics_table(evaluations)
+    name = f"group_desc-{cohort.label}_target-{word(options.target)}"
+    about = _about(study, labels, evaluations) | {"Verdict": answer, "Notes": notes}
+    caption = "How well each set of features predicts, in the same folds; predictions of the embedding out of fold."
+    section = Section(
+        f"Probe: {options.target}",
+        words=[answer],
+        facts=[
+            ("Model", cohort.label),
+            ("Samples", _samples(labels, options.group_by)),
+            ("Method", about["Method"]),
+            ("Covariates", ", ".join(options.covariates) or "none"),
+            ("Files", f"{name}_metrics.tsv, {name}_predictions.tsv"),
+        ],
+        table=metrics,
+        figures=[("_probe", caption)],
+        notes=notes,
+    )
+    return GroupResult(
+        name=name,
+        title=section.title,
+        answer=answer,
+        sections=[section],
+        about=about,
+        page=f"{name}_probe",
+        tables={"_metrics": metrics, "_predictions": predictions_table(labels, evaluations)},
+        figures={"_probe": evaluations_figure(labels.y, labels.classes, evaluations, options.target)},
+        shown=metrics,
+    )
+
+
+def probe(samples: Samples, others: dict[str, np.ndarray], seed: int = 0, n_permutations: int = 200) -> Evaluations:
+    """Evaluate the embedding and, in the same folds, head motion and covariates alone, and other features.
+
+    Parameters
+    ----------
+    others : dict
+        Name -> (samples, features) array, such as a connectome's.
+
+    Returns
+    -------
+    dict
+        "embedding" first; with permutation tests for it and for head motion.
+    """
+    labels = samples.labels
+    is_class = bool(labels.classes)
+    folds = make_folds(labels.y, labels.groups, is_class, seed)
+    design = Design(labels.y, labels.groups, folds, is_class, seed)
+    evaluations = {EMBEDDING: evaluate(samples.embeddings, design, samples.covariates, n_permutations)}
+    alone = varying(np.column_stack([samples.motion, samples.covariates]))
+    if alone.shape[1]:
+        evaluations[MOTION] = evaluate(alone, design, None, n_permutations)
+    for name, features in others.items():
+        evaluations[name] = evaluate(features, design, samples.covariates)
+    return evaluations
+
+
+def _about(study: Study, labels: Labels, evaluations: Evaluations) -> dict[str, Any]:
+    options = study.settings.group
+    n_folds = len(np.unique(evaluations[EMBEDDING].folds))
+    method = "logistic regression, weighted by class" if labels.classes else "ridge regression"
+    return {
+        "Description": f"{options.target} predicted from frozen NeuroSTORM embeddings, out of fold",
+        "Method": f"{method}, {n_folds}-fold cross-validation, penalty chosen inside the training folds",
+        "KeptTogether": options.group_by or SUBJECT,
+        "Covariates": list(options.covariates),
+        "Permutations": options.n_permutations,
+        "Classes": labels.classes,
+        "Samples": len(labels.y),
+        "Sources": study.sources(),
+    }
+
+
+def _samples(labels: Labels, group_by: str | None) -> str:
+    counts = f" ({labels.counts})" if labels.counts else ""
+    groups = f"{len(np.unique(labels.groups))} {f'groups by {group_by}' if group_by else 'subjects'}"
+    return f"{len(labels.y)}{counts} of {groups}"

@@ -1,0 +1,187 @@
+"""Train a model on each of the splits of labelled runs, and predict the samples that it has not seen."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.gridded_files import StoredRun, made_from
+from neurostorm_bids.encode.sizes import batch_size
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.group.labels import Labels
+from neurostorm_bids.group.splits import Split
+from neurostorm_bids.group.study import LOG
+from neurostorm_bids.model.model import Model
+from neurostorm_bids.model.task import Prediction, interpret
+from neurostorm_bids.runtime.json_files import digest, read_json, write_json
+from neurostorm_bids.runtime.progress import Progress
+from neurostorm_bids.settings import Settings
+from neurostorm_bids.train.distributed import is_rank_zero
+from neurostorm_bids.train.fit import TrainedModel, TrainingData, embed_all, fit, kept_in_file, outputs_of
+from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.trainer import EpochRecord, TrainingRun
+
+FOLDER = "neurostorm-training"  # of checkpoints, in the work folder
+BATCH, BATCH_OF_EMBEDDINGS = 4, 256  # windows in a step
+MAX_WORKERS = 8  # that prepare clips
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What is trained, on what.
+
+    Attributes
+    ----------
+    name : str
+        Of the model that is kept.
+    model : Model
+        To start from.
+    labels : Labels
+    splits : list of Split
+        One training each; the model of the last one is kept.
+    data : TrainingData
+    plan : Plan
+    """
+
+    name: str
+    model: Model
+    labels: Labels
+    splits: list[Split]
+    data: TrainingData
+    plan: Plan
+
+    def runs_of(self, samples: np.ndarray) -> NDArray[np.int_]:
+        """Return the numbers of the runs that make some samples."""
+        return np.array(sorted(int(i) for k in samples for i in self.labels.members[k]), int)
+
+
+def plan_of(model: Model, settings: Settings) -> Plan:
+    """Return how to train, as the options say."""
+    training, encoding, resources = settings.training, settings.encoding, settings.resources
+    of_clips = training.tuning != "linear"
+    return Plan(
+        tuning=training.tuning,
+        epochs=training.epochs,
+        patience=training.patience,
+        batch_size=encoding.batch_size or (BATCH if of_clips else BATCH_OF_EMBEDDINGS),
+        device=model.device,
+        learning_rate=training.learning_rate or 0.0,
+        precision=encoding.precision,
+        prompt_length=training.prompt_length,
+        lora_rank=training.lora_rank,
+        augmented=of_clips and not training.no_augmentation,
+        devices=training.devices,
+        nodes=training.nodes,
+        workers=min(MAX_WORKERS, resources.threads - 1) if model.device.type == "cuda" and of_clips else 0,
+        seed=settings.conduct.random_seed,
+    )
+
+
+def train_all(trainings: Trainings, settings: Settings) -> tuple[list[TrainedModel], dict[int, Prediction]]:
+    """Make all trainings.
+
+    Returns
+    -------
+    trained : list of TrainedModel
+        One for each split.
+    predictions : dict
+        Number of a sample that was tested -> what a model that has not seen it predicts.
+
+    Raises
+    ------
+    NeurostormError
+        If a training to resume was begun with other options or data, or the loss is no longer a number.
+    """
+    folder = settings.work / FOLDER / trainings.name
+    stamp = _begin(folder, trainings, settings)
+    batch = batch_size(trainings.model, settings.resources)
+    if trainings.plan.tuning == "linear":
+        embedded = _embedded(trainings, folder / f"embeddings-{stamp}.npz", batch, settings.training.resume)
+        trainings = replace(trainings, data=embedded)
+    trained: list[TrainedModel] = []
+    predictions: dict[int, Prediction] = {}
+    for number, split in enumerate(trainings.splits, start=1):
+        progress = Progress(f"model {trainings.name}, {split.name}", f"{number}/{len(trainings.splits)}")
+        trained.append(_train(trainings, split, folder, settings.training.resume, progress))
+        if len(split.test):
+            predictions |= _predict(trainings, trained[-1], split, batch, progress)
+        progress.close()
+    return trained, predictions
+
+
+def _train(trainings: Trainings, split: Split, folder: Path, resume: bool, progress: Progress) -> TrainedModel:
+    what = f"training on {len(split.train)} samples, stopped by the loss on {len(split.validation)} others"
+    advance = progress.step(what, "step")
+
+    def log_epoch(record: EpochRecord) -> None:
+        numbers = (f"{name.replace('_', ' ')} {_short(value)}" for name, value in record.items())
+        LOG.info("%s: %s", progress.title, ", ".join(numbers))
+
+    training_run = TrainingRun(folder / split.folder, resume, log_epoch, advance)
+    train, validation = trainings.runs_of(split.train), trainings.runs_of(split.validation)
+    return fit(trainings.model, trainings.data, train, validation, trainings.plan, training_run)
+
+
+def _predict(
+    trainings: Trainings, trained: TrainedModel, split: Split, batch: int, progress: Progress
+) -> dict[int, Prediction]:
+    """Predict the samples that a training has not seen."""
+    advance = progress.step(f"predicting {len(split.test)} samples it has not seen", "run")
+    runs = trainings.runs_of(split.test)
+    outputs = outputs_of(trainings.model, trained, trainings.data, runs, batch, advance)
+    task = trained.objective.task(trainings.labels.target, None)
+    members = trainings.labels.members
+    return {int(k): interpret(task, np.concatenate([outputs[i] for i in members[k]])) for k in split.test}
+
+
+def _embedded(trainings: Trainings, path: Path, batch: int, resume: bool) -> TrainingData:
+    """Return the data with the embeddings of all windows, which do not change where the head alone is tuned."""
+    data, used = trainings.data, trainings.labels.rows
+    progress = Progress(f"model {trainings.name}", "embed")
+    advance = progress.step(f"encoding {len(used)} runs once", "run")
+
+    def make() -> list[np.ndarray]:
+        return embed_all(trainings.model, [data.run(i) for i in used], trainings.plan.precision, batch, advance)
+
+    found = dict(zip(used, kept_in_file(path, resume, make), strict=True))
+    progress.close()
+    nothing = np.empty((0, 0), np.float32)  # for runs that take no part
+    return replace(data, embeddings=[found.get(i, nothing) for i in range(len(data.runs))])
+
+
+def _begin(folder: Path, trainings: Trainings, settings: Settings) -> str:
+    """Make the folder of checkpoints; returns a digest of what the training depends on."""
+    labels, plan = trainings.labels, asdict(trainings.plan)
+    runs: Sequence[StoredRun | None] = trainings.data.runs  # type: ignore[assignment]
+    requested = {
+        "version": __version__,
+        "model": trainings.model.sha256,
+        "labels": [*labels.y.tolist(), *labels.names.to_numpy().tolist(), *labels.classes],
+        "splits": [[part.tolist() for part in (s.train, s.validation, s.test)] for s in trainings.splits],
+        "plan": {name: str(value) for name, value in plan.items() if name not in ("device", "workers")},
+        "grid": settings.resampling.grid,
+        "runs": [(run.path.name, made_from(run.path)) for run in runs if run is not None],
+    }
+    stamp = digest(json.loads(json.dumps(requested)))
+    note = folder / "begun.json"
+    if settings.training.resume:
+        begun = read_json(note).get("Digest")
+        if begun is None:
+            raise NeurostormError(f"--resume: there is no training to continue in {folder}")
+        if begun != stamp:
+            raise NeurostormError(
+                f"--resume: the training in {folder} was begun with other settings or data; give those, or leave out --resume"
+            )
+    elif is_rank_zero():
+        shutil.rmtree(folder, ignore_errors=True)  # nothing of an earlier training is ever continued
+        write_json(note, {"Digest": stamp, "Command": settings.as_command()})
+    return stamp
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,83 @@
+"""The call of neurostorm that a job makes: on the node itself, or in a container that sees what the call needs."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.names import MAX_CHAIN, MODEL_FILE, model_files
+from neurostorm_bids.settings import Settings
+
+# Where the image looks for what these folders hold
+HOMES = {"NEUROSTORM_HOME": "/opt/neurostorm", "TEMPLATEFLOW_HOME": "/opt/templateflow"}
+
+
+def call_of(settings: Settings, container: Path | None, gpu: bool) -> list[str]:
+    """Return the words of a call of neurostorm, without subjects; all paths in it are absolute.
+
+    Parameters
+    ----------
+    container : Path, optional
+        Apptainer image.
+    gpu : bool
+        Make the GPU visible in it.
+
+    Raises
+    ------
+    NeurostormError
+        If a path cannot be seen from the container.
+    """
+    settings = _with_absolute_paths(settings)
+    words = settings.as_words()
+    if container is None:
+        return words
+    call = ["apptainer", "run", "--cleanenv", "--containall", "--writable-tmpfs", *(["--nv"] if gpu else [])]
+    # what lies deeper comes later, or the folder above would cover it
+    for (outside, inside), mode in sorted(_binds(settings).items(), key=lambda bind: len(bind[0][1].parts)):
+        if set(":,\n") & set(f"{outside}{inside}"):
+            raise NeurostormError(f"{outside}: Apptainer cannot bind a path with a colon or a comma; use another name")
+        call += ["--bind", f"{outside}:{inside}{mode}"]
+    return [*call, str(container), *words[1:]]
+
+
+def _with_absolute_paths(settings: Settings) -> Settings:
+    names, filters = settings.encoding.model, settings.selection.bids_filter_file
+    return settings.replacing(
+        model=tuple(str(Path(name).absolute()) if model_files([name]) else name for name in names),
+        bids_filter_file=filters.absolute() if filters else None,
+        participant_label=(),
+    )
+
+
+def _binds(settings: Settings) -> dict[tuple[Path, Path], str]:
+    """Return the folders that the call needs, as (outside, inside) -> ":ro", or "" for those that are written to."""
+    selection = settings.selection
+    weights = [path for name in settings.encoding.model if model_files([name]) for path in _with_backbones(Path(name))]
+    given = [*weights, selection.bids_filter_file, settings.group.phenotype, settings.training.split]
+    inputs = [settings.bids_dir, *(path for _, path in selection.derivatives)]
+    # of a link, its own folder and the one it leads to
+    inputs += [folder for path in given if path for folder in (path.absolute().parent, path.resolve().parent)]
+    outputs = [path for path in (settings.out_dir, settings.resources.work_dir, selection.bids_database_dir) if path]
+    for path in outputs:
+        path.mkdir(parents=True, exist_ok=True)
+    homes = {(Path(os.environ[name]), Path(inside)): ":ro" for name, inside in HOMES.items() if os.environ.get(name)}
+    return {(path, path): ":ro" for path in inputs} | {(path, path): "" for path in outputs} | homes
+
+
+def _with_backbones(path: Path) -> Iterator[Path]:
+    """Yield the file of a model, and those of the models that it was tuned from."""
+    from safetensors import SafetensorError, safe_open
+
+    for _ in range(MAX_CHAIN):
+        if not (path / MODEL_FILE).is_file():
+            yield path
+            return
+        yield path / MODEL_FILE
+        try:
+            with safe_open(str(path / MODEL_FILE), framework="np") as file:
+                path = Path(json.loads((file.metadata() or {})["hyper_parameters"])["backbone"]["name"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            return  # a whole model; or the call itself will say what is wrong
+        if not path.exists():  # a name of the registry, or a copy in the model's own folder
+            return

@@ -1,0 +1,59 @@
+"""Names of models: what they are found by, and what their files are labelled with. Nothing here imports PyTorch."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from neurostorm_bids.model.registry import DEMO, published, registry
+
+MODEL_FILE = "model.safetensors"  # in the folder of a fine-tuned model
+MAX_CHAIN = 8  # models that are tuned from one another
+AT_RANDOM = "@random"  # after a model's name: its network with random weights
+RANDOM_LABEL = "Random"  # after a label: the same
+EXTENSIONS = (".ckpt", ".safetensors", ".pt", ".pth")
+
+
+def is_file_name(name_or_path: str | Path) -> bool:
+    """Whether this is a file or folder of a model, and not a name of the registry."""
+    text = str(name_or_path)
+    is_name = text.lower() in {name.lower() for name in registry()}
+    looks_like_one = "/" in text or text.endswith(EXTENSIONS)
+    is_there = Path(text).is_file() or (Path(text) / MODEL_FILE).is_file()
+    return isinstance(name_or_path, Path) or looks_like_one or (not is_name and is_there)
+
+
+def reference_to(name_or_path: str | Path) -> str:
+    """Return what a model is found by from any folder: a name of the registry, or an absolute path."""
+    text, at, _ = str(name_or_path).partition(AT_RANDOM)
+    if text.lower() == DEMO:
+        return DEMO + at
+    return (str(Path(text).expanduser().absolute()) if is_file_name(text) else published(text).name) + at
+
+
+def label_of_name(name_or_path: str | Path) -> str:
+    """Return what a model's files are labelled with (``desc-<label>``); its weights need not be there."""
+    text, at, rest = str(name_or_path).partition(AT_RANDOM)
+    suffix = f" {RANDOM_LABEL}" if at and not rest else ""
+    if is_file_name(text):
+        return label_of(stem_of_model(Path(text)) + suffix)
+    return label_of((DEMO if text.lower() == DEMO else published(text).name) + suffix)
+
+
+def label_of(name: str) -> str:
+    """Return a name in letters and digits, as BIDS wants labels.
+
+    >>> label_of("my model-v2")
+    'myModelV2'
+    """
+    words = re.split(r"[^A-Za-z0-9]+", name)
+    return words[0] + "".join(word[:1].upper() + word[1:] for word in words[1:]) or "model"
+
+
+def stem_of_model(path: Path) -> str:
+    """Return a file's name without its extension; of a folder, the whole name."""
+    return path.stem if path.name.endswith(EXTENSIONS) else path.name
+
+
+def model_files(names: Sequence[str]) -> list[Path]:
+    """Return the files of weights that names of models stand for, without those of the registry."""
+    return [path for name in names for path in (Path(name), Path(name, MODEL_FILE)) if path.is_file()]

@@ -1,0 +1,87 @@
+"""What is checked before any work begins: folders, and whether a model fits the call."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neurostorm_bids.derivatives.description import is_ours_or_new
+from neurostorm_bids.derivatives.names import GRIDDED, folders_of
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.runtime.locks import link_leading_out
+from neurostorm_bids.settings import Settings
+
+if TYPE_CHECKING:
+    from neurostorm_bids.model.model import Model
+
+
+def prepare_folders(settings: Settings, dataset: Dataset) -> None:
+    """Make the output and work folders; the input is never written to.
+
+    Raises
+    ------
+    NeurostormError
+        If a folder is inside the input, another program's, or cannot be written to.
+    """
+    folders = {
+        "OUT_DIR": settings.out_dir,
+        "--work-dir": settings.resources.work_dir,
+        "--bids-database-dir": settings.selection.bids_database_dir,
+    }
+    for option, folder in folders.items():
+        if folder is not None:
+            _check_place(option, folder, settings, dataset)
+            _make(option, folder)
+    if problem := link_leading_out(settings.out_dir, folders_of(settings.out_dir)):
+        raise NeurostormError(problem)
+    if not is_ours_or_new(settings.out_dir):
+        raise NeurostormError(
+            f"OUT_DIR {settings.out_dir} holds a data set of another program; give a folder of its own"
+        )
+    if settings.resources.clean_workdir:
+        shutil.rmtree(settings.work / GRIDDED, ignore_errors=True)
+
+
+def _check_place(option: str, folder: Path, settings: Settings, dataset: Dataset) -> None:
+    """Check that a folder is not part of the input."""
+    bids_dir = settings.bids_dir
+    inputs = [dataset.path]
+    if not folder.is_relative_to(settings.out_dir):  # results may go to BIDS_DIR/derivatives/neurostorm
+        inputs.append(bids_dir)
+    if folder == bids_dir or any(folder.is_relative_to(path) for path in inputs):
+        raise NeurostormError(f"{option} {folder} is inside the input, which is never written to; give another folder")
+    if folder.is_relative_to(bids_dir) and any(p.startswith("sub-") for p in folder.relative_to(bids_dir).parts):
+        raise NeurostormError(f"{option} {folder} is a subject's folder of the input; give another")
+
+
+def _make(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise NeurostormError(f"{option} {folder} cannot be written to: {error.strerror}") from None
+
+
+def other_gridding(models: Sequence["Model"], settings: Settings) -> list[str]:
+    """Say where this call resamples runs otherwise than those that a fine-tuned model was trained on."""
+    notes = []
+    ours = settings.in_words(settings.changing("gridded"))
+    for model in models:
+        trained = model.hyper_parameters.get("gridding")
+        theirs = settings.in_words(trained) if isinstance(trained, dict) else {}
+        for name, value in ours.items():
+            if name in theirs and theirs[name] != value:
+                option = name.replace("_", "-")
+                notes.append(
+                    f"model {model.name} was trained on runs resampled with --{option} {theirs[name] or 'none'}, "
+                    f"this call has {value or 'none'}"
+                )
+    return notes
+
+
+def warnings_of(models: Sequence["Model"]) -> list[str]:
+    """Return the warnings on the weights of models, such as that they are untrained."""
+    return [f"model {model.name}: {model.warning}" for model in models if model.warning]

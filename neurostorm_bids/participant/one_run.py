@@ -1,0 +1,196 @@
+"""The road of one run: find its files, resample it, encode it, write what came out. Read this first."""
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neurostorm_bids.derivatives.call_logs import crash_account
+from neurostorm_bids.derivatives.gridded_files import gridding_digest, save_gridded
+from neurostorm_bids.derivatives.run import invalidate, is_finished, write_run
+from neurostorm_bids.encode.encoded import Windows, complete, embed_windows
+from neurostorm_bids.encode.sizes import batch_size
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.runs import Run
+from neurostorm_bids.find.source import RunSource, choose_source
+from neurostorm_bids.model.load import load_models
+from neurostorm_bids.model.model import Model
+from neurostorm_bids.participant.locks import lock_run
+from neurostorm_bids.report.run import draw_model, draw_run
+from neurostorm_bids.resample.grid import Grid, get_grid
+from neurostorm_bids.resample.gridded import GriddedRun
+from neurostorm_bids.resample.resample import resample_run
+from neurostorm_bids.runtime.json_files import fingerprint
+from neurostorm_bids.runtime.locks import Busy
+from neurostorm_bids.runtime.outcome import Outcome
+from neurostorm_bids.runtime.process import is_out_of_memory
+from neurostorm_bids.runtime.progress import Progress
+from neurostorm_bids.settings import Settings
+
+LOG = logging.getLogger("neurostorm")
+OUT_OF_MEMORY = "there is not enough memory for this run; use a smaller --batch-size or a machine with more"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the runs of a call have in common.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    settings : Settings
+    """
+
+    dataset: Dataset
+    settings: Settings
+
+    def models(self) -> list[Model]:
+        """Return the models, which each process loads once."""
+        encoding = self.settings.encoding
+        device = self.settings.resources.device
+        return load_models(encoding.model, device, encoding.label_mean, encoding.label_std)
+
+
+def process_run(run: Run, position: str, job: Job, wait: bool = False) -> Outcome:
+    """Take one run through all models; a problem ends this run and no other.
+
+    Parameters
+    ----------
+    position : str
+        Which of the runs it is, such as 2/5.
+    wait : bool
+        Wait for another process that works on this run.
+    """
+    attempt = _Attempt(run, Progress(run.name, position))
+    try:
+        models = job.models()
+        attempt.unfinished = [model.label for model in models]
+        with lock_run(job.settings.out_dir, run, wait):
+            for grid, of_grid in by_grid(models, job.settings).items():
+                _process(run, grid, of_grid, job, attempt)
+    except Busy:
+        return Outcome(run.name, run.subject, "busy")
+    except Exception as error:  # a bug of ours must not stop the other runs
+        attempt.fail(error, attempt.unfinished)
+    finally:
+        attempt.progress.close()
+    return attempt.outcome()
+
+
+def _process(run: Run, grid: Grid, models: Sequence[Model], job: Job, attempt: "_Attempt") -> None:
+    """Take one run through the models of one grid."""
+    settings = job.settings
+    source = choose_source(run, job.dataset, grid.template, settings.resampling)
+    attempt.inputs = source.inputs
+    todo = [model for model in models if settings.conduct.force or not is_finished(source, grid, model, settings)]
+    attempt.finish(model for model in models if model not in todo)
+    if not todo:
+        return
+    gridded = _resample(source, grid, settings, attempt.progress)
+    for model in todo:
+        invalidate(settings.out_dir, run, grid, model)  # its figures change from here on
+    figures = draw_run(settings.out_dir, gridded)
+    windows: dict[str, Windows] = {}  # by encoder: models that differ in their heads share one pass
+    for model in todo:
+        try:
+            if model.encoder not in windows:
+                windows[model.encoder] = _embed(gridded, model, settings, attempt.progress)
+            encoded = complete(gridded, model, windows[model.encoder], settings.censoring)
+            if encoded.censored.any():
+                n, of = encoded.censored.sum(), len(encoded.censored)
+                LOG.warning("%s: %d of %d windows are censored for head motion", run.name, n, of)
+            attempt.progress.say("drawing the figures")
+            own = draw_model(settings.out_dir, encoded, settings.censoring.fd_threshold)
+            write_run(encoded, [*figures, *own], job.dataset, settings)
+            attempt.n_windows += len(encoded.onsets)
+            attempt.finish([model])
+        except NeurostormError as error:
+            attempt.fail(error, [model.label], f"model {model.name}: ")
+
+
+def _resample(source: RunSource, grid: Grid, settings: Settings, progress: Progress) -> GriddedRun:
+    """Resample a run to a grid, and keep it where that is wanted.
+
+    Raises
+    ------
+    NeurostormError
+        If it cannot be resampled, or changed while it was read.
+    """
+    before = fingerprint(path for path in source.inputs if path.is_file())
+    work_dir = settings.resources.work_dir or settings.out_dir
+    gridded = resample_run(source, grid, settings.resampling, settings.conduct.random_seed, work_dir, progress)
+    if fingerprint(source.inputs) != before:
+        raise NeurostormError("its input changed while it was read; is it still being written? Run again")
+    if settings.resampling.save_grid:
+        progress.say("saving the resampled run")
+        made_from = gridding_digest(source, grid, settings.changing("gridded"))
+        save_gridded(settings.out_dir, settings.work, gridded, made_from)
+    return gridded
+
+
+def _embed(gridded: GriddedRun, model: Model, settings: Settings, progress: Progress) -> Windows:
+    encoding = settings.encoding
+    n = batch_size(model, settings.resources, encoding.batch_size)
+    return embed_windows(gridded, model, encoding.window_stride, encoding.precision, n, progress)
+
+
+def by_grid(models: Sequence[Model], settings: Settings) -> dict[Grid, list[Model]]:
+    """Group models by the grid that they are fed in."""
+    groups: dict[Grid, list[Model]] = {}
+    for model in models:
+        groups.setdefault(grid_of(model, settings), []).append(model)
+    return groups
+
+
+def grid_of(model: Model, settings: Settings) -> Grid:
+    """Return the grid that a model is fed in."""
+    return model.grid if settings.resampling.grid == "auto" else get_grid(settings.resampling.grid)
+
+
+@dataclass
+class _Attempt:
+    """One run on its way: what was done, and what went wrong."""
+
+    run: Run
+    progress: Progress
+    started: float = field(default_factory=time.monotonic)
+    inputs: list[Path] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    n_windows: int = 0
+    problems: list[str] = field(default_factory=list)
+    accounts: list[str] = field(default_factory=list)
+    failed_models: list[str] = field(default_factory=list)
+
+    def finish(self, models: Iterable[Model]) -> None:
+        """Take models off the list of those without a result."""
+        finished = {model.label for model in models}
+        self.unfinished = [label for label in self.unfinished if label not in finished]
+
+    def fail(self, error: BaseException, labels: Sequence[str], about: str = "") -> None:
+        """Note what went wrong, and for which models."""
+        if isinstance(error, NeurostormError):
+            problem = f"{about}{error}"
+        elif is_out_of_memory(error):
+            problem = OUT_OF_MEMORY
+        else:
+            LOG.debug("%s", self.run.name, exc_info=error)
+            problem = f"unexpected {type(error).__name__}: {error} (a bug; its origin is in the file named below)"
+        self.problems.append(problem)
+        self.accounts.append(crash_account(self.run.name, self.progress.doing, self.inputs, error))
+        self.failed_models += labels
+
+    def outcome(self) -> Outcome:
+        """Return what became of the run."""
+        status = "failed" if self.problems else "done" if self.n_windows else "skipped"
+        return Outcome(
+            self.run.name,
+            self.run.subject,
+            status,
+            self.n_windows,
+            time.monotonic() - self.started,
+            tuple(self.problems),
+            "\n".join(self.accounts),
+            tuple(dict.fromkeys(self.failed_models)),
+        )

@@ -1,0 +1,105 @@
+"""All settings of a call: the options of ``neurostorm``, grouped by what they decide.
+
+A new option is a new field of one of the groups: the command line, its help, the configuration file, job scripts and
+logs are made from the fields. ``changes`` says what depends on an option:
+
+- ``run``: which runs and models have results in the end
+- ``gridded``: the run in the model's grid
+- ``numbers``: what is computed from it
+- ``nothing``: none of these
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from neurostorm_bids.runtime.options import as_toml, as_words, options_of
+from neurostorm_bids.settings.group import GroupAnalysis, Training
+from neurostorm_bids.settings.participant import Censoring, Conduct, Encoding, Resampling, Resources, Selection
+
+WORK = "work"  # folder in the output folder
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one call; `of` makes them from options by name."""
+
+    bids_dir: Path
+    out_dir: Path
+    analysis_level: str = "participant"
+    selection: Selection = Selection()
+    encoding: Encoding = Encoding()
+    resampling: Resampling = Resampling()
+    censoring: Censoring = Censoring()
+    resources: Resources = Resources()
+    group: GroupAnalysis = GroupAnalysis()
+    training: Training = Training()
+    conduct: Conduct = Conduct()
+
+    @classmethod
+    def of(cls, bids_dir: Path, out_dir: Path, analysis_level: str = "participant", **values: Any) -> "Settings":
+        """Return settings from options by their names; the others have their defaults."""
+        return cls(bids_dir, out_dir, analysis_level).replacing(**values)
+
+    def replacing(self, **values: Any) -> "Settings":
+        """Return these settings with other values for options, given by their names.
+
+        Raises
+        ------
+        TypeError
+            If there is no option of a name.
+        """
+        changed = {}
+        for name, group in self.groups():
+            ours = {each.name: values.pop(each.name) for each, _ in options_of(type(group)) if each.name in values}
+            changed[name] = replace(group, **ours)
+        if values:
+            raise TypeError(f"there is no option {next(iter(values))}")
+        return replace(self, **changed)
+
+    def groups(self) -> Iterator[tuple[str, Any]]:
+        """Yield the name and the options of each group."""
+        return ((each.name, getattr(self, each.name)) for each in fields(self)[3:])
+
+    def changing(self, *what: str) -> dict[str, Any]:
+        """Return the options that change any of this, such as "numbers", by their names."""
+        found = {
+            each.name: getattr(group, each.name)
+            for _, group in self.groups()
+            for each, details in options_of(type(group))
+            if details.changes in what
+        }
+        if "gridded" in what and self.resampling.register is not None:  # nothing else in a run depends on chance
+            found["random_seed"] = self.conduct.random_seed
+        return found
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The options that embeddings and predictions depend on, beside grid and weights."""
+        return self.changing("gridded", "numbers")
+
+    def in_words(self, names: dict[str, Any]) -> dict[str, Any]:
+        """Return options as one would type them: `None` becomes its word, such as native."""
+        words = {each.name: details.word_for_none for _, g in self.groups() for each, details in options_of(type(g))}
+        return {name: words.get(name) if value is None else value for name, value in names.items()}
+
+    def as_words(self) -> list[str]:
+        """Return the call: the command, its arguments, and the options that differ from their defaults."""
+        words = ["neurostorm", str(self.bids_dir), str(self.out_dir), self.analysis_level]
+        return words + [word for _, group in self.groups() for word in as_words(group)]
+
+    def as_command(self) -> str:
+        """Return the call as one types it."""
+        return shlex.join(self.as_words())
+
+    def as_toml(self) -> str:
+        """Return all options as a file for --config-file; folders and level, which are arguments, as a comment."""
+        lines = [f"# {shlex.join(self.as_words()[:4])}"]
+        return "\n".join([*lines, *(line for _, group in self.groups() for line in as_toml(group))]) + "\n"
+
+    @property
+    def work(self) -> Path:
+        """The work folder: the one given, or one in the output folder."""
+        return self.resources.work_dir or self.out_dir / WORK

@@ -1,0 +1,80 @@
+"""The options of the group level."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from neurostorm_bids.runtime.options import option
+
+
+@dataclass(frozen=True)
+class GroupAnalysis:
+    """What the group level does."""
+
+    title: ClassVar[str] = "Group level"
+
+    group_task: str = option(
+        "collect",
+        "What to do; see below.",
+        choices="neurostorm_bids.group.task:task_names",
+    )
+    phenotype: Path | None = option(
+        None, "Table with participant_id.", shown_default="participants.tsv, sessions.tsv", must_exist=True
+    )
+    target: str | None = option(None, "What to predict: a column of that table.", metavar="COLUMN")
+    target_type: str = option(
+        "auto",
+        "auto: text, and numbers with two values, are classes.",
+        choices=("auto", "regression", "classification"),
+    )
+    group_by: str | None = option(
+        None, "Keep families or sites together in folds.", metavar="COLUMN", shown_default="subjects"
+    )
+    covariates: tuple[str, ...] = option(
+        (), "Regressed out of the features, inside the training folds.", metavar="COLUMN..."
+    )
+    n_permutations: int = option(200, "Permutations of the labels, for the p-value.", least=0, most=100000)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is fine-tuned."""
+
+    title: ClassVar[str] = "Fine-tuning"
+
+    tuning: str = option(
+        "linear",
+        "What is trained beside a new head.",
+        choices=("linear", "prompt", "layernorm", "prompt-layernorm", "lora", "full"),
+    )
+    save_as: str | None = option(
+        None,
+        "Name in OUT_DIR/models.",
+        shown_default="model-target-tuning",
+        metavar="NAME",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
+        pattern_help="a name of at most 100 letters, digits, '-', '_' and '.'",
+    )
+    split: Path | None = option(
+        None,
+        "Table with participant_id and split (train, validation, test).",
+        shown_default="cross-validation",
+        must_exist=True,
+    )
+    epochs: int = option(30, "Epochs at most.", least=1, most=10**6)
+    patience: int = option(
+        5, "Epochs without a smaller loss on the validation subjects after which training stops.", least=1
+    )
+    learning_rate: float | None = option(
+        None,
+        "Learning rate of what is trained beside the head.",
+        shown_default="what suits the tuning",
+        least=0.0,
+        above=True,
+    )
+    prompt_length: int = option(50, "Tokens before every window.", least=1, most=4096)
+    lora_rank: int = option(8, "Rank of the low-rank additions.", least=1, most=4096)
+    no_augmentation: bool = option(False, "Do not rotate, scale, smooth and add noise to the training windows.")
+    devices: int = option(1, "GPUs, or processes on CPUs, that train together on a node.", least=1)
+    nodes: int = option(1, "Nodes that train together (srun, torchrun).", least=1)
+    resume: bool = option(False, "Go on with a training that was stopped.")

@@ -1,0 +1,223 @@
+"""The options of a participant-level call: which runs, which models, how each step is done."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from neurostorm_bids.runtime.options import option
+from neurostorm_bids.runtime.process import processors
+
+LARGEST_SEED = 2**31 - 1  # SimpleITK and scikit-learn take no larger ones
+STANDARD_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+BOLD_SPACE = "bold"  # the BOLD series' own space, whose files have no space- entity
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which runs; labels have no prefix (``01``, not ``sub-01``), and empty means all."""
+
+    title: ClassVar[str] = "Which runs"
+
+    participant_label: tuple[str, ...] = option(
+        (), "Subjects, with or without sub-.", prefix="sub-", metavar="LABEL..."
+    )
+    session_label: tuple[str, ...] = option(
+        (), "Sessions, with or without ses-.", prefix="ses-", metavar="LABEL...", flags=("--session-id",), changes="run"
+    )
+    task_id: tuple[str, ...] = option(
+        (), "Tasks, with or without task-.", prefix="task-", metavar="LABEL...", flags=("-t",), changes="run"
+    )
+    run_label: tuple[str, ...] = option(
+        (), "Runs, with or without run-; 1 and 01 are the same.", prefix="run-", metavar="LABEL...", changes="run"
+    )
+    bids_filter_file: Path | None = option(
+        None, 'JSON file with pybids entities for {"bold": {...}}; null: absent, "*": any.', must_exist=True
+    )
+    derivatives: tuple[tuple[str, Path], ...] = option(
+        (),
+        "Where fMRIPrep's output is, if not in BIDS_DIR: fmriprep=PATH.",
+        flags=("-d",),
+        metavar="NAME=PATH",
+        changes="run",
+    )
+    bids_database_dir: Path | None = option(
+        None, "Keep pybids' index of the data set in this folder and reuse it.", is_folder=True
+    )
+
+    @property
+    def takes_all_runs(self) -> bool:
+        """Whether all runs of the chosen subjects are wanted."""
+        return not (self.session_label or self.task_id or self.run_label or self.bids_filter_file)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Which models, and how runs are encoded."""
+
+    title: ClassVar[str] = "Model"
+
+    model: tuple[str, ...] = option(
+        ("base",),
+        "A name from 'neurostorm-model list', a .ckpt or .safetensors file, or the folder of a fine-tuned model.",
+        metavar="NAME|FILE...",
+        changes="run",
+    )
+    label_mean: float | None = option(
+        None, "Mean of the labels in training, for a regression model that does not hold it.", changes="run"
+    )
+    label_std: float | None = option(None, "Standard deviation of the labels in training.", changes="run")
+    window_stride: int | None = option(
+        None,
+        "Frames from one window to the next.",
+        shown_default="the model's length",
+        least=1,
+        most=10**6,
+        changes="numbers",
+    )
+    precision: str = option(
+        "fp32",
+        "bf16, fp16 (GPU only): matrix products in half precision, faster where the device supports it; runs whose "
+        "embedding it would change are encoded in fp32.",
+        choices=("fp32", "bf16", "fp16"),
+        changes="numbers",
+    )
+    batch_size: int | None = option(None, "Windows to encode at a time.", shown_default="chosen", least=1)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How runs are brought into the model's grid."""
+
+    title: ClassVar[str] = "Into the model's grid"
+
+    grid: str = option(
+        "auto",
+        "Grid to resample runs to. auto: the one the model was trained in; as-fmriprep: fMRIPrep's "
+        "MNI152NLin2009cAsym, as in the published code.",
+        choices=("auto", "fsl", "as-fmriprep"),
+        changes="run",
+    )
+    input_space: str | None = option(
+        None,
+        "Space of the BOLD files to take; bold: those without space-.",
+        choices=(*STANDARD_SPACES, "T1w", BOLD_SPACE),
+        shown_default="the one with the fewest steps",
+        changes="run",
+    )
+    template_warp: str = option(
+        "auto",
+        "TemplateFlow's warp between the two MNI152 templates. auto: fetch it if it is missing, and go another way "
+        "or fail without it; require: it must be there; skip: do without, at the price of a misfit of a few mm.",
+        choices=("auto", "require", "skip"),
+        changes="run",
+    )
+    interpolation: str = option(
+        "linear", "linear: as published; cubic: B-spline.", choices=("linear", "cubic"), changes="gridded"
+    )
+    register: str | None = option(
+        None,
+        "Where no transform leads to a run: register its T1w or mean BOLD image to the template.",
+        choices=("affine",),
+        changes="gridded",
+    )
+    target_tr: float | None = option(
+        0.8,
+        "Repetition time to resample to; native: leave it.",
+        word_for_none="native",
+        least=0.05,
+        most=30.0,
+        metavar="SECONDS|native",
+        changes="gridded",
+    )
+    repetition_time: float | None = option(
+        None,
+        "Repetition time, where sidecar and header lack it or are wrong.",
+        least=0.0,
+        above=True,
+        metavar="SECONDS",
+        changes="gridded",
+    )
+    dummy_scans: int | None = option(
+        None,
+        "Volumes to drop at the start; auto: those that fMRIPrep flagged.",
+        word_for_none="auto",
+        least=0,
+        metavar="auto|N",
+        changes="gridded",
+    )
+    denoise: str | None = option(
+        None,
+        "Regress out the confounds of this strategy of nilearn, high-pass included.",
+        choices=("simple", "scrubbing", "compcor"),
+        shown_default="none, as published",
+        changes="gridded",
+    )
+    save_grid: bool = option(
+        False, "Keep the resampled runs: NIfTI in OUT_DIR, int8 in the work folder.", changes="run"
+    )
+
+
+@dataclass(frozen=True)
+class Censoring:
+    """Which windows are left out of means for head motion."""
+
+    title: ClassVar[str] = "Head motion"
+
+    fd_threshold: float | None = option(
+        None,
+        "Framewise displacement above which a volume counts as high motion.",
+        least=0.0,
+        above=True,
+        metavar="MM",
+        changes="numbers",
+    )
+    max_censored: float = option(
+        0.5,
+        "Windows with a larger share of such volumes are left out of the run's mean.",
+        least=0.0,
+        most=1.0,
+        metavar="FRACTION",
+        changes="numbers",
+    )
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the work may use of the machine, and how it goes."""
+
+    title: ClassVar[str] = "Resources"
+
+    device: str = option("auto", "auto: a GPU if there is one.", choices=("auto", "cpu", "cuda"))
+    nprocs: int = option(1, "Runs to process at a time.", flags=("--nthreads", "--n-cpus"), least=1)
+    omp_nthreads: int | None = option(
+        None, "Threads of one process.", shown_default="processors / nprocs", least=1, most=1024
+    )
+    mem_mb: int | None = option(None, "Memory to stay within, MB of 10^6 bytes.", least=1, metavar="MB")
+    work_dir: Path | None = option(
+        None, "Folder for resampled runs.", flags=("-w",), shown_default="OUT_DIR/work", is_folder=True
+    )
+    clean_workdir: bool = option(False, "Remove what earlier calls left in the work folder.")
+
+    @property
+    def threads(self) -> int:
+        """Threads that one process may use."""
+        asked = str(self.omp_nthreads or os.environ.get("OMP_NUM_THREADS", ""))
+        if asked.isascii() and asked.isdecimal() and int(asked):
+            return int(asked)
+        return max(1, processors() // self.nprocs)
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """What is written, and what happens when something goes wrong."""
+
+    title: ClassVar[str] = "How to run"
+
+    boilerplate_only: bool = option(False, "Write the methods text (logs/CITATION.*) and nothing else.")
+    md_only_boilerplate: bool = option(False, "The same, as Markdown only.")
+    reports_only: bool = option(False, "Write the reports again from the results that are there.")
+    force: bool = option(False, "Redo finished runs.")
+    stop_on_first_crash: bool = option(False, "Stop at the first run that fails.")
+    random_seed: int = option(0, "Seed of all random numbers.", least=0, most=LARGEST_SEED)
+    verbose: int = option(0, "Say more.", flags=("-v",))

@@ -1,0 +1,201 @@
+"""A network in training: optimiser, schedule, batches and checkpoints, for any objective; and supervised fine-tuning."""
+
+import math
+import warnings
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+import torchmetrics
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model import backend
+from neurostorm_bids.model.network import NeuroSTORM
+from neurostorm_bids.runtime.signals import stop_on_signals
+from neurostorm_bids.train.data import Order
+from neurostorm_bids.train.objective import Objective
+from neurostorm_bids.train.plan import Plan
+
+HEAD_RATE = 1e-2  # learning rate of the head, which sees standardised embeddings
+WEIGHT_DECAY = 0.01
+WARM_UP = 0.05  # share of the steps in which the learning rate rises
+
+
+class TrainingModule(lightning.LightningModule):
+    """A network in training, whatever the objective.
+
+    A subclass computes `training_step` and `validation_step`, and logs ``validation_loss`` at the end of each epoch.
+
+    Parameters
+    ----------
+    network : nn.Module
+    train, validation : Dataset
+        Items are asked for by (epoch, number).
+    plan : Plan
+    """
+
+    strict_loading = False  # checkpoints hold what is trained
+
+    def __init__(self, network: nn.Module, train: Dataset[Any], validation: Dataset[Any], plan: Plan):
+        super().__init__()
+        self.network, self.plan = network, plan
+        self.data = {"train": train, "validation": validation}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what is trained, with learning rates."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        return [{"params": parameters, "lr": self.plan.learning_rate}]
+
+    def epoch_record(self, logged: dict[str, float]) -> dict[str, float]:
+        """Return what is kept of an epoch, from what was logged."""
+        return logged
+
+    def on_train_start(self) -> None:
+        """Lightning has replaced our signal handlers with its own, and taken the processes that it found."""
+        stop_on_signals()
+        if self.trainer.world_size != (torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1):
+            raise NeurostormError(
+                f"{self.trainer.world_size} processes are to train together, and not all were started; with Slurm, start "
+                "the command with srun and as many tasks"
+            )
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the rate rises, then falls as a cosine."""
+        optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=WEIGHT_DECAY)
+        n_steps = max(1, self.plan.epochs * len(self.train_dataloader()))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step / n_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of the training subjects, in an order of the epoch's own."""
+        return self._loader("train", self.plan.seed)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of the validation subjects."""
+        return self._loader("validation", None)
+
+    def _loader(self, which: str, seed: int | None) -> DataLoader[Any]:
+        data: Any = self.data[which]
+        workers = self.plan.workers
+        return DataLoader(
+            data,
+            self.plan.batch_size,
+            sampler=Order(len(data), seed, self.trainer.global_rank, self.trainer.world_size),
+            num_workers=workers,
+            multiprocessing_context="forkserver" if workers else None,
+            pin_memory=self.plan.device.type == "cuda",
+            persistent_workers=workers > 0,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is trained; the rest is the backbone's."""
+        trained = {f"network.{name}" for name, p in self.network.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {name: w for name, w in checkpoint["state_dict"].items() if name in trained}
+
+
+class FineTuning(TrainingModule):
+    """A network that is tuned to predict labels.
+
+    Parameters
+    ----------
+    network : NeuroSTORM
+        Its head gets standardised embeddings until `finish`.
+    objective : Objective
+    standardisation : tuple of 2 (channels,) tensors
+        Mean and standard deviation of the backbone's embeddings of the training windows.
+    train, validation : Dataset
+    plan : Plan
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: NeuroSTORM,
+        objective: Objective,
+        standardisation: tuple[Tensor, Tensor],
+        train: Dataset[Any],
+        validation: Dataset[Any],
+        plan: Plan,
+    ):
+        super().__init__(network, train, validation, plan)
+        self.network: NeuroSTORM = network
+        self.objective = objective
+        self.register_buffer("mean", standardisation[0])
+        self.register_buffer("std", standardisation[1])
+        self.train_loss, self.validation_loss = torchmetrics.MeanMetric(), torchmetrics.MeanMetric()
+        self.metric = objective.metric()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clips (B, 1, X, Y, Z, T), or embeddings (B, C), to raw outputs (B, outputs)."""
+        embedding = x if x.ndim == 2 else backend.embed(self.network, x, self.plan.precision)
+        assert self.network.output_head is not None
+        outputs: Tensor = self.network.output_head((embedding - self.mean) / self.std)
+        return outputs
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _number: int) -> Tensor:
+        """Return the loss of one batch."""
+        x, y = batch
+        loss = self.objective.loss(self(x), y)
+        self.train_loss.update(loss.detach(), len(y))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _number: int) -> None:
+        """Add up loss and metric of one batch of the validation subjects."""
+        x, y = batch
+        outputs = self(x).float()
+        self.validation_loss.update(self.objective.loss(outputs, y), len(y))
+        self.objective.update(self.metric, outputs, y)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what came out, over all processes."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # r of outputs that do not vary yet
+            found = self.metric.compute().nan_to_num()
+        self.log("validation_loss", self.validation_loss.compute())
+        self.log("validation_metric", found)
+        self.validation_loss.reset()
+        self.metric.reset()
+
+    def epoch_record(self, logged: dict[str, float]) -> dict[str, float]:
+        """Return losses and the metric of an epoch."""
+        record = {
+            "train_loss": float(self.train_loss.compute()),
+            "validation_loss": logged["validation_loss"],
+            f"validation_{self.objective.metric_name}": logged["validation_metric"],
+        }
+        self.train_loss.reset()
+        return record
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the head, and what else is tuned, with learning rates."""
+        assert self.network.output_head is not None
+        head = list(self.network.output_head.parameters())
+        others = [p for p in self.network.model.parameters() if p.requires_grad]
+        head_rate = self.plan.learning_rate if self.plan.tuning == "linear" else HEAD_RATE
+        groups = [{"params": head, "lr": head_rate}]
+        return groups + ([{"params": others, "lr": self.plan.learning_rate}] if others else [])
+
+    def finish(self) -> NeuroSTORM:
+        """Return the network with the standardisation put into its head."""
+        assert self.network.output_head is not None
+        linear = self.network.output_head.head.head
+        with torch.no_grad():
+            weight = linear.weight / self.std
+            linear.bias.sub_(weight @ self.mean)
+            linear.weight.copy_(weight)
+        return self.network
+
+
+def rate_at(done: float) -> float:
+    """Return the share of the largest learning rate after this share of the steps.
+
+    >>> [round(rate_at(done), 3) for done in (0, 0.05, 0.525, 1)]
+    [0.05, 1.0, 0.5, 0.0]
+    """
+    if done < WARM_UP:
+        return max(WARM_UP, done / WARM_UP)
+    return 0.5 * (1 + math.cos(math.pi * min(1, (done - WARM_UP) / (1 - WARM_UP))))

@@ -1,0 +1,70 @@
+"""How to train: what is tuned, for how long, on what."""
+
+from dataclasses import dataclass
+
+import torch
+
+# What is tuned -> learning rate of what is tuned beside the head, at its largest; chosen on the tests' small cohorts
+LEARNING_RATES = {
+    "linear": 1e-2,
+    "prompt": 1e-2,
+    "layernorm": 1e-3,
+    "prompt-layernorm": 1e-3,
+    "lora": 1e-3,
+    "full": 1e-4,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    Attributes
+    ----------
+    tuning : str
+        One of `LEARNING_RATES`.
+    epochs : int
+        At most.
+    patience : int
+        Epochs without a smaller loss on the validation subjects, after which training stops.
+    batch_size : int
+        Windows in a step of one process.
+    device : torch.device
+    learning_rate : float
+        Of what is tuned beside the head, at its largest; 0 takes what suits the tuning.
+    precision : {"fp32", "bf16", "fp16"}
+    prompt_length : int
+        Tokens before every window.
+    lora_rank : int
+        Of the low-rank additions.
+    augmented : bool
+        Rotate, scale, smooth and add noise to the training windows.
+    devices, nodes : int
+        Processes on a node, and nodes.
+    workers : int
+        Processes that prepare clips, for each process that trains.
+    seed : int
+    """
+
+    tuning: str
+    epochs: int
+    patience: int
+    batch_size: int
+    device: torch.device
+    learning_rate: float = 0.0
+    precision: str = "fp32"
+    prompt_length: int = 50
+    lora_rank: int = 8
+    augmented: bool = True
+    devices: int = 1
+    nodes: int = 1
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learning_rate", self.learning_rate or LEARNING_RATES[self.tuning])
+
+    @property
+    def n_processes(self) -> int:
+        """Processes that train together."""
+        return self.devices * self.nodes
