@@ -98,6 +98,55 @@ class Tree:
         return folder
 
 
+class Results:
+    """A raw data set with derivatives, and tables of embeddings in OUT_DIR as the participant level writes them.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets raw/ and out/.
+    label : str
+        Of the model.
+    """
+
+    CHANNELS, WINDOW = 6, 16.0
+
+    def __init__(self, folder: Path, seed=0, label="base"):
+        self.raw, self.out, self.label = folder / "raw", folder / "out", label
+        self.rng = np.random.default_rng(seed)
+        derivatives = self.raw / "derivatives" / "fmriprep"
+        derivatives.mkdir(parents=True)
+        for path, kind in ((self.raw, "raw"), (derivatives, "derivative")):
+            about = {"Name": "t", "BIDSVersion": "1.8.0", "DatasetType": kind, "GeneratedBy": [{"Name": "fMRIPrep"}]}
+            (path / "dataset_description.json").write_text(json.dumps(about))
+
+    def add(self, name, embeddings=None, label=None, onset=0.0):
+        """Add one run of windows, with random embeddings and head motion unless they are given; returns its table."""
+        entities = dict(part.split("-", 1) for part in name.split("_"))
+        subject = f"sub-{entities['sub']}"
+        folder = Path(subject, f"ses-{entities['ses']}" if "ses" in entities else "", "func")
+        (self.raw / "derivatives" / "fmriprep" / folder).mkdir(parents=True, exist_ok=True)
+        (self.out / folder).mkdir(parents=True, exist_ok=True)
+        if embeddings is None:
+            embeddings = self.rng.standard_normal((8, self.CHANNELS))
+        n = len(embeddings)
+        fd = self.rng.random((2, n))
+        table = pd.DataFrame(
+            {
+                "onset": onset + self.WINDOW * np.arange(n),
+                "duration": self.WINDOW,
+                "mean_framewise_displacement": fd[0],
+                "max_framewise_displacement": fd.max(axis=0),
+                **{f"channel{i:03d}": column for i, column in enumerate(np.transpose(embeddings))},
+            }
+        )
+        stem = self.out / folder / f"{name}_space-{FSL_SPACE}_desc-{label or self.label}_embeddings"
+        table.to_csv(f"{stem}.tsv", sep="\t", index=False)
+        about = {"SettingsHash": "x", "FramewiseDisplacement": {"Mean": fd[0].mean(), "Max": fd.max()}}
+        stem.with_suffix(".json").write_text(json.dumps(about))
+        return table
+
+
 def full_confounds(tree, n_volumes, n_dummies=0, spike=None):
     """Write the confounds that nilearn's strategies ask for."""
     rng = np.random.RandomState(3)
@@ -114,6 +163,9 @@ def full_confounds(tree, n_volumes, n_dummies=0, spike=None):
     for i in range(3):
         table[f"cosine{i:02d}"] = np.cos(np.pi * (i + 1) * (np.arange(n_volumes) + 0.5) / n_volumes)
     table["std_dvars"] = 1.0
+    components = [f"a_comp_cor_{i:02d}" for i in range(4)]
+    for name in components:
+        table[name] = rng.standard_normal(n_volumes)
     for i in range(n_dummies):
         table[f"non_steady_state_outlier{i:02d}"] = (np.arange(n_volumes) == i).astype(float)
     if spike is not None:
@@ -121,7 +173,8 @@ def full_confounds(tree, n_volumes, n_dummies=0, spike=None):
     table.loc[0, "framewise_displacement"] = np.nan
     path = tree.folder(RUN) / f"{RUN}_desc-confounds_timeseries.tsv"
     table.to_csv(path, sep="\t", index=False, na_rep="n/a")
-    path.with_suffix(".json").write_text("{}")
+    about = {name: {"Method": "aCompCor", "Mask": "combined", "Retained": True} for name in components}
+    path.with_suffix(".json").write_text(json.dumps(about))
     return table
 
 

@@ -68,13 +68,13 @@ def acquisition_times(path: Path, repetition_time: float | None = None) -> Acqui
         If the sidecar is unusable, or the volumes were not acquired at regular intervals.
     """
     sidecar = read_sidecar(path)
+    start_time, first_onset = number_in(sidecar, "StartTime", path), 0.0
     if repetition_time is None:
-        repetition_time = number_in(sidecar, "RepetitionTime", path) or _from_volume_timing(sidecar, path)
-    return AcquisitionTimes(
-        repetition_time,
-        number_in(sidecar, "StartTime", path) or 0.0,
-        sidecar.get("SliceTimingCorrected") is True,
-    )
+        repetition_time = number_in(sidecar, "RepetitionTime", path)
+        if not repetition_time:
+            repetition_time, first_onset = _from_volume_timing(sidecar, path)
+    start_time = first_onset if start_time is None else start_time
+    return AcquisitionTimes(repetition_time, start_time, sidecar.get("SliceTimingCorrected") is True)
 
 
 def number_in(sidecar: dict[str, Any], key: str, path: Path) -> float | None:
@@ -93,11 +93,11 @@ def number_in(sidecar: dict[str, Any], key: str, path: Path) -> float | None:
     return float(value)
 
 
-def _from_volume_timing(sidecar: dict[str, Any], path: Path) -> float | None:
-    """Return the repetition time that BIDS ``VolumeTiming`` (onsets of all volumes, s) comes to, if it is given."""
+def _from_volume_timing(sidecar: dict[str, Any], path: Path) -> tuple[float | None, float]:
+    """Return the interval of BIDS ``VolumeTiming`` (onsets of all volumes, s), if it is given, and the first onset."""
     onsets = sidecar.get("VolumeTiming")
     if onsets is None:
-        return None
+        return None, 0.0
     if not isinstance(onsets, list) or len(onsets) < 2 or not all(map(_is_number, onsets)):
         raise NeurostormError(f"{path}: VolumeTiming is {_short(onsets)}, not a list of onsets in s; correct it")
     steps = [after - before for before, after in pairwise(onsets)]
@@ -107,7 +107,7 @@ def _from_volume_timing(sidecar: dict[str, Any], path: Path) -> float | None:
             f"{path}: VolumeTiming is irregular ({min(steps):g} to {max(steps):g} s between volumes): sparse acquisitions "
             "cannot be resampled in time; give --repetition-time to treat the run as a regular one"
         )
-    return float(middle)
+    return float(middle), float(onsets[0])
 
 
 def _is_number(value: Any) -> bool:

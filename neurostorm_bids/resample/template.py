@@ -2,7 +2,8 @@
 
 It is the symmetric ICBM 2009a template at 2 mm (Fonov et al. 2009, https://doi.org/10.1016/S1053-8119(09)70884-5), yet
 another MNI152, and near enough to tell whether a brain lies where a brain should: 98 % of the brains of MNI152NLin6Asym
-and MNI152NLin2009cAsym lie in it. ``python -m neurostorm_bids.resample.template`` makes the file from nilearn.
+and MNI152NLin2009cAsym lie in it. ``python -m neurostorm_bids.resample.template`` makes the file from nilearn; its
+licence is beside it.
 """
 
 from functools import lru_cache

@@ -14,38 +14,40 @@ from neurostorm_bids.resample.frames import FrameStore
 from neurostorm_bids.resample.grid import FSL
 
 
-def test_denoising_is_nilearn_s_before_placing(tree, tmp_path, neurostorm, narrow):
-    n = 60
+@pytest.mark.parametrize("strategy", ["simple", "scrubbing", "compcor"])
+def test_denoising_is_that_of_nilearn_in_the_run_s_own_space(tree, tmp_path, neurostorm, narrow, strategy):
+    n = 90
     data = signal(n_volumes=n)
     bold = tree.run(RUN, data=data)
-    table = full_confounds(tree, n)
-    data += (40 * table["trans_x"].to_numpy() / table["trans_x"].std()).astype(np.float32)  # something to clean
+    table = full_confounds(tree, n, spike=40)
+    for name in ("trans_x", "a_comp_cor_01"):  # something to clean
+        data += (40 * table[name].to_numpy() / table[name].std()).astype(np.float32)
     save(bold, data, repetition_time=2.0)
-    assert (
-        neurostorm(
-            tree.path,
-            tmp_path / "o",
-            "participant",
-            "--model",
-            narrow,
-            "--denoise",
-            "simple",
-            "--target-tr",
-            "native",
-            "--save-grid",
-        )[0]
-        == 0
+    call = (tree.path, tmp_path / "o", "participant", "--model", narrow, "--denoise", strategy)
+    status, _, said = neurostorm(*call, "--target-tr", "native", "--save-grid")
+    assert status == 0, said
+    confounds, kept = load_confounds_strategy(str(bold), denoise_strategy=strategy)
+    kept = np.arange(n) if kept is None else kept
+    cleaned = clean_img(
+        nib.Nifti1Image(data, AFFINE),
+        confounds=confounds.fillna(0),
+        detrend=False,
+        standardize=None,
+        clean__sample_mask=kept,
     )
-    confounds, _ = load_confounds_strategy(str(bold), denoise_strategy="simple")
-    cleaned = clean_img(nib.Nifti1Image(data, AFFINE), confounds=confounds.fillna(0), detrend=False, standardize=None)
     expected = resample_img(cleaned, FSL.matrix, FSL.shape, interpolation="linear").get_fdata()
     ours = nib.load(next((tmp_path / "o").rglob("*_desc-fsl_bold.nii.gz"))).get_fdata()
     brain = ours[..., 0] > ours.min()
-    expected = np.maximum(expected[brain], 0)
-    expected = (expected - expected.mean()) / expected.std()
-    assert np.abs(ours[brain] - expected).max() < 2e-3
-    sidecar = json.loads(next((tmp_path / "o").rglob("func/*embeddings.json")).read_text())
-    assert "cosine00" in sidecar["Preprocessing"]["Denoising"]["Confounds"]
+    expected, ours = expected[brain], ours[brain][:, kept]
+    # one mean and standard deviation for all: with scrubbing, the volumes that are filled in count too
+    slope, intercept = np.polyfit(expected.ravel(), ours.ravel(), 1)
+    assert np.abs(ours - (slope * expected + intercept)).max() < 2e-3
+    if len(kept) == n:
+        assert slope == pytest.approx(1 / expected.std(), rel=1e-4)
+    about = json.loads(next((tmp_path / "o").rglob("func/*embeddings.json")).read_text())["Preprocessing"]["Denoising"]
+    assert "cosine00" in about["Confounds"]
+    assert about["VolumesInterpolated"] == n - len(kept)
+    assert ("a_comp_cor_01" in about["Confounds"]) == (strategy == "compcor")
 
 
 def test_regression_keeps_the_mean_and_fills_scrubbed_frames():

@@ -4,7 +4,10 @@ import json
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 from helpers import FSL_SPACE, RUN, ellipsoid, save
+
+from neurostorm_bids.resample.registration import _to_sitk
 
 
 def test_registration_where_nothing_leads(tree, tmp_path, neurostorm, narrow, monkeypatch):
@@ -58,3 +61,21 @@ def test_registration_without_a_template_says_where_to_put_it(tree, tmp_path, ne
     status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", narrow, "--register", "affine")
     assert status == 1
     assert str(tmp_path / "templateflow" / f"tpl-{FSL_SPACE}" / f"tpl-{FSL_SPACE}_res-02_T1w.nii.gz") in said
+
+
+def test_sheared_voxels_keep_their_place():
+    """SimpleITK knows no sheared axes: such an image is resampled, and shows the same at every place in the world."""
+    shape = (40, 44, 36)
+    affine = nib.affines.from_matvec(
+        np.array([[3.0, 0.6, 0.0], [0.0, 3.0, 0.5], [0.2, 0.0, 3.0]]), [-60.0, -70.0, -50.0]
+    )
+    voxels = np.indices(shape).reshape(3, -1).T
+    world = nib.affines.apply_affine(affine, voxels)
+    smooth = (100 * np.sin(world[:, 0] / 25) + 80 * np.cos(world[:, 1] / 20) + world[:, 2]).reshape(shape)
+    image = _to_sitk(nib.Nifti1Image(smooth.astype(np.float32), affine), sitk)
+    inner = world[(np.abs(voxels - np.array(shape) / 2) < 8).all(axis=1)][::37]
+    seen = [image.EvaluateAtPhysicalPoint([-x, -y, z], sitk.sitkLinear) for x, y, z in inner]
+    expected = 100 * np.sin(inner[:, 0] / 25) + 80 * np.cos(inner[:, 1] / 20) + inner[:, 2]
+    assert np.abs(seen - expected).max() < 1.0
+    mask = nib.Nifti1Image((smooth > 0).astype(np.uint8), affine)
+    assert set(np.unique(sitk.GetArrayFromImage(_to_sitk(mask, sitk)))) == {0.0, 1.0}

@@ -6,11 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from helpers import AFFINE, GOLDEN, SHAPE, ellipsoid, save, signal
-from hypothesis import given
-from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 from nilearn.image import resample_img
 from scan import scan
@@ -18,7 +14,6 @@ from scan import scan
 from neurostorm_bids import to_model_grid
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.resample.grid import AS_FMRIPREP, FSL
-from neurostorm_bids.resample.timing import choose_repetition_time, time_map
 
 
 def run_of(tmp_path, data, affine=AFFINE, mask=None, repetition_time=2.0):
@@ -131,6 +126,17 @@ def test_single_axes_are_ignored(tmp_path, name, shape):
     assert np.array_equal(to_model_grid(odd, mask, repetition_time=2.0).frames[:], to_model_grid(bold, mask).frames[:])
 
 
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+def test_the_repetition_time_is_that_of_the_time_axis(tmp_path, name):
+    """With an axis of length 1 between, time is the fifth axis, and its step the sixth of pixdim."""
+    image = nib.Nifti1Image(signal(n_volumes=4)[:, :, :, None], AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4:6] = 1.0, 2.5
+    nib.save(image, tmp_path / name)
+    mask = save(tmp_path / "m.nii.gz", ellipsoid())
+    assert to_model_grid(tmp_path / name, mask).steps["SourceRepetitionTime"] == pytest.approx(2.5)
+
+
 def test_an_image_in_memory_is_placed_like_its_file(tmp_path):
     bold, mask = run_of(tmp_path, signal())
     from_files = to_model_grid(bold, mask)
@@ -156,56 +162,11 @@ def test_dummy_scans_are_left_out_and_time_goes_on(tmp_path):
         to_model_grid(bold, mask, dummy_scans=12)
 
 
-@given(st.integers(1, 60), st.floats(0.3, 4.0), st.one_of(st.none(), st.floats(0.3, 3.0)))
-def test_time_is_resampled_as_published(n_frames, repetition_time, target):
-    times = time_map(n_frames, repetition_time, target)
-    series = np.random.RandomState(n_frames).standard_normal((n_frames, 3))
-    if target is None:
-        assert np.array_equal(times(series), series)
-        return
-    size = max(1, round(n_frames * repetition_time / target))
-    torch_says = F.interpolate(torch.from_numpy(series.T[None]), size=size, mode="linear", align_corners=False)
-    np.testing.assert_allclose(times(series), torch_says[0].numpy().T, atol=1e-9)
-    assert times.repetition_time * size == pytest.approx(n_frames * repetition_time)
-
-
-def test_a_part_of_the_resampled_series_is_that_part():
-    times, series = time_map(30, 2.0, 0.8), np.random.RandomState(0).standard_normal((30, 2))
-    assert np.array_equal(times(series, 10, 25), times(series)[10:25])
-
-
-@pytest.mark.parametrize(
-    ("said", "expected", "source", "n_warnings"),
-    [
-        ({"sidecar": 2.0, "header": 2.0}, 2.0, "sidecar", 0),
-        ({"sidecar": 2.0, "header": 2.5}, 2.0, "sidecar", 1),
-        ({"sidecar": None, "header": 0.72}, 0.72, "header", 0),
-        ({"sidecar": 0, "header": 0.72}, 0.72, "header", 0),
-        ({"asked": 1.0, "sidecar": 2.0, "header": 2.0}, 1.0, "repetition-time", 2),
-    ],
-)
-def test_which_repetition_time_holds(said, expected, source, n_warnings):
-    seconds, by, warnings = choose_repetition_time("x.nii.gz", **said)
-    assert (seconds, by, len(warnings)) == (expected, source, n_warnings)
-
-
-@pytest.mark.parametrize("said", [{}, {"sidecar": 0.0, "header": None}, {"header": 2000.0}, {"sidecar": -1.0}])
-def test_no_plausible_repetition_time_names_the_option(said):
-    with pytest.raises(NeurostormError, match=r"x\.nii\.gz.*--repetition-time"):
-        choose_repetition_time("x.nii.gz", **said)
-
-
 @pytest.mark.parametrize(("unit", "value"), [("sec", 1.5), ("msec", 1500.0), ("usec", 1.5e6), ("unknown", 1.5)])
 def test_the_header_s_time_unit_is_honoured(tmp_path, unit, value):
     bold = save(tmp_path / "b.nii.gz", signal(), repetition_time=value, unit=unit)
     mask = save(tmp_path / "m.nii.gz", ellipsoid())
     assert to_model_grid(bold, mask).steps["SourceRepetitionTime"] == pytest.approx(1.5)
-
-
-@pytest.mark.parametrize("target", [0, -1, float("nan"), 100])
-def test_impossible_target_is_refused(target):
-    with pytest.raises(NeurostormError, match="not plausible"):
-        time_map(10, 2.0, target)
 
 
 def test_brain_beyond_the_field_of_view_is_background(tmp_path):

@@ -1,7 +1,7 @@
 /* The two steps of Mamba that PyTorch has no quick operation for on a CPU: the causal depthwise convolution, and the
  * selective scan with everything that surrounds it. Each call works on a range of sequences, on one thread: the caller
  * splits the sequences over its threads. Plain C with vector types; on x86-64 Linux the loader picks the version for
- * the processor. The numbers are those of scan.py, which says what is computed.
+ * the processor. The numbers are those of reference.py, which says what is computed.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define LANES 16
-#define MOST_STATES 256
+#define MAX_STATES 256
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
@@ -21,11 +21,7 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 #else
 #define FOR_EACH_PROCESSOR
 #endif
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
 #define EXPORT __attribute__((visibility("default")))
-#endif
 
 INLINE vec splat(float x) { return x - (vec){0}; }
 
@@ -103,7 +99,7 @@ INLINE void scan_lanes(
     const float *u, const float *delta, const float *A, const float *bc, int64_t bc_row, const float *D,
     const float *gate, int64_t gate_row, float *y, int64_t length, int64_t channels, int64_t n, int64_t states)
 {
-    vec h[MOST_STATES], a[MOST_STATES], skip = load(D, n);
+    vec h[MAX_STATES], a[MOST_STATES], skip = load(D, n);
     for (int64_t i = 0; i < states; i++) {
         h[i] = splat(0.0f);
         a[i] = load(A + i * channels, n);
@@ -166,7 +162,7 @@ INLINE void scan_backward_lanes(
     const float *u, const float *delta, const float *A, const float *bc, const float *dy, float *du, float *ddelta,
     float *dA, float *dbc, vec *before, int64_t length, int64_t channels, int64_t n, int64_t states)
 {
-    vec h[MOST_STATES], a[MOST_STATES], da[MOST_STATES];
+    vec h[MAX_STATES], a[MOST_STATES], da[MOST_STATES];
     for (int64_t i = 0; i < states; i++) {
         h[i] = da[i] = splat(0.0f);
         a[i] = load(A + i * channels, n);
@@ -179,7 +175,7 @@ INLINE void scan_backward_lanes(
             h[i] = vexp(step * a[i]) * h[i] + drive * B[i];
         }
     }
-    vec dh[MOST_STATES];
+    vec dh[MAX_STATES];
     for (int64_t i = 0; i < states; i++)
         dh[i] = splat(0.0f);
     for (int64_t t = length - 1; t >= 0; t--) {
