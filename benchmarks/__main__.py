@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.measure import machine
 
-PARTS = ("placing", "encoding", "training", "whole_run", "tree")
+PARTS = ("resampling", "encoding", "training", "whole_run", "tree")
 
 
 def main() -> None:

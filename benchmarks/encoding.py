@@ -4,20 +4,23 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import in_own_process, print_table, side_by_side
+from neurostorm_bids.model import backend
 from neurostorm_bids.model import network as model
 from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
 from neurostorm_bids.model.scan import kernels
-from neurostorm_bids.model.scan.dispatch import selective_scan
+from neurostorm_bids.model.scan.kernels import ScanArrays
+from neurostorm_bids.model.scan.reference import selective_scan
 
 WINDOWS, TOKENS, CHANNELS, STATES = 320, 256, 72, 16  # the first stage of one clip
 
 ONE_CLIP = """
 import torch
+from neurostorm_bids.model.backend import embed
 from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
 network, clip = NeuroSTORM(NeuroSTORMConfig()).eval(), torch.randn(1, 1, 96, 96, 96, 20)
 with torch.inference_mode():
     for _ in range(3):
-        network.embed(clip)
+        embed(network, clip)
 """
 
 
@@ -49,7 +52,7 @@ def scan() -> None:
 
     def compiled() -> None:
         parts = [slice(i * WINDOWS // n, (i + 1) * WINDOWS // n) for i in range(n)]
-        list(pool.map(lambda p: kernels.scan(u[p], delta[p], by_state, BC[p], D, None, out[p]), parts))
+        list(pool.map(lambda p: kernels.scan(ScanArrays(u[p], delta[p], by_state, BC[p]), D, None, out[p]), parts))
 
     ways = {
         "textbook": lambda: textbook_scan(u, delta, A, B, C),
@@ -84,7 +87,7 @@ def encoder() -> None:
             {
                 "textbook scan": lambda: with_scan(textbook_scan),
                 "loop over tokens (no compiled kernels)": lambda: with_scan(selective_scan),
-                "as installed": lambda: network.features(clip),
+                "as installed": lambda: backend.features(network, clip),
             },
             rounds=3,
         )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 
-def side_by_side(functions: "dict[str, Callable[[], object]]", rounds: int = 5) -> "dict[str, float]":
+def side_by_side(functions: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
     """Median seconds of each function, all of them called in turn, round after round, after one call not counted."""
     for function in functions.values():
         function()
@@ -23,7 +23,7 @@ def side_by_side(functions: "dict[str, Callable[[], object]]", rounds: int = 5) 
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def in_own_process(code: str, **values) -> dict:
+def in_own_process(code: str, **values: object) -> dict[str, float]:
     """Run code in a fresh Python; returns what it puts into ``result``, its seconds, and its peak memory in MB."""
     program = (
         "import json, time\n"
@@ -34,7 +34,7 @@ def in_own_process(code: str, **values) -> dict:
         "result['seconds'] = time.perf_counter() - started\n"
         # not ru_maxrss, which begins at the memory of the process that started this one
         "status = dict(line.split(':', 1) for line in open('/proc/self/status') if ':' in line)\n"
-        "result['peak_mb'] = int(status['VmHWM'].split()[0]) / 1024\n"
+        "result['peak_mb'] = int(status['VmHWM'].split()[0]) * 1024 / 1e6\n"
         "print(json.dumps(result))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -51,7 +51,7 @@ def machine() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} processors, Python {platform.python_version()}"
 
 
-def print_table(title: str, header: tuple, rows: "list[tuple]") -> None:
+def print_table(title: str, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
     """Print a table in Markdown."""
     print(f"\n### {title}\n")
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")

@@ -8,11 +8,13 @@ ONE_STEP = """
 import statistics, time
 import torch
 from neurostorm_bids.model import network as model
-from neurostorm_bids.model.scan.dispatch import selective_scan
-from neurostorm_bids.train.tuning import to_be_tuned
+from neurostorm_bids.model.scan.reference import selective_scan
+from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.tuning import prepare_for_tuning
 if values["loop"]:
     model.scan_for = lambda *_: selective_scan
-network = to_be_tuned(model.NeuroSTORM(model.NeuroSTORMConfig()), values["tuning"], 1)
+plan = Plan(values["tuning"], epochs=1, patience=1, batch_size=1, device=torch.device("cpu"))
+network = prepare_for_tuning(model.NeuroSTORM(model.NeuroSTORMConfig()), 1, plan)
 clip, seconds = torch.randn(1, 1, 96, 96, 96, 20), []
 for _ in range(4):
     started = time.perf_counter()

@@ -13,10 +13,11 @@ SIZES = (10, 1000, 10000)
 FIND = """
 from pathlib import Path
 from neurostorm_bids.find.dataset import find_dataset
-from neurostorm_bids.find.runs import Selection, find_runs
+from neurostorm_bids.find.runs import find_runs
+from neurostorm_bids.settings.participant import Selection
 import bids
 began = time.perf_counter()
-runs, _ = find_runs(find_dataset(Path(values["folder"])), Selection(subjects=("00005",)))
+runs, _ = find_runs(find_dataset(Path(values["folder"])), Selection(participant_label=("00005",)))
 result["find"] = time.perf_counter() - began
 assert len(runs) == 1
 """
@@ -24,9 +25,6 @@ assert len(runs) == 1
 
 def run() -> None:
     """Everything about start-up."""
-    command = [sys.executable, "-m", "neurostorm_bids", "--help"]
-    seconds = side_by_side({"help": lambda: subprocess.run(command, check=True, capture_output=True)})["help"]
-    print(f"\n`neurostorm --help`: {seconds:.2f} s")
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for n in SIZES:
@@ -41,4 +39,21 @@ def run() -> None:
             (folder / "dataset_description.json").write_text(json.dumps(made))
             found = [in_own_process(FIND, folder=str(folder))["find"] for _ in range(3)]
             rows.append((f"{n:,}", f"{sorted(found)[1]:.2f}"))
+        commands(Path(name) / str(SIZES[0]), Path(name) / "out")
     print_table("Finding one subject's runs", ("subjects in the data set", "seconds"), rows)
+
+
+def commands(data: Path, out: Path) -> None:
+    """Print how long it takes until a command says anything."""
+    out.mkdir()
+    bin_folder = Path(sys.executable).parent
+    calls = {
+        "neurostorm --help": [bin_folder / "neurostorm", "--help"],
+        "neurostorm-hpc status": [bin_folder / "neurostorm-hpc", "status", data, out],
+    }
+    seconds = side_by_side(
+        {name: lambda call=call: subprocess.run(call, capture_output=True) for name, call in calls.items()}
+    )
+    print()
+    for name, value in seconds.items():
+        print(f"`{name}`: {value:.2f} s")

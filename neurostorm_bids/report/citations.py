@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from html import escape
 
 from markdown_it import MarkdownIt
@@ -117,8 +118,13 @@ def _text(latex: str) -> str:
 
 
 def _reference(key: str, entries: Bibliography) -> str:
-    formatted = next(iter(Style().format_entries([entries[key]])))
+    formatted = next(iter(_style().format_entries([entries[key]])))
     return f'<li id="ref-{key}">{formatted.text.render(_PlainHTML())}</li>'.replace("\n", " ")
+
+
+@lru_cache(maxsize=1)
+def _style() -> Style:
+    return Style()  # it looks for its plug-ins in every package that is installed
 
 
 def _markdown() -> MarkdownIt:

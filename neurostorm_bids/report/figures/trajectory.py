@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics.pairwise import cosine_similarity
 
 from neurostorm_bids.encode.encoded import EncodedRun
 from neurostorm_bids.report.figures.drawing import ALARM, FAINT, INK, SIGNAL, new_figure, plain, save
@@ -64,7 +63,9 @@ def trajectory_of(embeddings: np.ndarray, displacement: np.ndarray) -> Trajector
     if n and known.sum() > 3 and displacement[known].std() > 0 and scores[known, 0].std() > 0:
         motion = abs(np.corrcoef(scores[known, 0], displacement[known])[0, 1])
     explained = s[:n] ** 2 / total if total > 0 else np.zeros(n)
-    return Trajectory(cosine_similarity(embeddings), scores, explained, float(motion), int(known.sum()))
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = embeddings / np.where(norms > 0, norms, 1)  # scikit-learn would take half a second to import
+    return Trajectory(unit @ unit.T, scores, explained, float(motion), int(known.sum()))
 
 
 def describe(trajectory: Trajectory) -> str:

@@ -1,4 +1,4 @@
-"""Placing: a volume of 97 x 115 x 97 to the model's grid, beside nilearn; and memory against length."""
+"""Resampling: a volume of 97 x 115 x 97 to the model's grid, beside nilearn; and memory against length."""
 
 import tempfile
 import warnings
@@ -6,24 +6,25 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 
 from benchmarks.measure import in_own_process, print_table, side_by_side
 from neurostorm_bids.resample.grid import FSL
-from neurostorm_bids.resample.sampler import apply_affine, inside, make_sampler
+from neurostorm_bids.resample.sampler import inside, make_sampler
 
 SHAPE = (97, 115, 97)
 AFFINE = np.array([[2.0, 0, 0, -96.5], [0, 2.0, 0, -132.5], [0, 0, 2.0, -78.5], [0, 0, 0, 1]])
 N_VOLUMES = 16  # a block, as in a run
 LENGTHS = (100, 1000)
 
-PLACE = """
+RESAMPLE = """
 from neurostorm_bids import to_model_grid
 run = to_model_grid(values["bold"], values["mask"], work_dir=values["work"])
 result["frames"] = run.shape[3]
 """
 
 
-def brain_mask(shape: tuple) -> np.ndarray:
+def brain_mask(shape: tuple[int, ...]) -> np.ndarray:
     """An ellipsoid of about as many voxels as a brain has."""
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     return (sum((x / r) ** 2 for x, r in zip(axes, (0.72, 0.75, 0.68), strict=True)) < 1).astype(np.uint8)
@@ -69,7 +70,7 @@ def interpolation() -> None:
 
 
 def memory() -> None:
-    """Peak memory of placing a short and a long run, each in a process of its own."""
+    """Peak memory of resampling a short and a long run, each in a process of its own."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         mask = brain_mask(SHAPE)
@@ -82,13 +83,13 @@ def memory() -> None:
             image.header.set_xyzt_units("mm", "sec")
             path = Path(folder) / f"bold{n}.nii"
             nib.save(image, path)
-            measured = in_own_process(PLACE, bold=str(path), mask=str(Path(folder) / "mask.nii.gz"), work=folder)
+            measured = in_own_process(RESAMPLE, bold=str(path), mask=str(Path(folder) / "mask.nii.gz"), work=folder)
             path.unlink()
             rows.append((n, measured["frames"], f"{measured['seconds']:.1f}", f"{measured['peak_mb']:.0f}"))
-    print_table("Placing a run of 2 mm", ("volumes", "frames of 0.8 s", "seconds", "peak memory (MB)"), rows)
+    print_table("Resampling a run of 2 mm", ("volumes", "frames of 0.8 s", "seconds", "peak memory (MB)"), rows)
 
 
 def run() -> None:
-    """Everything about placing."""
+    """Everything about resampling."""
     interpolation()
     memory()
