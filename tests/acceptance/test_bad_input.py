@@ -111,7 +111,7 @@ BAD_RUNS = {
 
 
 @pytest.mark.parametrize("kind", BAD_RUNS)
-def test_a_bad_run_is_told_and_the_others_finish(tree, tmp_path, neurostorm, model, kind):
+def test_a_bad_run_is_reported_and_the_others_finish(tree, tmp_path, neurostorm, model, kind):
     spoil, message = BAD_RUNS[kind]
     bad = tree.run(NAME)
     tree.run("sub-02_task-rest")
@@ -346,14 +346,14 @@ def test_a_head_of_nan_predicts_nothing(tree, tmp_path, neurostorm):
     assert "outputs of the head are not finite" in said
 
 
-def test_what_was_asked_for_and_is_not_there_is_told_with_what_is(tree, tmp_path, neurostorm, model):
+def test_what_was_asked_for_and_is_missing_is_reported_with_what_is_there(tree, tmp_path, neurostorm, model):
     tree.run("sub-01_ses-a_task-rest")
     _, _, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model, "-t", "nback")
     assert "there are: ses-a_task-rest" in said
     assert "--level" not in said
 
 
-def test_a_label_that_bids_does_not_allow_is_told(tree, tmp_path, neurostorm, model):
+def test_a_label_that_bids_does_not_allow_is_reported(tree, tmp_path, neurostorm, model):
     tree.run(NAME)
     (tree.path / "sub-a b" / "func").mkdir(parents=True)
     status, printed, said = neurostorm(tree.path, tmp_path / "out", "participant", "--model", model)

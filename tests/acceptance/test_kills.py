@@ -169,7 +169,7 @@ def mounted(path, size):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-def test_a_full_disk_is_told_and_loses_nothing(data, tmp_path):
+def test_a_full_disk_is_reported_and_loses_nothing(data, tmp_path):
     out = tmp_path / "out"
     mounted(out, "6m")
     try:
@@ -192,7 +192,7 @@ def test_a_full_disk_is_told_and_loses_nothing(data, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-def test_a_work_folder_that_is_full_is_told(data, tmp_path):
+def test_a_work_folder_that_is_full_is_reported(data, tmp_path):
     work = tmp_path / "work"
     mounted(work, "100k")
     try:
@@ -207,7 +207,7 @@ def test_a_work_folder_that_is_full_is_told(data, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-def test_read_only_output_is_told_and_stays(data, tmp_path):
+def test_read_only_output_is_reported_and_stays(data, tmp_path):
     out = tmp_path / "out"
     mounted(out, "20m")
     try:

@@ -242,7 +242,7 @@ def test_swapped_transforms_are_refused(subject, tmp_path, neurostorm, monkeypat
     assert name.name in said
 
 
-def test_without_the_warp_another_way_is_taken_and_told(subject, tmp_path, neurostorm, monkeypatch):
+def test_without_the_warp_another_space_is_used_and_reported(subject, tmp_path, neurostorm, monkeypatch):
     import shutil
 
     monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "empty"))

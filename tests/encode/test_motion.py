@@ -67,7 +67,7 @@ def test_a_run_of_censored_windows_alone_has_no_prediction(tree, tmp_path, neuro
     assert np.isnan(channels_of(read_table(next((tmp_path / "o").glob("sub-01/*embeddings.tsv"))))).all()
 
 
-def test_threshold_without_confounds_is_told(tree, tmp_path, neurostorm, narrow):
+def test_threshold_without_confounds_is_reported(tree, tmp_path, neurostorm, narrow):
     tree.run(RUN, confounds=False)
     status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", narrow, "--fd-threshold", "0.5")
     assert status == 1

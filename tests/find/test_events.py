@@ -14,7 +14,7 @@ from neurostorm_bids.find.events import find_events, read_events
         ("onset\tduration\ttrial_type\nsoon\t1\ta\n", "column onset holds 'soon' where a number is needed"),
     ],
 )
-def test_bad_events_are_told(tmp_path, text, message):
+def test_bad_events_are_reported(tmp_path, text, message):
     path = tmp_path / "events.tsv"
     path.write_text(text)
     with pytest.raises(NeurostormError, match=message):

@@ -198,7 +198,7 @@ def test_selection(tmp_path, wanted, n):
     assert len(names(dataset(tmp_path / "d", MANY), **wanted)) == n
 
 
-def test_labels_that_are_not_there_are_told(tmp_path):
+def test_labels_that_are_not_there_are_reported(tmp_path):
     folder = find_dataset(dataset(tmp_path / "d", MANY))
     _, problems = find_runs(
         folder, Selection(participant_label=("01", "99"), session_label=("a", "z"), task_id=("rest", "gamble"))
@@ -277,7 +277,7 @@ def test_unsuitable_folders_say_what_was_found(tmp_path, make, message):
         find_dataset(make(tmp_path))
 
 
-def test_minimal_level_is_told(tmp_path):
+def test_minimal_level_is_reported(tmp_path):
     folder = dataset(tmp_path / "d", [bold(space="", suffix="desc-coreg_boldref.nii.gz")])
     with pytest.raises(NeurostormError, match="--level full"):
         find_runs(find_dataset(folder), Selection())
@@ -339,7 +339,7 @@ def test_raw_data_written_by_a_converter_is_raw(tmp_path):
     assert find_dataset(raw).path == raw / "derivatives" / "fmriprep"
 
 
-def test_a_subject_without_bold_that_was_asked_for_is_told(tmp_path):
+def test_a_subject_without_bold_that_was_asked_for_is_reported(tmp_path):
     found = find_dataset(dataset(tmp_path / "d", [bold("01"), "sub-02/anat/sub-02_desc-preproc_T1w.nii.gz"]))
     _, problems = find_runs(found, Selection(participant_label=("01", "02")))
     assert len(problems) == 1
@@ -353,7 +353,7 @@ def test_confounds_of_a_single_echo_are_those_of_the_run(tmp_path):
     assert run.confounds.name == "sub-01_task-a_desc-confounds_timeseries.tsv"
 
 
-def test_confounds_that_were_not_fetched_are_told(tmp_path):
+def test_confounds_that_were_not_fetched_are_reported(tmp_path):
     folder = dataset(tmp_path / "d", [bold()])
     link = folder / "sub-01/func/sub-01_task-rest_desc-confounds_timeseries.tsv"
     link.symlink_to("/nowhere/annex")
@@ -369,7 +369,7 @@ def test_command_line_and_filter_file_do_not_contradict(tmp_path):
         find_runs(found, Selection(task_id=("rest",), bids_filter_file=tmp_path / "filter.json"))
 
 
-def test_an_index_of_other_or_older_data_is_told(tmp_path):
+def test_an_index_of_other_or_older_data_is_reported(tmp_path):
     one, two = (find_dataset(dataset(tmp_path / name, [bold()])) for name in ("one", "two"))
     find_runs(one, Selection(), tmp_path / "index")
     with pytest.raises(NeurostormError, match=r"is of .*one, not of .*two; remove --bids-database-dir"):

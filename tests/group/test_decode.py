@@ -53,7 +53,7 @@ def study(tmp_path):
     return study
 
 
-def test_tasks_are_told_from_windows_of_subjects_not_seen(study):
+def test_tasks_are_decoded_from_windows_of_unseen_subjects(study):
     states = study.states()
     assert states.classes == ["motor", "rest"]
     assert len(states.y) == 160
@@ -67,7 +67,7 @@ def test_tasks_are_told_from_windows_of_subjects_not_seen(study):
     assert found["head motion of a window"].metrics["AUROC"][0] < 0.65
 
 
-def test_events_are_told_within_runs_after_the_lag(study):
+def test_events_are_decoded_within_runs_after_the_lag(study):
     states = study.states(target="trial_type")
     assert states.classes == ["left", "right"]
     assert len(states.y) == 80  # windows of the task with events

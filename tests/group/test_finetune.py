@@ -140,7 +140,7 @@ def test_a_model_s_folder_is_not_written_over(study, tuned, finetune):
 
 
 @pytest.mark.parametrize("change", ["gone", "other"])
-def test_a_lost_or_other_backbone_is_told(study, tuned, tmp_path, change):
+def test_a_lost_or_other_backbone_is_reported(study, tuned, tmp_path, change):
     folder = shutil.copytree(tuned, tmp_path / "copy")
     backbone = tmp_path / "narrow.ckpt"
     network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
@@ -239,7 +239,7 @@ def test_a_finished_training_resumes_to_the_same_model(study, tuned, finetune):
         (lambda t: pd.concat([t, t]), "more than once"),
     ],
 )
-def test_a_bad_split_is_told(study, finetune, tmp_path, change, message):
+def test_a_bad_split_is_reported(study, finetune, tmp_path, change, message):
     table = change(pd.read_csv(study[3], sep="\t"))
     table.to_csv(tmp_path / "split.tsv", sep="\t", index=False)
     status, said = finetune("--save-as", "bad", split=tmp_path / "split.tsv")
@@ -255,7 +255,7 @@ def test_families_stay_on_one_side_of_a_split(study, finetune, tmp_path):
     assert "f2 is in several parts; the model would be tested on what it was trained on" in said
 
 
-def test_a_run_that_cannot_be_placed_is_left_out_and_told(study, finetune):
+def test_a_run_that_cannot_be_resampled_is_left_out_and_reported(study, finetune):
     data, _, _, _ = study
     (data / "sub-99" / "func").mkdir(parents=True)
     try:
@@ -272,7 +272,7 @@ def test_a_run_that_cannot_be_placed_is_left_out_and_told(study, finetune):
     assert (study[2] / "models" / "without" / "model.safetensors").is_file()
 
 
-def test_a_call_with_other_preprocessing_than_in_training_is_told(study, tuned, neurostorm, tmp_path):
+def test_a_call_with_other_preprocessing_than_in_training_is_reported(study, tuned, neurostorm, tmp_path):
     data, _, _, _ = study
     status, _, said = neurostorm(
         data, tmp_path / "o", "participant", "--model", tuned, "--participant-label", "01", "--target-tr", "native"
@@ -332,7 +332,7 @@ def test_two_models_of_one_label_are_refused(study, tuned, finetune):
     assert "tuned is there already, and the files of both would be desc-tuned" in said
 
 
-def test_runs_shorter_than_a_window_are_told(study, neurostorm):
+def test_runs_shorter_than_a_window_are_reported(study, neurostorm):
     data, _, out, split = study  # the demo's windows have 20 frames
     call = ("--group-task", "finetune", "--target", "group", "--model", "demo", "--split", split)
     status, _, said = neurostorm(data, out, "group", *call)

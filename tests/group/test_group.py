@@ -213,7 +213,7 @@ def test_phenotypes_that_cannot_be_used(cohort, group, tmp_path, change, options
     assert "Traceback" not in said
 
 
-def test_missing_labels_are_left_out_and_told(cohort, group, tmp_path):
+def test_missing_labels_are_left_out_and_reported(cohort, group, tmp_path):
     path = tmp_path / "table.csv"
     table = cohort[2].copy()
     table.loc[:4, "score"] = np.nan
@@ -233,7 +233,7 @@ def test_a_model_without_results(group):
     assert "no results of model 'other'; there are those of narrow (--model)" in said
 
 
-def test_baselines_from_placed_runs_and_random_weights(tree, tmp_path, neurostorm):
+def test_baselines_from_gridded_runs_and_random_weights(tree, tmp_path, neurostorm):
     """A pattern in the mean image: the mean image finds it, the table says so."""
     rng = np.random.RandomState(0)
     strength = rng.standard_normal(12)

@@ -109,7 +109,7 @@ def test_names_that_shadow_methods_do_no_harm(tmp_path, good):
         (lambda good, bad: None, "not found"),
     ],
 )
-def test_damaged_files_are_told_by_name(tmp_path, good, spoil, message):
+def test_damaged_files_are_reported_by_name(tmp_path, good, spoil, message):
     bad = tmp_path / "bad.ckpt"
     spoil(good, bad)
     with pytest.raises(NeurostormError, match=rf"bad\.ckpt.*{message}|{message}.*bad\.ckpt"):
@@ -141,7 +141,7 @@ def test_inspect_says_what_a_file_holds(good):
     assert "24 x 24 x 24 x 6" in result.output
 
 
-def test_missing_weights_are_told_with_commands_and_place(tmp_path, monkeypatch):
+def test_missing_weights_are_reported_with_commands_and_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NEUROSTORM_HOME", str(tmp_path))
     with pytest.raises(NeurostormError) as error:
         load_model("base")

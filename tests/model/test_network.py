@@ -172,7 +172,7 @@ def test_unreasonable_hyper_parameters_are_refused_or_defaulted(tmp_path, value)
 
 
 @pytest.mark.parametrize("name", ["window_size", "first_window_size", "last_layer_full_MSA"])
-def test_what_the_weights_do_not_tell_must_be_said(tmp_path, name):
+def test_what_the_weights_do_not_show_must_be_stated(tmp_path, name):
     hyper_parameters = {key: value for key, value in SMALL.items() if key != name}
     with pytest.raises(NeurostormError, match=f"{name} is missing"):
         load_model(lightning(tmp_path / "x.ckpt", random_network().state_dict(), **hyper_parameters))

@@ -262,7 +262,7 @@ def test_carpet_is_nilearn_s_detrended_and_standardised_signal(tmp_path):
     assert max(found) < 1e-4
 
 
-def test_course_is_sklearn_s_and_told_in_words():
+def test_trajectory_is_that_of_scikit_learn_and_described_in_words():
     rng = np.random.RandomState(0)
     motion = np.abs(rng.standard_normal(12))
     embeddings = 5 + rng.standard_normal((12, 40)) * 0.1 + np.outer(motion, rng.standard_normal(40))
@@ -322,7 +322,7 @@ def test_methods_follow_the_options(tree, tmp_path):
     assert not (tmp_path / "o/logs/CITATION.html").exists()
 
 
-def test_what_the_input_asks_to_be_cited_is_told(tree, tmp_path):
+def test_what_the_input_asks_to_be_cited_is_cited(tree, tmp_path):
     tree.run()
     path = tree.path / "dataset_description.json"
     content = json.loads(path.read_text()) | {"HowToAcknowledge": "Please cite <b>us</b> & [@them]."}

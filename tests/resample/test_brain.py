@@ -35,7 +35,7 @@ def test_a_brain_that_is_not_where_the_template_s_is_is_refused(tmp_path):
         to_model_grid(bold, mask)
 
 
-def test_a_brain_beyond_the_grid_is_told(tmp_path):
+def test_a_brain_outside_the_grid_is_reported(tmp_path):
     half = replace(FSL, name="half", shape=(48, 96, 96))  # the right side
     bold, mask = save(tmp_path / "b.nii.gz", signal(), AFFINE, 2.0), save(tmp_path / "m.nii.gz", ellipsoid())
     placed = to_model_grid(bold, mask, grid=half)
@@ -43,7 +43,7 @@ def test_a_brain_beyond_the_grid_is_told(tmp_path):
     assert any("of the brain lies outside the grid" in note for note in placed.notes)
 
 
-def test_a_few_voxels_are_no_brain_and_half_a_brain_is_told(tmp_path):
+def test_a_few_voxels_are_no_brain_and_half_a_brain_is_reported(tmp_path):
     few, slab = np.zeros_like(ellipsoid()), ellipsoid()
     few[15:17, 18:20, 16:18] = 1
     slab[:, :, :18] = 0
@@ -54,7 +54,7 @@ def test_a_few_voxels_are_no_brain_and_half_a_brain_is_told(tmp_path):
     assert any("the run covers only" in note for note in placed.notes)
 
 
-def test_a_mask_with_another_affine_is_told_with_the_distance(tmp_path):
+def test_a_mask_with_another_affine_is_reported_with_the_distance(tmp_path):
     affine = AFFINE.copy()
     affine[1, 3] += 3
     bold, mask = (

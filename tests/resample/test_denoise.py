@@ -68,7 +68,7 @@ def test_regression_keeps_the_mean_and_fills_scrubbed_frames():
 
 
 @pytest.mark.parametrize("n_volumes", [12, 60])
-def test_a_strategy_that_the_confounds_do_not_serve_is_told(tree, tmp_path, neurostorm, narrow, n_volumes):
+def test_a_strategy_that_the_confounds_do_not_serve_is_reported(tree, tmp_path, neurostorm, narrow, n_volumes):
     tree.run(RUN, data=signal(n_volumes=n_volumes))
     if n_volumes == 12:
         full_confounds(tree, n_volumes)

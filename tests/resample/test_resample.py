@@ -137,7 +137,7 @@ def test_the_repetition_time_is_that_of_the_time_axis(tmp_path, name):
     assert to_model_grid(tmp_path / name, mask).steps["SourceRepetitionTime"] == pytest.approx(2.5)
 
 
-def test_an_image_in_memory_is_placed_like_its_file(tmp_path):
+def test_an_image_in_memory_is_resampled_like_its_file(tmp_path):
     bold, mask = run_of(tmp_path, signal())
     from_files = to_model_grid(bold, mask)
     from_memory = to_model_grid(nib.load(bold), nib.load(mask))
@@ -187,7 +187,7 @@ def test_frames_can_be_kept_on_disk(tmp_path):
     assert not list(work.iterdir())  # the file has no name: it goes with the process, whatever happens to it
 
 
-def test_a_full_work_folder_is_told(tmp_path, monkeypatch):
+def test_a_full_work_folder_is_reported(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 

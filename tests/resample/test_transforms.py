@@ -160,7 +160,7 @@ def spoiled(tmp_path, kind):
         ("not fetched", "not fetched: .*datalad get"),
     ],
 )
-def test_bad_transform_files_are_told_by_name(tmp_path, kind, message):
+def test_bad_transform_files_are_reported_by_name(tmp_path, kind, message):
     path = spoiled(tmp_path, kind)
     with pytest.raises(NeurostormError, match=message) as error:
         read_transform(path)
