@@ -124,8 +124,8 @@ SPACES = {FSL_SPACE: 0, FMRIPREP_SPACE: 1, "T1w": 2, "bold": 3}  # and their ste
 
 
 @pytest.fixture(scope="module")
-def placed(subject):
-    """The run placed from each space: NIfTI volumes, embeddings and sidecars."""
+def gridded(subject):
+    """The run gridded from each space: NIfTI volumes, embeddings and sidecars."""
     import json
 
     from click.testing import CliRunner
@@ -151,8 +151,8 @@ def placed(subject):
 
 
 @pytest.mark.parametrize("space", list(SPACES)[1:])
-def test_the_grid_arrays_agree(placed, space):
-    reference, other = placed[FSL_SPACE][0], placed[space][0]
+def test_the_grid_arrays_agree(gridded, space):
+    reference, other = gridded[FSL_SPACE][0], gridded[space][0]
     both = (reference[..., 0] > reference.min()) & (other[..., 0] > other.min())
     assert both.sum() > 0.97 * (reference[..., 0] > reference.min()).sum()
     assert np.corrcoef(reference[both].ravel(), other[both].ravel())[0, 1] > 0.99999
@@ -160,15 +160,15 @@ def test_the_grid_arrays_agree(placed, space):
 
 
 @pytest.mark.parametrize("space", list(SPACES)[1:])
-def test_the_embeddings_agree(placed, space):
-    reference, other = placed[FSL_SPACE][1], placed[space][1]
+def test_the_embeddings_agree(gridded, space):
+    reference, other = gridded[FSL_SPACE][1], gridded[space][1]
     cosine = (reference * other).sum(axis=1) / np.linalg.norm(reference, axis=1) / np.linalg.norm(other, axis=1)
     assert cosine.min() > 0.999
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_left_stays_left(placed, space):
-    mean = placed[space][0].mean(axis=3)  # brighter on the right by 8 a mm
+def test_left_stays_left(gridded, space):
+    mean = gridded[space][0].mean(axis=3)  # brighter on the right by 8 a mm
     brain = mean > mean.min()
     x = world_of(FSL.matrix, FSL.shape)[:, 0].reshape(FSL.shape)
     assert np.corrcoef(x[brain], mean[brain])[0, 1] > 0.9

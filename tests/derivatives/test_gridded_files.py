@@ -15,8 +15,8 @@ def test_saved_grid_opens_upside_right_and_trains(tree, tmp_path, neurostorm, na
     bold = tree.run(RUN)
     call = (tree.path, tmp_path / "o", "participant", "--model", narrow, "--save-grid", "-w", tmp_path / "work")
     assert neurostorm(*call)[0] == 0
-    placed = to_model_grid(bold, bold.with_name(bold.name.replace("preproc_bold", "brain_mask")))
-    volumes = np.asarray(placed)
+    gridded = to_model_grid(bold, bold.with_name(bold.name.replace("preproc_bold", "brain_mask")))
+    volumes = np.asarray(gridded)
     image = nib.load(tmp_path / "o/sub-01/func" / f"{RUN}_space-{FSL_SPACE}_res-2_desc-fsl_bold.nii.gz")
     assert np.array_equal(image.affine, FSL.matrix)
     assert image.get_sform(coded=True)[1] == image.get_qform(coded=True)[1] == 4

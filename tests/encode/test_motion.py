@@ -30,12 +30,12 @@ def test_dummy_scans_are_dropped_from_signal_motion_and_time(tree, tmp_path, neu
 @pytest.mark.parametrize("repetition_time", [0.5, 0.72, 2.0])
 def test_a_short_movement_is_not_interpolated_away(tmp_path, repetition_time):
     bold = save(tmp_path / "b.nii.gz", signal(n_volumes=80), repetition_time=repetition_time)
-    placed = to_model_grid(bold, save(tmp_path / "m.nii.gz", ellipsoid()))
-    starts = np.arange(0, placed.shape[3] - 9, 10)
+    gridded = to_model_grid(bold, save(tmp_path / "m.nii.gz", ellipsoid()))
+    starts = np.arange(0, gridded.shape[3] - 9, 10)
     for volume in range(75):
         displacement = np.zeros(80)
         displacement[volume] = 1.0
-        motion = motion_of(replace(placed, displacement=displacement), starts, 10, threshold=0.5)
+        motion = motion_of(replace(gridded, displacement=displacement), starts, 10, threshold=0.5)
         assert motion.largest.max() == 1.0
         assert (motion.above > 0).any()
 

@@ -104,7 +104,7 @@ def test_the_encoder_by_windows_is_the_encoder(changes, threads):
 
 def test_memory_order_of_the_clip_does_not_matter():
     network = random_network()
-    clip = torch.randn(1, 6, 24, 24, 24).movedim(1, -1)[:, None]  # time first in memory, as a placed run's windows
+    clip = torch.randn(1, 6, 24, 24, 24).movedim(1, -1)[:, None]  # time first in memory, as a gridded run's windows
     with torch.inference_mode():
         assert torch.equal(backend.features(network, clip), backend.features(network, clip.contiguous()))
 

@@ -74,9 +74,9 @@ def test_the_numbers_are_those_of_the_api(two_subjects, narrow, tmp_path, neuros
     neurostorm(two_subjects.path, out, "participant", "--model", narrow, "--participant-label", "02")
     folder = two_subjects.path / "sub-02" / "ses-a" / "func"
     stem = f"sub-02_ses-a_task-rest_space-{FSL_SPACE}_res-2"
-    placed = to_model_grid(folder / f"{stem}_desc-preproc_bold.nii.gz", folder / f"{stem}_desc-brain_mask.nii.gz")
+    gridded = to_model_grid(folder / f"{stem}_desc-preproc_bold.nii.gz", folder / f"{stem}_desc-brain_mask.nii.gz")
     model = load_model(narrow)
-    clips = np.stack([placed[..., i : i + 6] for i in range(0, 30, 6)])[:, None]
+    clips = np.stack([gridded[..., i : i + 6] for i in range(0, 30, 6)])[:, None]
     table = read_table(next(out.glob("sub-02/ses-a/func/*_embeddings.tsv")))
     np.testing.assert_allclose(channels_of(table), model.embed(clips).numpy(), rtol=1e-4, atol=1e-6)
     assert table["onset"].tolist() == pytest.approx([0, 4.8, 9.6, 14.4, 19.2])

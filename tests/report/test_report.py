@@ -213,8 +213,8 @@ def test_right_is_at_the_right_of_the_mosaic(tmp_path, storage):
     if storage == "LAS":
         affine = affine @ np.diag([-1.0, 1, 1, 1])
         affine[0, 3] = 94
-    placed = half_bright(tmp_path, affine)
-    alignment.draw_alignment(placed, tmp_path / "m.png")
+    gridded = half_bright(tmp_path, affine)
+    alignment.draw_alignment(gridded, tmp_path / "m.png")
     picture = np.asarray(Image.open(tmp_path / "m.png").convert("L"), dtype=float)
     height, width = picture.shape
     rows = picture[: height // 6, round(0.05 * width) : round(0.99 * width)]  # the axial slices of the run
@@ -251,10 +251,10 @@ def test_carpet_is_nilearn_s_detrended_and_standardised_signal(tmp_path):
     from nilearn.signal import clean
 
     affine = np.array([[4.0, 0, 0, -94], [0, 4, 0, -126], [0, 0, 4, -86], [0, 0, 0, 1]])
-    placed = half_bright(tmp_path, affine)
-    carpet = carpet_of(placed)
+    gridded = half_bright(tmp_path, affine)
+    carpet = carpet_of(gridded)
     everything = clean(
-        placed.frames[0:22].astype(float), detrend=True, standardize="zscore_sample", standardize_confounds=False
+        gridded.frames[0:22].astype(float), detrend=True, standardize="zscore_sample", standardize_confounds=False
     ).T
     everything *= np.sqrt(22 / 21)  # its standard deviation is of a sample
     found = [np.abs(everything - row).max(axis=1).min() for row in carpet[::200]]

@@ -38,9 +38,9 @@ def test_a_brain_that_is_not_where_the_template_s_is_is_refused(tmp_path):
 def test_a_brain_outside_the_grid_is_reported(tmp_path):
     half = replace(FSL, name="half", shape=(48, 96, 96))  # the right side
     bold, mask = save(tmp_path / "b.nii.gz", signal(), AFFINE, 2.0), save(tmp_path / "m.nii.gz", ellipsoid())
-    placed = to_model_grid(bold, mask, grid=half)
-    assert placed.steps["BrainOutsideGrid"] > 0.3
-    assert any("of the brain lies outside the grid" in note for note in placed.notes)
+    gridded = to_model_grid(bold, mask, grid=half)
+    assert gridded.steps["BrainOutsideGrid"] > 0.3
+    assert any("of the brain lies outside the grid" in note for note in gridded.notes)
 
 
 def test_a_few_voxels_are_no_brain_and_half_a_brain_is_reported(tmp_path):
@@ -50,8 +50,8 @@ def test_a_few_voxels_are_no_brain_and_half_a_brain_is_reported(tmp_path):
     bold = save(tmp_path / "b.nii.gz", signal(), repetition_time=2.0)
     with pytest.raises(NeurostormError, match="too few to encode"):
         to_model_grid(bold, save(tmp_path / "few.nii.gz", few))
-    placed = to_model_grid(bold, save(tmp_path / "slab.nii.gz", slab))
-    assert any("the run covers only" in note for note in placed.notes)
+    gridded = to_model_grid(bold, save(tmp_path / "slab.nii.gz", slab))
+    assert any("the run covers only" in note for note in gridded.notes)
 
 
 def test_a_mask_with_another_affine_is_reported_with_the_distance(tmp_path):

@@ -39,9 +39,9 @@ def test_published_preprocessing(tmp_path):
     reference = np.load(GOLDEN / "preproc_2009c_2mm.npz")
     data, mask = scan(about["scan"]["seed"], tuple(about["scan"]["shape"]), about["scan"]["n_frames"])
     bold, mask = run_of(tmp_path, data, np.array(about["affine"]), mask, about["repetition_time_s"])
-    placed = to_model_grid(bold, mask, grid="as-fmriprep")
-    assert placed.shape == (96, 96, 96, int(reference["n_frames"]))
-    volumes = np.asarray(placed)
+    gridded = to_model_grid(bold, mask, grid="as-fmriprep")
+    assert gridded.shape == (96, 96, 96, int(reference["n_frames"]))
+    volumes = np.asarray(gridded)
     assert np.abs(volumes[1::5, 2::5, 3::5] - reference["sub"]).max() <= reference["scale"] / 2
 
 
@@ -79,23 +79,23 @@ def test_interpolation_agrees_with_nilearn(tmp_path, oblique):
         affine[:3, 3] = rotation @ affine[:3, 3]
     data = signal(n_volumes=25)
     bold, mask = run_of(tmp_path, data, affine)
-    placed = to_model_grid(bold, mask, target_repetition_time=None)
+    gridded = to_model_grid(bold, mask, target_repetition_time=None)
     nilearn = resample_img(nib.Nifti1Image(data, affine), FSL.matrix, FSL.shape, interpolation="linear")
-    expected = nilearn.get_fdata(dtype=np.float32).reshape(-1, 25)[placed.brain].T
-    assert np.abs(placed.frames[:] - expected).max() < 1e-3 * np.ptp(expected)
+    expected = nilearn.get_fdata(dtype=np.float32).reshape(-1, 25)[gridded.brain].T
+    assert np.abs(gridded.frames[:] - expected).max() < 1e-3 * np.ptp(expected)
 
 
 def test_z_score_background_and_negatives(tmp_path):
     data = signal()
     data[15:18, 18:21, 15:18] = -500
-    placed = to_model_grid(*run_of(tmp_path, data))
-    volumes = np.asarray(placed, dtype=np.float64)
-    in_brain = np.zeros(placed.grid.shape, bool)
-    in_brain.ravel()[placed.brain] = True
+    gridded = to_model_grid(*run_of(tmp_path, data))
+    volumes = np.asarray(gridded, dtype=np.float64)
+    in_brain = np.zeros(gridded.grid.shape, bool)
+    in_brain.ravel()[gridded.brain] = True
     assert abs(volumes[in_brain].mean()) < 1e-4
     assert abs(volumes[in_brain].std() - 1) < 1e-4
     assert np.all(volumes[~in_brain] == volumes[in_brain].min())
-    assert volumes.min() * placed.statistics.std + placed.statistics.mean == pytest.approx(0, abs=0.05)
+    assert volumes.min() * gridded.statistics.std + gridded.statistics.mean == pytest.approx(0, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_stored_types_and_scaling(tmp_path, dtype, slope, intercept):
     image.header.set_slope_inter(slope, intercept)
     nib.save(image, tmp_path / "x.nii.gz")
     _, mask = run_of(tmp_path, data)
-    placed = to_model_grid(tmp_path / "x.nii.gz", mask, repetition_time=2.0)
+    gridded = to_model_grid(tmp_path / "x.nii.gz", mask, repetition_time=2.0)
     truth = stored.astype(np.float32) * slope + intercept
     same, _ = run_of(tmp_path, truth)
-    assert np.allclose(placed.frames[:], to_model_grid(same, mask).frames[:], rtol=1e-5)
+    assert np.allclose(gridded.frames[:], to_model_grid(same, mask).frames[:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
@@ -145,19 +145,19 @@ def test_an_image_in_memory_is_resampled_like_its_file(tmp_path):
 
 
 def test_indexing_is_that_of_the_array(tmp_path):
-    placed = to_model_grid(*run_of(tmp_path, signal()))
-    volumes = np.asarray(placed)
+    gridded = to_model_grid(*run_of(tmp_path, signal()))
+    volumes = np.asarray(gridded)
     for index in (
         np.s_[..., 3:7], np.s_[4], np.s_[40, 50, 45, 2], np.s_[40:50, :, 3], np.s_[:, :, :, -4:], np.s_[..., 5], np.s_[..., ::2],
         np.s_[40, 50, 45, 4:8], np.s_[...], np.s_[..., 7:3],
     ):  # fmt: skip
-        assert np.array_equal(placed[index], volumes[index]), index
+        assert np.array_equal(gridded[index], volumes[index]), index
 
 
 def test_dummy_scans_are_left_out_and_time_goes_on(tmp_path):
     bold, mask = run_of(tmp_path, signal())
-    placed = to_model_grid(bold, mask, dummy_scans=2, target_repetition_time=None)
-    assert placed.frame_times.tolist() == [4.0 + 2.0 * i for i in range(10)]
+    gridded = to_model_grid(bold, mask, dummy_scans=2, target_repetition_time=None)
+    assert gridded.frame_times.tolist() == [4.0 + 2.0 * i for i in range(10)]
     with pytest.raises(NeurostormError, match="cannot drop 12 dummy scans of 12"):
         to_model_grid(bold, mask, dummy_scans=12)
 
@@ -173,8 +173,8 @@ def test_brain_beyond_the_field_of_view_is_background(tmp_path):
     slab = signal()[:, :, 10:20]
     affine = AFFINE.copy()
     affine[2, 3] += 60
-    placed = to_model_grid(*run_of(tmp_path, slab, affine, ellipsoid()[:, :, 10:20]))
-    z = apply_affine(FSL.matrix, np.stack(np.unravel_index(placed.brain, FSL.shape), axis=1))[:, 2]
+    gridded = to_model_grid(*run_of(tmp_path, slab, affine, ellipsoid()[:, :, 10:20]))
+    z = apply_affine(FSL.matrix, np.stack(np.unravel_index(gridded.brain, FSL.shape), axis=1))[:, 2]
     assert (z.min(), z.max()) == (-18, 40)  # 10 slices of 6 mm cover -18 to 42 mm
 
 

@@ -76,8 +76,8 @@ def test_images_agree_with_itk(composite, tmp_path, interpolation, itk_s):
     path, transform, _ = composite
     data = signal(n_volumes=2)
     bold, mask = save(tmp_path / "b.nii.gz", data, repetition_time=2.0), save(tmp_path / "m.nii.gz", ellipsoid())
-    placed = to_model_grid(bold, mask, transforms=[path], interpolation=interpolation, target_repetition_time=None)
-    voxels = np.stack(np.unravel_index(placed.brain, FSL.shape), axis=1)
+    gridded = to_model_grid(bold, mask, transforms=[path], interpolation=interpolation, target_repetition_time=None)
+    voxels = np.stack(np.unravel_index(gridded.brain, FSL.shape), axis=1)
     in_source = nib.affines.apply_affine(
         np.linalg.inv(AFFINE), map_points(read_transform(path), nib.affines.apply_affine(FSL.matrix, voxels))
     )
@@ -85,8 +85,8 @@ def test_images_agree_with_itk(composite, tmp_path, interpolation, itk_s):
     assert interior.mean() > 0.95
     for frame in range(2):
         image = nib.Nifti1Image(data[..., frame], AFFINE)
-        expected = itk.resample(image, FSL.matrix, FSL.shape, transform, itk_s).ravel()[placed.brain]
-        difference = np.abs(placed.frames[:][frame] - expected)[interior]
+        expected = itk.resample(image, FSL.matrix, FSL.shape, transform, itk_s).ravel()[gridded.brain]
+        difference = np.abs(gridded.frames[:][frame] - expected)[interior]
         assert difference.max() < 1e-3 * np.ptp(data)
 
 

@@ -34,7 +34,7 @@ CONFIG = {**SMALL, "img_size": (SIZE, SIZE, SIZE, FRAMES)}
 
 @dataclass
 class InMemory:
-    """A placed run that is small enough to be an array."""
+    """A gridded run that is small enough to be an array."""
 
     data: np.ndarray
     background: float = -1.0
