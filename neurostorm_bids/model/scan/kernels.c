@@ -99,7 +99,7 @@ INLINE void scan_lanes(
     const float *u, const float *delta, const float *A, const float *bc, int64_t bc_row, const float *D,
     const float *gate, int64_t gate_row, float *y, int64_t length, int64_t channels, int64_t n, int64_t states)
 {
-    vec h[MAX_STATES], a[MOST_STATES], skip = load(D, n);
+    vec h[MAX_STATES], a[MAX_STATES], skip = load(D, n);
     for (int64_t i = 0; i < states; i++) {
         h[i] = splat(0.0f);
         a[i] = load(A + i * channels, n);
@@ -162,7 +162,7 @@ INLINE void scan_backward_lanes(
     const float *u, const float *delta, const float *A, const float *bc, const float *dy, float *du, float *ddelta,
     float *dA, float *dbc, vec *before, int64_t length, int64_t channels, int64_t n, int64_t states)
 {
-    vec h[MAX_STATES], a[MOST_STATES], da[MOST_STATES];
+    vec h[MAX_STATES], a[MAX_STATES], da[MAX_STATES];
     for (int64_t i = 0; i < states; i++) {
         h[i] = da[i] = splat(0.0f);
         a[i] = load(A + i * channels, n);
