@@ -142,7 +142,12 @@ class Results:
         )
         stem = self.out / folder / f"{name}_space-{FSL_SPACE}_desc-{label or self.label}_embeddings"
         table.to_csv(f"{stem}.tsv", sep="\t", index=False)
-        about = {"SettingsHash": "x", "FramewiseDisplacement": {"Mean": fd[0].mean(), "Max": fd.max()}}
+        about = {
+            "SettingsHash": "x",
+            "FramewiseDisplacement": {"Mean": fd[0].mean(), "Max": fd.max()},
+            "Windows": {"Count": n},
+            **{name: {} for name in table if name.startswith("channel")},
+        }
         stem.with_suffix(".json").write_text(json.dumps(about))
         return table
 

@@ -18,7 +18,7 @@ from neurostorm_bids.hpc import slurm as scripts
 from neurostorm_bids.hpc.container import call_of
 from neurostorm_bids.hpc.jobs import JobOptions, batches, resources_for
 from neurostorm_bids.hpc.status import SubjectStatus, count, status_of, write_status
-from neurostorm_bids.model.names import model_files
+from neurostorm_bids.model.names import model_files, not_fetched
 from neurostorm_bids.participant.checks import prepare_folders
 from neurostorm_bids.runtime.locks import lock_shared_files
 from neurostorm_bids.settings import Settings
@@ -73,6 +73,10 @@ def slurm(bids_dir: Path, out_dir: Path, words: Sequence[str], **values: Any) ->
     chosen = options.participant_label or settings.selection.participant_label
     statuses = _statuses(dataset, settings, chosen)
     wanted = requested(settings, model_files(settings.encoding.model))
+    if missing := [model.name for model in not_fetched(settings.encoding.model)]:
+        click.echo(
+            f"warning: the weights of {missing[0]} are not on this machine; see that the nodes have them", err=True
+        )
     left = [s.subject for s in statuses if options.all or s.status != FINISHED or s.requested != wanted]
     click.echo(f"{len(statuses) - len(left)} of {len(statuses)} subjects are finished, {len(left)} are left")
     if left or options.group is not None:
@@ -97,8 +101,10 @@ def _write(settings: Settings, left: Sequence[str], statuses: Sequence[SubjectSt
     if tasks:
         call = call_of(settings, container, options.gpu)
         array = scripts.array_script(folder, len(tasks), options.at_a_time, resources, call)
+        minutes, seconds = divmod(resources.seconds, 60)
         click.echo(
-            f"{len(tasks)} tasks of {len(tasks[0])} subjects, {resources.memory_mb} MB, {resources.seconds} s each"
+            f"tasks: {len(tasks)}; subjects in each: {len(tasks[0])}; memory of each: {resources.memory_mb} MB; "
+            f"time of each: {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
         )
     if options.group is not None:
         call = call_of(_group_settings(settings, options.group), container, options.gpu)
@@ -124,9 +130,9 @@ def _group_settings(settings: Settings, options: str) -> Settings:
 @click.argument("out_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @_options(Selection, "derivatives")
 def status(bids_dir: Path, out_dir: Path, **values: Any) -> None:
-    """Show what became of every subject of BIDS_DIR; the table is also written to OUT_DIR/logs/status.tsv.
+    """Show how the last call on every subject of BIDS_DIR ended, also in OUT_DIR/logs/status.tsv.
 
-    The exit status is 0 only if all are finished.
+    Whatever its options were: slurm compares these too. The exit status is 0 only if all are finished.
     """
     settings = Settings.of(bids_dir.resolve(), out_dir.resolve(), **values)
     dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives))

@@ -20,7 +20,13 @@ from neurostorm_bids.settings import Settings
 GROUPS: list[Any] = [each.default for each in fields(Settings)[3:]]
 SECTIONS = {group.title: [each.name for each, _ in options_of(type(group))] for group in GROUPS}
 SECTIONS[GROUPS[-1].title] += ["config_file", "version", "help"]
-PATHS = ("bids_database_dir", "work_dir", "phenotype", "split")  # made absolute: calls change folders
+PATHS = (
+    "bids_database_dir",
+    "bids_filter_file",
+    "work_dir",
+    "phenotype",
+    "split",
+)  # made absolute: calls change folders
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,8 +118,17 @@ def settings_of(words: list[str]) -> Settings:
         return _settings(context.params)
 
 
+def _absolute(model: str) -> str:
+    """Return a model's name; of a file or folder that is there, its absolute path."""
+    from neurostorm_bids.model.names import AT_RANDOM, model_files
+
+    name, at, rest = model.partition(AT_RANDOM)
+    return f"{Path(name).absolute()}{at}{rest}" if model_files([name]) else model
+
+
 def _settings(options: dict[str, Any]) -> Settings:
     options = dict(options)
     for name in ("bids_dir", "out_dir", *PATHS):
         options[name] = options[name].expanduser().resolve() if options[name] else None
+    options["model"] = tuple(_absolute(name) for name in options["model"])
     return Settings.of(**options)

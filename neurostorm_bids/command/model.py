@@ -10,7 +10,7 @@ from neurostorm_bids.errors import NeurostormError
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """List, inspect, fetch and convert models for neurostorm."""
+    """List, inspect, fetch and convert models; fetch templates."""
 
 
 @main.command("list")

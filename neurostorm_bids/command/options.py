@@ -66,14 +66,18 @@ class Number(click.ParamType):
         if (d.least is not None and (number < d.least or (d.above and number == d.least))) or (
             d.most is not None and number > d.most
         ):
-            self.fail(f"{value} is not in the range {self.limits()}", param, ctx)
+            self.fail(f"{value} has to be {self.limits()}", param, ctx)
         return number
 
     def limits(self) -> str:
-        """Return the limits, such as 0<=x<=1."""
+        """Return the limits in words, such as from 0 to 1."""
         d = self.details
-        low = "" if d.least is None else f"{d.least:g}{'<' if d.above else '<='}"
-        return f"{low}x" + ("" if d.most is None else f"<={d.most:g}")
+        least, most = (None if limit is None else str(self.kind(limit)) for limit in (d.least, d.most))
+        if least is None:
+            return f"at most {most}"
+        if most is None:
+            return f"above {least}" if d.above else f"{least} or more"
+        return f"above {least} and at most {most}" if d.above else f"from {least} to {most}"
 
 
 def options_from(group: type) -> list[click.Option]:
@@ -182,8 +186,15 @@ class BidsCommand(click.Command):
                 rest.append(word)
                 arguments += option is None and not word.startswith("-")
                 if option is not None and not equals and not option.is_flag and not option.count:
-                    rest.append(next(words, None) or "")
+                    rest.append(self._value_of(name, next(words, None), known, ctx))
         return self._with_arguments_back(rest, arguments)
+
+    def _value_of(self, name: str, word: str | None, known: dict[str, Any], ctx: click.Context) -> str:
+        """Return the word after an option as its value, unless it is missing or another option."""
+        normal = ctx.token_normalize_func or str
+        if word is None or (word.startswith("--") and normal(word.partition("=")[0]) in known):
+            raise click.BadOptionUsage(name, f"Option '{name}' requires a value.", ctx)
+        return word
 
     def _with_arguments_back(self, rest: list[Any], n_arguments: int) -> list[str]:
         """Return the command's arguments from the option that they followed."""
@@ -206,8 +217,10 @@ class BidsCommand(click.Command):
                 continue
             name, values = part
             n_own = len(values) - back[id(part)]
+            if not n_own:
+                raise click.BadOptionUsage(name, f"Option '{name}' requires a value.")
             own = [word for value in values[:n_own] for word in (name, value)]
-            out += (own or [name]) + values[n_own:]
+            out += own + values[n_own:]
         return out
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -102,6 +102,12 @@ def write_description(
     return dataset, notes
 
 
+def is_damaged(out_dir: Path) -> bool:
+    """Whether a folder's description is there and cannot be read."""
+    path = out_dir / "dataset_description.json"
+    return path.exists() and not read_json(path)
+
+
 def is_ours_or_new(out_dir: Path) -> bool:
     """Whether a folder's description, if there is one, was written by us."""
     path = out_dir / "dataset_description.json"

@@ -19,7 +19,7 @@ Columns = dict[str, dict[str, Any]]  # name of a column -> its description, for 
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a TSV atomically; every float gets the digits that give it back exactly."""
+    """Write a TSV atomically; floats are written with enough digits to be restored exactly."""
     with replacing(path) as temporary:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
 
@@ -158,7 +158,12 @@ def _stamped(table: pd.DataFrame, columns: Columns, warning: str | None) -> tupl
     return table.assign(weights=warning), columns | about
 
 
+def channels_named(n: int) -> list[str]:
+    """Return the names of the columns that hold an embedding."""
+    return [f"{CHANNEL}{i:03d}" for i in range(n)]
+
+
 def _channels(embeddings: np.ndarray) -> tuple[pd.DataFrame, Columns]:
-    names = [f"{CHANNEL}{i:03d}" for i in range(embeddings.shape[1])]
+    names = channels_named(embeddings.shape[1])
     about = {name: {"Description": f"Channel {i} of the embedding"} for i, name in enumerate(names)}
     return pd.DataFrame(embeddings, columns=names), about

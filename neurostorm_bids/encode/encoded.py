@@ -27,7 +27,7 @@ class Windows:
         Frames of a window, and from one window to the next.
     embeddings : (windows, channels) float32 array
     precision : str
-        That they were computed in.
+        Precision in which they were computed.
     """
 
     starts: np.ndarray

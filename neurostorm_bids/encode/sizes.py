@@ -33,10 +33,15 @@ def check_precision(models: Sequence[Model], precision: str) -> None:
     Raises
     ------
     NeurostormError
-        If the processor has no instructions for it.
+        If the processor has no instructions for it, or the compiled kernels are missing.
     """
     on_cpu = any(model.device.type == "cpu" for model in models)
-    if precision == "bf16" and on_cpu and not (cpu_encoder.has_bfloat16() and kernels.library()):
+    if precision == "bf16" and on_cpu and not kernels.library():
+        raise NeurostormError(
+            "--precision bf16 on a CPU needs the compiled kernels, which this installation lacks; install it again where "
+            "there is a C compiler, or use --precision fp32"
+        )
+    if precision == "bf16" and on_cpu and not cpu_encoder.has_bfloat16():
         raise NeurostormError("--precision bf16: this processor has no bfloat16 instructions; use --precision fp32")
     if precision == "fp16" and on_cpu:
         raise NeurostormError("--precision fp16 is for GPUs; on a CPU use --precision fp32, or bf16")

@@ -89,7 +89,8 @@ def number_in(sidecar: dict[str, Any], key: str, path: Path) -> float | None:
     if value is None:
         return None
     if not _is_number(value):
-        raise NeurostormError(f"{path}: {key} is {_short(value)}, not a number; correct it, or give --repetition-time")
+        remedy = ", or give --repetition-time" if key == "RepetitionTime" else ""
+        raise NeurostormError(f"{path}: {key} is {_short(value)}, not a number; correct it{remedy}")
     return float(value)
 
 

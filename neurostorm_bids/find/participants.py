@@ -23,7 +23,7 @@ class Phenotype:
     table : DataFrame
         With ``participant_id`` (sub-...), perhaps ``session_id`` (ses-...); empty if there is no table.
     files : list of Path
-        That it was read from.
+        The files it was read from.
     """
 
     table: pd.DataFrame
@@ -89,12 +89,19 @@ def join(runs: pd.DataFrame, phenotype: pd.DataFrame, reserved: Collection[str] 
     taken = [name for name in phenotype if (name in runs or name in reserved) and name not in KEYS]
     if SESSION in phenotype and SESSION not in keys:  # of subjects without sessions: it says nothing
         phenotype = phenotype.drop(columns=SESSION)
-    renamed = {name: f"phenotype_{name}" for name in taken}
+    renamed = {name: _free(f"phenotype_{name}", [*phenotype, *runs, *reserved]) for name in taken}
     notes = [
         f"column '{name}' of the phenotype is called {new} here: the runs have a column of that name"
         for name, new in renamed.items()
     ]
     return runs.merge(phenotype.rename(columns=renamed), on=keys, how="left"), notes
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name that no other column has."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def column(table: pd.DataFrame, name: str, where: str = "the phenotype table") -> pd.Series:

@@ -206,15 +206,6 @@ def _query(
         "desc": "preproc",
         "extension": [".nii.gz", ".nii"],
     }
-    if twice := sorted(key for key in filters if key in ("session", "task", "run") and query[key] is not None):
-        raise NeurostormError(f"--bids-filter-file and the command line both choose the {twice[0]}; give one of them")
-    if "subject" in filters:
-        raise NeurostormError("--bids-filter-file chooses the subject; give --participant-label instead")
-    known = set(layout.get_entities())
-    if unknown := sorted(set(filters) - known):
-        raise NeurostormError(
-            f"--bids-filter-file: there is no entity '{unknown[0]}'; there are: {', '.join(sorted(known))}"
-        )
     query |= filters
     try:
         files = layout.get(**{key: value for key, value in query.items() if value is not None})

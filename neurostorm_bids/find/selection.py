@@ -1,6 +1,7 @@
 """Which runs are wanted: the labels of the command line and a BIDS filter file, applied to names of runs."""
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from neurostorm_bids.find.entities import as_number, entities_of
 from neurostorm_bids.settings.participant import Selection
 
 # pybids entities that choose between files of one run; a run's results are the same run's, whatever these say
-OF_FILES = ("space", "cohort", "resolution", "density", "desc", "suffix", "extension", "datatype")
+OF_FILES = ("space", "cohort", "res", "resolution", "den", "density", "desc", "suffix", "extension", "datatype")
 
 Filters = dict[str, Any]
 
@@ -43,8 +44,36 @@ def read_filter_file(path: Path) -> Filters:
 
 
 def filters_of(selection: Selection) -> Filters:
-    """Return the filters of a selection's filter file; empty if it has none."""
-    return read_filter_file(selection.bids_filter_file) if selection.bids_filter_file else {}
+    """Return the filters of a selection's filter file; empty if it has none.
+
+    Raises
+    ------
+    NeurostormError
+        If the file is unusable, names an entity that pybids does not know, or chooses what an option chooses too.
+    """
+    path = selection.bids_filter_file
+    if path is None:
+        return {}
+    filters = read_filter_file(path)
+    if "subject" in filters:
+        raise NeurostormError(f"--bids-filter-file {path} chooses the subject; give --participant-label instead")
+    options = {"session": selection.session_label, "task": selection.task_id, "run": selection.run_label}
+    if twice := sorted(key for key in filters if options.get(key)):
+        raise NeurostormError(
+            f"--bids-filter-file {path} and the command line both choose the {twice[0]}; give one of them"
+        )
+    if unknown := sorted(set(filters) - _entities()):
+        near = get_close_matches(unknown[0], _entities(), 1)
+        hint = f"did you mean '{near[0]}'?" if near else "pybids names them task, session, run, space, ..."
+        raise NeurostormError(f"--bids-filter-file {path}: there is no entity '{unknown[0]}'; {hint}")
+    return filters
+
+
+def _entities() -> set[str]:
+    """Return the names of all entities, as pybids has them."""
+    from bids.layout.models import Config
+
+    return {name for config in ("bids", "derivatives") for name in Config.load(config).entities}
 
 
 def wants(selection: Selection, filters: Filters, run: str) -> bool:

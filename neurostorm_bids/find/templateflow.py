@@ -67,7 +67,7 @@ def find_template(template: str, desc: str | None, suffix: str, fetch: bool = Tr
 
 @cache
 def _fetched(template: str, query: tuple[tuple[str, object], ...]) -> tuple[Path | None, str]:
-    """Ask TemplateFlow, once a process: without a network each attempt takes time.
+    """Ask TemplateFlow, once per process: without a network each attempt takes time.
 
     Returns
     -------

@@ -86,7 +86,7 @@ def read_cohort(out_dir: Path, label: str, template: str | None = None) -> Cohor
         if not sidecar.get("SettingsHash"):
             notes.append(f"{path.name}: not finished, or changed since; left out")
             continue
-        mean, windows = _mean_of(path)
+        mean, windows = _mean_of(path, sidecar)
         if not windows["windows"]:
             notes.append(f"{path.name}: every window is censored; left out")
             continue
@@ -95,7 +95,10 @@ def read_cohort(out_dir: Path, label: str, template: str | None = None) -> Cohor
         means.append(mean)
         files.append(path)
     if not rows:
-        raise NeurostormError(f"{out_dir} holds no results of model '{label}'; {_what_there_is(out_dir)}")
+        if not notes and any(_tables(out_dir, label)):
+            notes = [f"they are in another space than {template} (--grid)"]
+        why = f"of {len(notes)} tables none can be used, such as {notes[0]}" if notes else _what_there_is(out_dir)
+        raise NeurostormError(f"{out_dir} holds no results of model '{label}'; {why}")
     runs = pd.DataFrame(rows)
     spaces = sorted(runs["space"].unique())
     if len(spaces) > 1:
@@ -141,8 +144,8 @@ def _what_there_is(out_dir: Path) -> str:
     return f"there are those of {', '.join(labels)} (--model)" if labels else "run the participant level first"
 
 
-def _mean_of(path: Path) -> tuple[np.ndarray, dict[str, int]]:
-    """Return the mean embedding of a run, and how many windows it is made from."""
+def _mean_of(path: Path, sidecar: dict[str, Any]) -> tuple[np.ndarray, dict[str, int]]:
+    """Return the mean embedding of a run, and how many windows it is made from; the table is as its sidecar says."""
     try:
         table = pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False)
         channels = channel_names(table)
@@ -151,6 +154,14 @@ def _mean_of(path: Path) -> tuple[np.ndarray, dict[str, int]]:
         raise NeurostormError(
             f"{path} cannot be read ({error}); remove it and run the participant level again"
         ) from None
+    windows = sidecar.get("Windows")
+    wanted = windows.get("Count") if isinstance(windows, dict) else None
+    n_channels = sum(name.startswith("channel") for name in sidecar)
+    if values.shape != (wanted, n_channels):
+        raise NeurostormError(
+            f"{path} has {len(values)} windows of {len(channels)} channels, its sidecar says {wanted} of {n_channels}: it "
+            "is cut short; remove it and run the participant level again"
+        )
     if not np.isfinite(values).all():
         raise NeurostormError(f"{path} lacks numbers in its channels; remove it and run the participant level again")
     used = values[~censored]

@@ -49,7 +49,7 @@ def labelled_runs(study: Study, grid: Grid, n_frames: int) -> LabelledRuns:
     Parameters
     ----------
     n_frames : int
-        That a run must have at least: those of one window.
+        The fewest that a run must have: those of one window.
 
     Raises
     ------

@@ -157,7 +157,9 @@ def _check_number(n: int, target: str, table: pd.DataFrame) -> None:
     if n >= MIN_SUBJECTS:
         return
     hint = "" if n else f"; do the table's participant_id match those of the runs, such as {table[SUBJECT].iloc[0]}?"
-    raise NeurostormError(f"{n} subjects with data have a '{target}', at least {MIN_SUBJECTS} are needed{hint}")
+    raise NeurostormError(
+        f"only {n} subjects have both results and a value of '{target}'; at least {MIN_SUBJECTS} are needed{hint}"
+    )
 
 
 def _as_classes(values: pd.Series, target: str) -> tuple[np.ndarray, list[str], list[str]]:

@@ -2,12 +2,13 @@
 
 import logging
 
+from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import find_dataset
 from neurostorm_bids.find.participants import read_phenotype
 from neurostorm_bids.group.output import write_results
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.group.task import find_task
-from neurostorm_bids.participant.level import prepare
+from neurostorm_bids.participant.level import prepare, warn_of_idle_options
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train import distributed
 
@@ -23,15 +24,27 @@ def group_level(settings: Settings) -> int:
         If there are no results, or what was asked for cannot be done with them.
     """
     prepare(settings)()
+    warn_of_idle_options(settings)
     dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives))
     phenotype = read_phenotype(dataset, settings.group.phenotype)
     run = find_task(settings.group.group_task)
     with distributed.ending_together():
         studies = [Study(dataset, phenotype, name, settings) for name in dict.fromkeys(settings.encoding.model)]
-        results = [result for study in studies if (result := run(study)) is not None]
+        results, n_failed = [], 0
+        for study in studies:
+            try:
+                result = run(study)
+            except NeurostormError as error:
+                if len(studies) == 1:
+                    raise
+                LOG.error("model %s: %s", study.model, error)  # what the other models give is written all the same
+                n_failed += 1
+                continue
+            if result is not None:
+                results.append(result)
         if results:
             write_results(results, settings)
             print(f"Results are in {settings.out_dir}")
-        status = 1 if any(result.problems for result in results) else 0
+        status = 1 if n_failed or any(result.problems for result in results) else 0
     distributed.exit_all(status)
     return status

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from neurostorm_bids.derivatives.tables import channels_named
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.participants import SUBJECT, Phenotype, join
@@ -56,19 +57,24 @@ class Study:
             LOG.warning(note)
         if self.missing_subjects(cohort):
             missing = self.missing_subjects(cohort)
-            LOG.warning("%d subjects have no results of model '%s': %s", len(missing), cohort.label, some(missing))
+            LOG.warning(
+                "no results of model '%s' for %s: %s", cohort.label, counted(len(missing), "subject"), some(missing)
+            )
         return cohort
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """The cohort's runs with the columns of the phenotype."""
-        table, notes = join(self.cohort.runs, self.phenotype.table)
+        table, notes = join(self.cohort.runs, self.phenotype.table, channels_named(self.cohort.embeddings.shape[1]))
         for note in notes:
             LOG.warning(note)
         unknown = sorted(set(self.cohort.runs[SUBJECT]) - set(self.phenotype.table[SUBJECT]))
         if len(self.phenotype.table) and unknown:
             LOG.warning(
-                "%d subjects with results are not in %s: %s", len(unknown), self.phenotype.files[0], some(unknown)
+                "%s with results not in %s: %s",
+                counted(len(unknown), "subject"),
+                self.phenotype.files[0],
+                some(unknown),
             )
         return table
 
@@ -91,8 +97,20 @@ class Study:
             )
         wanted = np.array([wants(selection, filters, run) for run in cohort.runs["run_name"]])
         if not wanted.any():
-            raise NeurostormError(f"no run with results of model '{cohort.label}' is one that was asked for")
+            there = some(sorted(cohort.runs["run_name"]))
+            raise NeurostormError(
+                f"none of the runs with results of model '{cohort.label}' was asked for; there are: {there}"
+            )
         return cohort.keep(wanted)
+
+
+def counted(n: int, what: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "run"), counted(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def some(names: Sequence[object], n: int = 5) -> str:

@@ -63,7 +63,7 @@ class GroupResult:
     sections : sequence of Section
         Of its page.
     about : dict
-        Of the sidecars of its tables: a Description, how it was made, ...
+        What the sidecars of its tables say: a Description, how it was made, ...
     page : str
         Name of its page, without .html; results with the same one share it.
     tables : dict

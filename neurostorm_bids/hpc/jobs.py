@@ -28,7 +28,11 @@ class JobOptions:
         (), "A subject, with or without sub-; may be repeated.", prefix="sub-", metavar="LABEL", shown_default="all"
     )
     subjects_per_task: int | None = option(
-        None, "Subjects that one task takes.", least=1, metavar="N", shown_default="chosen"
+        None,
+        "Subjects that one task takes.",
+        least=1,
+        metavar="N",
+        shown_default=f"1; more above {LARGEST_ARRAY} subjects",
     )
     at_a_time: int | None = option(None, "Tasks that may run at the same time.", least=1, metavar="N")
     container: Path | None = option(

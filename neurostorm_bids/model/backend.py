@@ -19,7 +19,9 @@ def features(network: NeuroSTORM, clips: Tensor, precision: str = "fp32") -> Ten
     """
     clips = network.resized(clips)
     if precision != "fp16" and cpu_encoder.available(network):
-        with torch.autocast("cpu", enabled=False):  # it casts what it casts itself, also inside a training loop's
+        with torch.autocast(
+            "cpu", enabled=False
+        ):  # the encoder casts what needs it, also inside a training loop's autocast
             return cpu_encoder.features(network, clips, precision)
     with torch.autocast(clips.device.type, HALF.get(precision), enabled=precision in HALF):
         tokens: Tensor = network.model(clips)

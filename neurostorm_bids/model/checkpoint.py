@@ -69,7 +69,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise NeurostormError(f"model file not found: {path}")
+        raise NeurostormError(
+            f"model file not found: {path.absolute()}; give a file or folder that is there, or a name of 'neurostorm-model list'"
+        )
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
 
 

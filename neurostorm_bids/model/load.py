@@ -55,7 +55,7 @@ def load_model(name_or_path: str | Path, device: str = "auto") -> Model:
 def load_models(
     names: Sequence[str], device: str, label_mean: float | None = None, label_std: float | None = None
 ) -> list[Model]:
-    """Load models for a call, each of them once a process.
+    """Load models for a call, each of them once per process.
 
     Parameters
     ----------

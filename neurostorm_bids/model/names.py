@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from neurostorm_bids.model.registry import DEMO, published, registry
+from neurostorm_bids.model.registry import DEMO, Published, published, registry
 
 MODEL_FILE = "model.safetensors"  # in the folder of a fine-tuned model
 MAX_CHAIN = 8  # models that are tuned from one another
@@ -52,6 +52,12 @@ def label_of(name: str) -> str:
 def stem_of_model(path: Path) -> str:
     """Return a file's name without its extension; of a folder, the whole name."""
     return path.stem if path.name.endswith(EXTENSIONS) else path.name
+
+
+def not_fetched(names: Sequence[str]) -> list[Published]:
+    """Return the models of the registry among these names whose weights are not on this machine."""
+    named = [registry().get(name) for name in names]
+    return [model for model in named if model and not (model.path.is_file() or model.safetensors_path.is_file())]
 
 
 def model_files(names: Sequence[str]) -> list[Path]:

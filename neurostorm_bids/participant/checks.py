@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neurostorm_bids.derivatives.description import is_ours_or_new
+from neurostorm_bids.derivatives.description import is_damaged, is_ours_or_new
 from neurostorm_bids.derivatives.names import GRIDDED, folders_of
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
@@ -36,6 +36,11 @@ def prepare_folders(settings: Settings, dataset: Dataset) -> None:
             _make(option, folder)
     if problem := link_leading_out(settings.out_dir, folders_of(settings.out_dir)):
         raise NeurostormError(problem)
+    if is_damaged(settings.out_dir):
+        raise NeurostormError(
+            f"{settings.out_dir / 'dataset_description.json'} is not readable JSON; repair it, or remove it and it is "
+            "written again"
+        )
     if not is_ours_or_new(settings.out_dir):
         raise NeurostormError(
             f"OUT_DIR {settings.out_dir} holds a data set of another program; give a folder of its own"
@@ -50,6 +55,8 @@ def _check_place(option: str, folder: Path, settings: Settings, dataset: Dataset
     inputs = [dataset.path]
     if not folder.is_relative_to(settings.out_dir):  # results may go to BIDS_DIR/derivatives/neurostorm
         inputs.append(bids_dir)
+    if option == "OUT_DIR" and folder in dataset.path.parents:
+        raise NeurostormError(f"OUT_DIR {folder} holds the input {dataset.path}; give a folder of its own in it")
     if folder == bids_dir or any(folder.is_relative_to(path) for path in inputs):
         raise NeurostormError(f"{option} {folder} is inside the input, which is never written to; give another folder")
     if folder.is_relative_to(bids_dir) and any(p.startswith("sub-") for p in folder.relative_to(bids_dir).parts):
@@ -70,16 +77,20 @@ def other_gridding(models: Sequence["Model"], settings: Settings) -> list[str]:
     notes = []
     ours = settings.in_words(settings.changing("gridded"))
     for model in models:
-        trained = model.hyper_parameters.get("gridding")
+        trained = model.hyper_parameters.get("gridding", model.hyper_parameters.get("placing"))  # as 0.1 called it
         theirs = settings.in_words(trained) if isinstance(trained, dict) else {}
         for name, value in ours.items():
             if name in theirs and theirs[name] != value:
                 option = name.replace("_", "-")
                 notes.append(
-                    f"model {model.name} was trained on runs resampled with --{option} {theirs[name] or 'none'}, "
-                    f"this call has {value or 'none'}"
+                    f"model {model.name} was trained on runs resampled with --{option} {_shown(theirs[name])}, "
+                    f"this call has {_shown(value)}"
                 )
     return notes
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def warnings_of(models: Sequence["Model"]) -> list[str]:

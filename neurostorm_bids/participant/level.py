@@ -8,7 +8,7 @@ from neurostorm_bids.derivatives.description import write_description
 from neurostorm_bids.derivatives.names import LOGS, RunOutputs, sidecar_of
 from neurostorm_bids.derivatives.run import settings_hash
 from neurostorm_bids.encode.sizes import check_memory, check_precision
-from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.errors import NeurostormError, Problem
 from neurostorm_bids.find.dataset import find_dataset
 from neurostorm_bids.find.metadata import acquisition_times
 from neurostorm_bids.find.source import choose_source
@@ -39,6 +39,7 @@ def participant_level(settings: Settings) -> int:
         If nothing can be begun: no such folder, no such model, no run.
     """
     prepare(settings)()
+    warn_of_idle_options(settings)
     models = [] if settings.conduct.reports_only else _checked_models(settings)
     dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives))
     prepare_folders(settings, dataset)
@@ -61,6 +62,12 @@ def prepare(settings: Settings) -> Callable[[], None]:
     """Return what prepares a process of a call: threads, seeds, logging."""
     resources, conduct = settings.resources, settings.conduct
     return partial(prepare_process, resources.threads, conduct.random_seed, conduct.verbose, bars=resources.nprocs == 1)
+
+
+def warn_of_idle_options(settings: Settings) -> None:
+    """Say which of the options that were given mean nothing to this call."""
+    for option in settings.without_effect():
+        LOG.warning("%s has no effect at the %s level here", option, settings.analysis_level)
 
 
 def workers(settings: Settings) -> Workers:
@@ -104,6 +111,8 @@ def _process_all(subjects: Subjects, models: Sequence[Model]) -> None:
     if n := len(subjects.runs) - len(subjects.outcomes):
         LOG.error("stopped at the first failure (--stop-on-first-crash); %d runs not done", n)
     print(summary_table(subjects.outcomes))
+    for problem in subjects.problems:  # said before, above the log of every run
+        print(f"not done: {problem}")
     print(f"Results are in {out_dir}")
 
 
@@ -135,8 +144,11 @@ def _call(subjects: Subjects, models: Sequence[Model]) -> Call:
     settings = subjects.settings
     if done := list(_done(subjects, models)):
         text = methods_text(settings, subjects.dataset, models, done)
-        write_methods(settings.out_dir, text)
         methods = methods_html(text)
+        try:
+            write_methods(settings.out_dir, text)
+        except NeurostormError as error:  # results are written: the reports still come
+            subjects.report(Problem(f"the methods text cannot be written: {error}"))
     else:  # nothing new to describe
         methods = read_methods(settings.out_dir)
     hashes = frozenset(settings_hash(grid_of(model, settings), model, settings) for model in models)

@@ -89,9 +89,7 @@ def _process(run: Run, grid: Grid, models: Sequence[Model], job: Job, attempt: "
     if not todo:
         return
     gridded = _resample(source, grid, settings, attempt.progress)
-    for model in todo:
-        invalidate(settings.out_dir, run, grid, model)  # its figures change from here on
-    figures = draw_run(settings.out_dir, gridded)
+    figures: list[Path] = []  # of the run; drawn once there is something to go with them
     windows: dict[str, Windows] = {}  # by encoder: models that differ in their heads share one pass
     for model in todo:
         try:
@@ -102,6 +100,8 @@ def _process(run: Run, grid: Grid, models: Sequence[Model], job: Job, attempt: "
                 n, of = encoded.censored.sum(), len(encoded.censored)
                 LOG.warning("%s: %d of %d windows are censored for head motion", run.name, n, of)
             attempt.progress.say("drawing the figures")
+            invalidate(settings.out_dir, run, grid, model)  # what is replaced stays valid until here
+            figures = figures or draw_run(settings.out_dir, gridded)
             own = draw_model(settings.out_dir, encoded, settings.censoring.fd_threshold)
             write_run(encoded, [*figures, *own], job.dataset, settings)
             attempt.n_windows += len(encoded.onsets)

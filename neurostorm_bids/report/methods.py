@@ -170,7 +170,7 @@ def read_methods(out_dir: Path) -> str:
 
 def methods_html(text: str) -> str:
     """Return the text as a fragment of HTML, without its first heading."""
-    return to_html(text.split("\n", 1)[1], read_bibliography(_boilerplate("references.bib")))
+    return to_html(text.partition("\n")[2], read_bibliography(_boilerplate("references.bib")))
 
 
 def listed(items: Sequence[Any]) -> str:

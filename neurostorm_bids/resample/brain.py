@@ -34,7 +34,7 @@ class Brain:
     voxels : (n, 3) array
         Where they are in the run, in voxels.
     outside : (n, 3) int array
-        Where brain lies outside the grid, as voxel indices counted on beyond its ends; every second one along each axis,
+        Where brain lies outside the grid, as voxel indices that continue beyond its ends; every second one along each axis,
         as far as `MARGIN`.
     share_outside : float
         Share of the brain that lies there.

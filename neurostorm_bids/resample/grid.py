@@ -70,7 +70,7 @@ def sides_outside(grid: Grid, indices: np.ndarray) -> list[str]:
     Parameters
     ----------
     indices : (n, 3) int array
-        Voxel indices, counted on beyond the grid's ends.
+        Voxel indices that continue beyond the grid's ends.
 
     Examples
     --------

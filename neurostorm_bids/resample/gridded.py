@@ -60,7 +60,7 @@ class GriddedRun:
     notes : list of str
         What a user should know.
     brain_outside : (n, 3) int array
-        Where brain lies outside the grid, as voxel indices counted on beyond its ends; every second one along each axis.
+        Where brain lies outside the grid, as voxel indices that continue beyond its ends; every second one along each axis.
     displacement : (volumes,) array or None
         Framewise displacement of the volumes that were kept, mm; `None` if it is not known.
     source : RunSource or None

@@ -117,13 +117,13 @@ class Bold:
             yield block.reshape(n_voxels, -1, order="F").astype(np.float32, copy=False)
         self._check_to_the_end()
 
-    def mean(self, most: int) -> nib.Nifti1Image:
-        """Return the mean of the first volumes, at least ``most`` of them if there are as many."""
+    def mean(self, at_least: int) -> nib.Nifti1Image:
+        """Return the mean of the first volumes: whole blocks of them, until there are enough or the run ends."""
         total, n = np.zeros(int(np.prod(self.shape)), dtype=np.float64), 0
         for block in self.blocks(0):
             total += block.sum(axis=1)
             n += block.shape[1]
-            if n >= most:
+            if n >= at_least:
                 break
         return nib.Nifti1Image((total / n).reshape(self.shape, order="F").astype(np.float32), self.affine)
 

@@ -28,7 +28,7 @@ from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings.participant import Resampling
 
 LOG = logging.getLogger("neurostorm")
-VOLUMES_OF_A_MEAN = 50  # that make the image to register
+VOLUMES_OF_A_MEAN = 50  # at least; their mean is registered
 
 
 def resample_run(
@@ -39,7 +39,7 @@ def resample_run(
     Parameters
     ----------
     seed : int
-        Of the registration, if there is one.
+        Random seed of the registration, if there is one.
     work_dir : Path or None
         Keep the resampled volumes in a nameless file of this folder; `None` keeps them in memory.
 
@@ -134,6 +134,8 @@ def to_model_grid(
     """
     if interpolation not in ("linear", "cubic"):
         raise NeurostormError(f"interpolation is linear or cubic, not '{interpolation}'")
+    if isinstance(transforms, (str, Path)):
+        raise NeurostormError(f"transforms is a list of paths, not one path; give [{str(transforms)!r}]")
     run, grid, paths = Bold(bold), get_grid(grid), [Path(path) for path in transforms]
     seconds, source, notes = choose_repetition_time(run.name, repetition_time, header=run.header_repetition_time)
     timing = RunTiming(seconds, source, target_repetition_time, dummy_scans, start_time, slice_timing_corrected)

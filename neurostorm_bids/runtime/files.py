@@ -24,7 +24,7 @@ def check_there(path: Path) -> None:
     Raises
     ------
     NeurostormError
-        If it does not, is, or cannot.
+        If it is missing, empty or unreadable.
     """
     check_fetched(path)
     if path.exists() and not path.is_file():

@@ -5,6 +5,7 @@ SIGKILL, its locks are released. The lock files themselves stay and mean nothing
 """
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def hold(out_dir: Path, name: str, wait: float = 0.0) -> Iterator[None]:
         raise Busy from None
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or error
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise NeurostormError(f"{out_dir} cannot be written to: {why}") from None
         raise NeurostormError(
             f"cannot lock {path} ({why}): is the folder another user's, or a file system mounted without locks?"
         ) from None

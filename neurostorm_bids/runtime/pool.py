@@ -78,24 +78,31 @@ def process(items: Sequence[AnyItem], work: "Work[AnyItem]", workers: Workers) -
         return
     # A worker that the kernel kills (memory) takes its pool down. The items under way are tried once more, each in a
     # pool of its own, so that only the one at fault fails; the items left go on in a new pool.
-    left, begun = list(items), 0
+    left, begun, failed = list(items), 0, False
     while left:
         under_way: list[AnyItem] = []
         n_left = len(left)
         try:
-            yield from _in_pool(left, under_way, workers.n, work, positions, workers)
+            with contextlib.closing(_in_pool(left, under_way, workers.n, work, positions, workers)) as outcomes:
+                for outcome in outcomes:
+                    failed = failed or outcome.failed
+                    yield outcome
             return
         except _Broken:
             begun = 0 if under_way or len(left) < n_left else begun + 1
         if begun == ATTEMPTS:
             raise NeurostormError(f"worker processes are killed as soon as they start ({KILLED.partition('; ')[2]})")
         for item in under_way:
+            if failed and workers.stop_on_failure:
+                return
             try:
-                yield from _in_pool([item], [], 1, work, positions, workers)
+                (outcome,) = list(_in_pool([item], [], 1, work, positions, workers))
             except _Broken:
-                yield Outcome(item.name, item.subject, "failed", problems=(KILLED,))
-                if workers.stop_on_failure:
-                    return
+                outcome = Outcome(item.name, item.subject, "failed", problems=(KILLED,))
+            failed = failed or outcome.failed
+            yield outcome
+        if failed and workers.stop_on_failure:
+            return
 
 
 @contextlib.contextmanager

@@ -75,6 +75,18 @@ class Settings:
             found["random_seed"] = self.conduct.random_seed
         return found
 
+    def without_effect(self) -> list[str]:
+        """Return the options that were given and mean nothing at this level, such as --fd-threshold of the group's."""
+        trains = self.analysis_level == "group" and self.group.group_task == "finetune"
+        idle: list[Any] = [] if trains else [self.training]
+        if self.analysis_level == "participant":
+            idle.append(self.group)
+        else:
+            idle.append(self.censoring)
+            idle += [] if trains else [self.resampling]
+        given = [word for group in idle for word in as_words(group) if word.startswith("--")]
+        return [word for word in given if word != "--grid"]  # which says in what space results are looked for
+
     @property
     def numbers(self) -> dict[str, Any]:
         """The options that embeddings and predictions depend on, beside grid and weights."""

@@ -19,7 +19,10 @@ class GroupAnalysis:
         choices="neurostorm_bids.group.task:task_names",
     )
     phenotype: Path | None = option(
-        None, "Table with participant_id.", shown_default="participants.tsv, sessions.tsv", must_exist=True
+        None,
+        "Table (.tsv or .csv) with participant_id.",
+        shown_default="participants.tsv, sessions.tsv",
+        must_exist=True,
     )
     target: str | None = option(None, "What to predict: a column of that table.", metavar="COLUMN")
     target_type: str = option(
@@ -28,7 +31,10 @@ class GroupAnalysis:
         choices=("auto", "regression", "classification"),
     )
     group_by: str | None = option(
-        None, "Keep families or sites together in folds.", metavar="COLUMN", shown_default="subjects"
+        None,
+        "Column whose groups (families, sites) stay on one side of every fold.",
+        metavar="COLUMN",
+        shown_default="subjects",
     )
     covariates: tuple[str, ...] = option(
         (), "Regressed out of the features, inside the training folds.", metavar="COLUMN..."
@@ -44,7 +50,7 @@ class Training:
 
     tuning: str = option(
         "linear",
-        "What is trained beside a new head.",
+        "What is trained beside a new head; the README explains each.",
         choices=("linear", "prompt", "layernorm", "prompt-layernorm", "lora", "full"),
     )
     save_as: str | None = option(
@@ -68,7 +74,7 @@ class Training:
     learning_rate: float | None = option(
         None,
         "Learning rate of what is trained beside the head.",
-        shown_default="what suits the tuning",
+        shown_default="1e-2 to 1e-4, by what is trained",
         least=0.0,
         above=True,
     )

@@ -32,7 +32,9 @@ class Selection:
         (), "Runs, with or without run-; 1 and 01 are the same.", prefix="run-", metavar="LABEL...", changes="run"
     )
     bids_filter_file: Path | None = option(
-        None, 'JSON file with pybids entities for {"bold": {...}}; null: absent, "*": any.', must_exist=True
+        None,
+        'JSON file with pybids entities for {"bold": {...}}; null: the entity is absent, "*": it has any value.',
+        must_exist=True,
     )
     derivatives: tuple[tuple[str, Path], ...] = option(
         (),
@@ -82,7 +84,9 @@ class Encoding:
         choices=("fp32", "bf16", "fp16"),
         changes="numbers",
     )
-    batch_size: int | None = option(None, "Windows to encode at a time.", shown_default="chosen", least=1)
+    batch_size: int | None = option(
+        None, "Windows to process at a time.", shown_default="what fits; 4 when fine-tuning", least=1
+    )
 
 
 @dataclass(frozen=True)
@@ -195,9 +199,13 @@ class Resources:
     )
     mem_mb: int | None = option(None, "Memory to stay within, MB of 10^6 bytes.", least=1, metavar="MB")
     work_dir: Path | None = option(
-        None, "Folder for resampled runs.", flags=("-w",), shown_default="OUT_DIR/work", is_folder=True
+        None,
+        "Folder for resampled runs and checkpoints of trainings.",
+        flags=("-w",),
+        shown_default="OUT_DIR/work",
+        is_folder=True,
     )
-    clean_workdir: bool = option(False, "Remove what earlier calls left in the work folder.")
+    clean_workdir: bool = option(False, "Remove resampled runs that earlier calls left in the work folder.")
 
     @property
     def threads(self) -> int:
@@ -220,4 +228,4 @@ class Conduct:
     force: bool = option(False, "Redo finished runs.")
     stop_on_first_crash: bool = option(False, "Stop at the first run that fails.")
     random_seed: int = option(0, "Seed of all random numbers.", least=0, most=LARGEST_SEED)
-    verbose: int = option(0, "Say more.", flags=("-v",))
+    verbose: int = option(0, "Print debug messages too.", flags=("-v",))

@@ -82,6 +82,8 @@ def test_command_runs(command, place):
     if command.startswith("neurostorm-model fetch"):  # without a network it says what to do
         assert done.returncode == 1
         assert "On a machine with a network: hf download" in done.stderr
+    elif command == "neurostorm-model templates" and done.returncode:
+        assert "On a machine with a network: python -c" in done.stderr
     elif command.startswith("neurostorm-hpc status"):  # nothing has been run in this folder
         assert done.returncode == 1
         assert "1 not begun" in done.stdout

@@ -106,7 +106,7 @@ def test_decode_without_states_says_what_is_lacking(tmp_path, neurostorm):
         study.add_run(f"sub-{i:02d}", "rest")
     status, _, said = neurostorm(study.raw, study.out, "group", "--group-task", "decode")
     assert status == 1
-    assert "one task only, and no events.tsv in a raw data set" in said
+    assert "no events.tsv was found that tells states within runs" in said
 
 
 def test_a_state_of_one_subject_is_refused(study):

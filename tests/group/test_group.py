@@ -117,8 +117,8 @@ def test_collect_says_who_is_missing_and_who_is_not_in_the_table(cohort, group, 
         (data / "sub-99" / "func").rmdir()
         (data / "sub-99").rmdir()
     assert status == 0
-    assert "1 subjects have no results of model 'narrow': sub-99" in said
-    assert "3 subjects with results are not in" in said
+    assert "no results of model 'narrow' for 1 subject: sub-99" in said
+    assert "3 subjects with results not in" in said
 
 
 def test_probe_finds_the_pattern(cohort, group):
@@ -197,7 +197,7 @@ def test_covariates_are_regressed_out_inside_the_folds(cohort):
         (lambda t: pd.concat([t, t.iloc[:1]]), ("--target", "score"), "sub-00 more than once"),
         (lambda t: t.rename(columns={"participant_id": "id"}), ("--target", "score"), "no column participant_id"),
         (lambda t: t.assign(score=["lots", *t["score"][1:]]), ("--target", "score"), "text where numbers are needed, such as 'lots'"),
-        (lambda t: t.iloc[:5], ("--target", "score"), "5 subjects with data have a 'score', at least 10"),
+        (lambda t: t.iloc[:5], ("--target", "score"), "only 5 subjects have both results and a value of 'score'"),
         (lambda t: t.assign(group=["odd", *["x"] * 30, *["y"] * 29]), ("--target", "group"), r"class of one subject \(odd\)"),
         (lambda t: t, (), "needs --target COLUMN"),
         (lambda t: t.assign(site="A"), ("--target", "score", "--group-by", "site"), "1 groups are too few"),

@@ -1,5 +1,6 @@
 """The group level: which runs take part, several models, what it leaves to others while it computes, a task of one's own."""
 
+import json
 import re
 import subprocess
 import sys
@@ -70,6 +71,56 @@ def test_several_models_share_a_page(results, neurostorm):
     assert "48 runs of 12 subjects" in printed
     assert "12 runs of 12 subjects" in printed
     assert all((results.out / figure).is_file() for figure in re.findall('src="(.*?)"', page))
+
+
+def test_a_model_without_results_does_not_take_along_another(results, neurostorm):
+    status, printed, said = neurostorm(results.raw, results.out, "group", "--model", "base", "demo")
+    assert status == 1
+    assert "holds no results of model 'demo'" in said
+    assert (results.out / "group.html").is_file()
+    assert "group.html" in printed
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ({"subject": "01"}, (), "chooses the subject; give --participant-label"),
+        ({"tsk": "rest"}, (), "there is no entity 'tsk'; did you mean 'task'?"),
+        ({"task": "rest"}, ("--task-id", "rest"), "both choose the task"),
+    ],
+)
+def test_a_filter_file_is_refused_as_at_the_participant_level(results, tmp_path, neurostorm, content, options, message):
+    path = tmp_path / "filter.json"
+    path.write_text(json.dumps({"bold": content}))
+    status, _, said = neurostorm(results.raw, results.out, "group", "--bids-filter-file", path, *options)
+    assert status == 1
+    assert message in said
+
+
+def test_a_table_that_is_cut_short_is_not_averaged(results, neurostorm):
+    table = next(results.out.glob("sub-03/**/*run-02*_embeddings.tsv"))
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:-1]))
+    status, _, said = neurostorm(results.raw, results.out, "group", "--model", "base")
+    assert status == 1
+    assert f"{table} has {len(lines) - 2} windows" in said
+    assert "it is cut short; remove it and run the participant level again" in said
+
+
+def test_columns_of_a_phenotype_that_are_renamed_get_a_free_name(results, tmp_path, neurostorm):
+    table = pd.DataFrame({"participant_id": [f"sub-{i:02d}" for i in range(12)], "channel000": 1.0, "age": 2.0})
+    table.assign(task="x", phenotype_task="y").to_csv(tmp_path / "p.tsv", sep="\t", index=False)
+    collected(results, neurostorm, "--phenotype", tmp_path / "p.tsv")
+    columns = pd.read_csv(results.out / "group_desc-base_embeddings.tsv", sep="\t").columns
+    assert {"phenotype_task", "phenotype_task_", "phenotype_channel000"} <= set(columns)
+
+
+def test_options_of_the_other_level_are_named(results, neurostorm):
+    _, _, said = neurostorm(
+        results.raw, results.out, "group", "--model", "base", "--fd-threshold", "0.2", "--epochs", "3"
+    )
+    for option in ("--fd-threshold", "--epochs"):
+        assert f"{option} has no effect at the group level" in said
 
 
 def test_others_work_in_the_folder_while_the_group_level_computes(results, tmp_path, neurostorm, monkeypatch):

@@ -44,7 +44,7 @@ def test_a_script_takes_its_line_of_subjects(three, tmp_path):
     out = tmp_path / "o"
     status, said = hpc("slurm", three.path, out, "--subjects-per-task", 2, "--", *MODEL)
     assert status == 0
-    assert "2 tasks of 2 subjects" in said
+    assert "tasks: 2; subjects in each: 2" in said
     script = next(out.glob("logs/slurm/*/array.sbatch"))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "SLURM_ARRAY_TASK_ID": "2", "SLURM_CPUS_PER_TASK": "1"}

@@ -72,3 +72,32 @@ def test_two_models_of_one_file_name_are_refused(tree, tmp_path, neurostorm):
     status, _, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", *paths)
     assert status == 1
     assert "two models would both be written as desc-aB" in said
+
+
+def test_a_redo_that_fails_leaves_what_was_there(tree, tmp_path, neurostorm, narrow):
+    bold = tree.run(confounds=False)
+    out = tmp_path / "o"
+    call = (tree.path, out, "participant", "--model", narrow)
+    assert neurostorm(*call)[0] == 0
+    before = {path: path.read_bytes() for path in (out / "sub-01" / "func").iterdir()}
+    status, _, said = neurostorm(*call, "--fd-threshold", "0.3")
+    assert status == 1
+    assert "--fd-threshold needs framewise displacement" in said
+    assert {path: path.read_bytes() for path in (out / "sub-01" / "func").iterdir()} == before
+    assert "finished earlier" in neurostorm(*call)[1]
+    bold.unlink()
+
+
+def test_a_methods_text_that_cannot_be_written_or_read_does_not_hide_results(tree, tmp_path, neurostorm, narrow):
+    tree.run()
+    out = tmp_path / "o"
+    (out / "logs" / "CITATION.html").mkdir(parents=True)
+    status, printed, said = neurostorm(tree.path, out, "participant", "--model", narrow)
+    assert status == 1
+    assert "the methods text cannot be written" in said
+    assert "Results are in" in printed
+    assert (out / "sub-01.html").is_file()
+    assert json.loads(next(out.glob("sub-01/log/*/outcome.json")).read_text())["Runs"]
+    (out / "logs" / "CITATION.html").rmdir()
+    (out / "logs" / "CITATION.md").write_text("")
+    assert neurostorm(tree.path, out, "participant", "--model", narrow, "--reports-only")[0] == 0

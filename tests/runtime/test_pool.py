@@ -67,3 +67,21 @@ def test_an_idle_worker_that_dies_loses_no_item():
 
 def test_workers_that_die_before_they_begin_fail_every_item():
     assert states(die_during_b, prepare=die_at_once) == dict.fromkeys("abcd", "failed")
+
+
+def test_no_item_is_begun_after_a_failure_that_is_to_stop_all(tmp_path):
+    items = [Item(str(tmp_path / name)) for name in "abcdefgh"]
+    outcomes = list(process(items, fail_and_die, Workers(2, nothing, stop_on_failure=True)))
+    assert [outcome.failed for outcome in outcomes].count(True) >= 1
+    assert len(list(tmp_path.iterdir())) < len(items)
+
+
+def fail_and_die(item, _position):
+    """The first item fails; the worker of the second is killed meanwhile."""
+    open(item.name, "w").close()
+    if item.name.endswith("a"):
+        return Outcome(item.name, item.subject, "failed", problems=("it failed",))
+    time.sleep(0.3)
+    if item.name.endswith("b"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Outcome(item.name, item.subject, "done", 1)

@@ -144,8 +144,8 @@ def samples_of(
     events, notes = _events_of(table["run_name"], dataset)
     if target == TRIAL_TYPE and not events:
         raise NeurostormError(
-            "there is one task only, and no events.tsv in a raw data set to tell states within runs; give the raw data "
-            "set as BIDS_DIR, or --target COLUMN"
+            "no events.tsv was found that tells states within runs (and there is one task only); give the raw data set that "
+            "has them as BIDS_DIR, or a column of the phenotype as --target"
         )
     states = None if target == TRIAL_TYPE else column(table, target)
     parts, embeddings, n_unnamed = [], [], 0

@@ -1,4 +1,4 @@
-"""Find subjects again: whether the run nearest to a run is of the same subject."""
+"""Re-identify subjects: whether the nearest neighbour of a run is another run of the same subject."""
 
 from dataclasses import dataclass
 
