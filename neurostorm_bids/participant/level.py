@@ -118,7 +118,7 @@ def _process_all(subjects: Subjects, models: Sequence[Model]) -> None:
 
 def _log_models(models: Sequence[Model], settings: Settings) -> None:
     if kernels.library() is None and any(model.device.type == "cpu" for model in models):
-        LOG.warning("installed without the compiled kernels (no compiler?): encoding on a CPU is about 3 times slower")
+        LOG.warning("installed without the compiled kernels (no compiler?): encoding on a CPU is 2 to 3 times slower")
     for model in models:
         LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")
     for note in other_gridding(models, settings):
