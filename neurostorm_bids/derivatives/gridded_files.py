@@ -181,6 +181,7 @@ def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str) -> 
     """
     assert run.source is not None
     outputs = GriddedOutputs(run.source.run, run.grid)
+    (work / outputs.int8).with_suffix(".json").unlink(missing_ok=True)  # it vouches for the NIfTI too
     write_nifti(out_dir / outputs.nifti, run)
     write_json(
         out_dir / sidecar_of(outputs.nifti),

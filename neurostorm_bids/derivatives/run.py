@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.gridded_files import gridding_digest, made_from
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, sidecar_of
 from neurostorm_bids.derivatives.sidecars import model_entry, software_versions
 from neurostorm_bids.derivatives.tables import embeddings_table, predictions_table, write_table
@@ -49,9 +50,12 @@ def is_finished(source: RunSource, grid: Grid, model: Model, settings: Settings)
         files.append(out_dir / outputs.predictions)
     if settings.resampling.save_grid:
         saved = GriddedOutputs(source.run, grid)
-        files += [out_dir / saved.nifti, settings.work / saved.int8]
+        files += [out_dir / saved.nifti, out_dir / sidecar_of(saved.nifti), settings.work / saved.int8]
     try:
         unchanged = sidecar.get("InputFiles") == fingerprint(source.inputs)
+        if settings.resampling.save_grid:
+            made = gridding_digest(source, grid, settings.changing("gridded"))
+            unchanged = unchanged and made_from(settings.work / saved.int8) == made
     except OSError:  # something is missing: reading the run will say what
         return False
     return (

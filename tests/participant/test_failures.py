@@ -101,3 +101,17 @@ def test_a_methods_text_that_cannot_be_written_or_read_does_not_hide_results(tre
     (out / "logs" / "CITATION.html").rmdir()
     (out / "logs" / "CITATION.md").write_text("")
     assert neurostorm(tree.path, out, "participant", "--model", narrow, "--reports-only")[0] == 0
+
+
+def test_a_kept_run_without_what_vouches_for_it_is_made_again(tree, tmp_path, neurostorm, narrow):
+    """As after a kill while it was replaced."""
+    tree.run()
+    out = tmp_path / "o"
+    call = (tree.path, out, "participant", "--model", narrow, "--save-grid")
+    neurostorm(*call)
+    about = next((out / "work").rglob("*.json"))
+    before = about.read_text()
+    about.unlink()
+    assert "done" in neurostorm(*call)[1]
+    assert about.read_text() == before
+    assert "finished earlier" in neurostorm(*call)[1]
