@@ -146,7 +146,10 @@ def test_every_option_says_what_it_changes():
         for each, details in options_of(type(group.default)):
             changes[details.changes].add(each.name)
     assert set(changes) == {"run", "gridded", "numbers", "nothing"}
-    assert changes["gridded"] == {"interpolation", "register", "target_tr", "repetition_time", "dummy_scans", "denoise"}
+    assert changes["gridded"] == {
+        "interpolation", "register", "target_tr", "repetition_time", "dummy_scans", "denoise", "mask", "orientation",
+        "mean_from",
+    }  # fmt: skip
     assert changes["numbers"] == {"window_stride", "precision", "fd_threshold", "max_censored"}
 
 

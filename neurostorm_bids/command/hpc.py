@@ -68,7 +68,7 @@ def slurm(bids_dir: Path, out_dir: Path, words: Sequence[str], **values: Any) ->
         if reason := OURS.get(word.split("=")[0].replace("_", "-")):
             raise NeurostormError(f"{word} cannot follow --: {reason}")
     settings = settings_of([str(bids_dir), str(out_dir), "participant", *words])
-    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives))
+    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
     prepare_folders(settings, dataset)
     chosen = options.participant_label or settings.selection.participant_label
     statuses = _statuses(dataset, settings, chosen)
@@ -128,14 +128,14 @@ def _group_settings(settings: Settings, options: str) -> Settings:
 @main.command()
 @click.argument("bids_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("out_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@_options(Selection, "derivatives")
+@_options(Selection, "derivatives", "input_type")
 def status(bids_dir: Path, out_dir: Path, **values: Any) -> None:
     """Show how the last call on every subject of BIDS_DIR ended, also in OUT_DIR/logs/status.tsv.
 
     Whatever its options were: slurm compares these too. The exit status is 0 only if all are finished.
     """
     settings = Settings.of(bids_dir.resolve(), out_dir.resolve(), **values)
-    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives))
+    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
     prepare_folders(settings, dataset)
     statuses = [status_of(settings.out_dir, label) for label in dataset.subjects()]
     table = out_dir / LOGS / "status.tsv"

@@ -68,10 +68,11 @@ def _group_tasks() -> str:
 @click.option("--skip-bids-validation", is_flag=True, expose_value=False, hidden=True, help="Nothing is validated.")
 @click.version_option(__version__, prog_name="neurostorm")
 def main(**options: Any) -> None:
-    """NeuroSTORM embeddings and predictions from what fMRIPrep wrote.
+    """NeuroSTORM embeddings and predictions from preprocessed fMRI.
 
-    BIDS_DIR is fMRIPrep's output folder, or the raw BIDS data set that has it in derivatives/. OUT_DIR gets the results,
-    as BIDS derivatives. BIDS_DIR is never written to.
+    BIDS_DIR is the output folder of fMRIPrep or NiBabies, or the raw BIDS data set that has it in derivatives/; or a folder
+    of subjects of the HCP pipelines or of UK Biobank. OUT_DIR gets the results, as BIDS derivatives. BIDS_DIR is never
+    written to.
     """
     settings = _settings(options)
     try:
@@ -130,5 +131,7 @@ def _settings(options: dict[str, Any]) -> Settings:
     options = dict(options)
     for name in ("bids_dir", "out_dir", *PATHS):
         options[name] = options[name].expanduser().resolve() if options[name] else None
+    if options["mean_from"]:
+        options["mean_from"] = str(Path(options["mean_from"]).expanduser().absolute())
     options["model"] = tuple(_absolute(name) for name in options["model"])
     return Settings.of(**options)

@@ -99,7 +99,7 @@ def _option(group: type, each: Field[Any], details: Option) -> click.Option:
     if default not in (None, ()):
         common["show_default"] = True
     if takes_several(group, each.name):
-        callback = _named_path if kind is tuple or each.name == "derivatives" else _without_prefix(details.prefix)
+        callback = _named_path if kind is tuple or each.name == "derivatives" else _labels(details)
         return Several([*flags, each.name], callback=callback, **common)
     common["type"] = _click_type(kind, details)
     if details.pattern:
@@ -119,13 +119,37 @@ def _click_type(kind: type, details: Option) -> Any:
     return str
 
 
-def _without_prefix(prefix: str) -> Callable[..., tuple[str, ...]]:
-    """Return a callback that takes ``sub-01`` and ``01`` alike."""
+def _labels(details: Option) -> Callable[..., tuple[str, ...]]:
+    """Return a callback that takes ``sub-01`` and ``01`` alike, ``01,02``, and lists in files."""
 
     def callback(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-        return tuple(str(value).removeprefix(prefix) for value in values)
+        if not details.prefix:
+            return tuple(map(str, values))
+        found = [part for value in values for part in _listed(str(value), details)]
+        return tuple(dict.fromkeys(part.removeprefix(details.prefix) for part in found))
 
     return callback
+
+
+def _listed(value: str, details: Option) -> list[str]:
+    """Return the labels that a value stands for: those between commas, or those of a file (@FILE, or a .tsv)."""
+    path = Path(value.removeprefix("@")).expanduser()
+    if not (value.startswith("@") or (details.column and value.endswith(".tsv"))):
+        return [part for part in value.split(",") if part]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path} cannot be read as a list of labels ({error})") from None
+    cells = [line.split("\t") for line in lines if line.strip()]
+    if cells and details.column in cells[0]:
+        number = cells[0].index(details.column)
+        return [row[number].strip() for row in cells[1:] if len(row) > number and row[number].strip()]
+    if path.suffix == ".tsv":
+        raise click.BadParameter(f"{path} has no column {details.column or 'of labels'}")
+    labels = [part for line in lines for part in re.split(r"[\s,]+", line) if part]
+    if not labels:
+        raise click.BadParameter(f"{path} holds no label")
+    return labels
 
 
 def _named_path(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, Path], ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from neurostorm_bids.find.runs import Run
+from neurostorm_bids.find.run import Run
 from neurostorm_bids.resample.grid import Grid
 
 GRIDDED = "neurostorm-grids"  # folder of the int8 stores in the work folder

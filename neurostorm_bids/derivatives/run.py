@@ -13,7 +13,7 @@ from neurostorm_bids.derivatives.sidecars import model_entry, software_versions
 from neurostorm_bids.derivatives.tables import embeddings_table, predictions_table, write_table
 from neurostorm_bids.encode.encoded import EncodedRun
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.find.runs import Run
+from neurostorm_bids.find.run import Run
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.resample.grid import Grid

@@ -51,8 +51,8 @@ class Regressors:
     kept: np.ndarray
 
 
-def read_confounds(path: Path | None, n_volumes: int) -> Confounds | None:
-    """Read fMRIPrep's table of confounds; `None` if there is no table.
+def read_confounds(path: Path, n_volumes: int) -> Confounds:
+    """Read fMRIPrep's table of confounds.
 
     Raises
     ------
@@ -61,8 +61,6 @@ def read_confounds(path: Path | None, n_volumes: int) -> Confounds | None:
     """
     import pandas as pd
 
-    if path is None:
-        return None
     check_fetched(path)
     try:
         table = pd.read_csv(path, sep="\t", na_values=["n/a"])

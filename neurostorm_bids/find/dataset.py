@@ -1,4 +1,4 @@
-"""Find the fMRIPrep derivatives: the folder given, or one below it."""
+"""Find the data set that BIDS_DIR stands for: what fMRIPrep or NiBabies wrote, or a cohort's own folders."""
 
 import json
 import re
@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find import hcp, ukb
+from neurostorm_bids.find.folders import folders_in
 
 PROBED = 25  # subjects looked into before a folder without a description is said to hold no preprocessed BOLD
+COHORTS: dict[str, Any] = {"hcp": hcp, "ukb": ukb}  # readers of folders that are not BIDS
+PROGRAMS = {"fmriprep": "fMRIPrep", "nibabies": "NiBabies"}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder of fMRIPrep derivatives.
+    """A folder of preprocessed runs.
 
     Attributes
     ----------
@@ -26,18 +30,34 @@ class Dataset:
         Its dataset_description.json; empty if there is none.
     raw : Path or None
         The raw data set that it was found in.
+    input_type : {"fmriprep", "nibabies", "hcp", "ukb"}
     """
 
     path: Path
     link: str
     description: dict[str, Any]
     raw: Path | None = None
+    input_type: str = "fmriprep"
 
     @property
     def generator(self) -> str:
         """The program that wrote it, such as "fMRIPrep 25.2.0"."""
+        if not self.is_bids:
+            return str(COHORTS[self.input_type].GENERATOR)
         made = _generated_by(self.description)
         return f"{made[0].get('Name', '?')} {made[0].get('Version', '')}".strip() if made else "an unnamed program"
+
+    @property
+    def citation(self) -> str | None:
+        """The key of the program's paper in the bibliography."""
+        if not self.is_bids:
+            return self.input_type
+        return "fmriprep" if "fmriprep" in self.generator.lower() else None
+
+    @property
+    def is_bids(self) -> bool:
+        """Whether it is a BIDS derivative, and not a cohort's own folders."""
+        return self.input_type not in COHORTS
 
     @property
     def name(self) -> str:
@@ -47,6 +67,8 @@ class Dataset:
 
     def subjects(self) -> list[str]:
         """Return the labels of its subjects, sorted."""
+        if not self.is_bids:
+            return sorted(COHORTS[self.input_type].subject_folders(self.path))
         return sorted(folder.name.removeprefix("sub-") for folder in _subject_folders(self.path))
 
     def uri(self, path: Path) -> str:
@@ -58,39 +80,94 @@ class Dataset:
         return path.as_uri()
 
 
-def find_dataset(bids_dir: Path, derivatives: dict[str, Path] | None = None) -> Dataset:
-    """Find the fMRIPrep derivatives that ``bids_dir`` stands for.
+def find_dataset(bids_dir: Path, derivatives: dict[str, Path] | None = None, input_type: str = "auto") -> Dataset:
+    """Find the preprocessed runs that ``bids_dir`` stands for.
 
-    Looked for in this order: a folder given in ``derivatives``; ``bids_dir`` itself; ``derivatives/*fmriprep*`` or
-    ``*fmriprep*`` in it; any other folder in ``derivatives`` with preprocessed BOLD.
+    Looked for in this order: a folder given in ``derivatives``; folders as the HCP pipelines or UK Biobank make them;
+    ``bids_dir`` itself; ``derivatives/*fmriprep*`` or ``*fmriprep*`` in it (then the same for NiBabies); any other
+    folder in ``derivatives`` with preprocessed BOLD.
+
+    Parameters
+    ----------
+    input_type : {"auto", "fmriprep", "nibabies", "hcp", "ukb"}
+        auto: told from what is there.
 
     Raises
     ------
     NeurostormError
         With what was found instead, and what to give.
     """
+    if input_type in COHORTS:
+        return _cohort(bids_dir, dict(derivatives or {}), input_type)
     if derivatives:
-        return _given(bids_dir, derivatives)
+        return _given(bids_dir, derivatives, input_type)
     _check_folder(bids_dir)
+    if input_type == "auto" and (kind := _kind_of(bids_dir)):
+        return _cohort(bids_dir, {}, kind)
     if bids_dir.name.startswith("sub-"):
         label = bids_dir.name.removeprefix("sub-")
         raise NeurostormError(
             f"{bids_dir} is the folder of one subject; give its parent {bids_dir.parent} and --participant-label {label}"
         )
+    return _derivatives(bids_dir, input_type)
+
+
+def _derivatives(bids_dir: Path, input_type: str) -> Dataset:
+    """Return what fMRIPrep or NiBabies wrote: the folder itself, or one below it."""
     description = read_description(bids_dir)
+    itself = Dataset(bids_dir.resolve(), "fmriprep", description, input_type=_program_of(description, input_type))
     if _is_derivative(description) and next(_subject_folders(bids_dir), None):
-        return Dataset(bids_dir.resolve(), "fmriprep", description)
-    below = sorted(folder for pattern in ("derivatives/*fmriprep*", "*fmriprep*") for folder in bids_dir.glob(pattern))
-    below = [folder for folder in below if folder.is_dir()]
-    if below:
-        return _only(below, bids_dir)
+        return itself
+    for program in PROGRAMS if input_type == "auto" else (input_type,):
+        below = [folder for folder in _named(bids_dir, program) if folder.is_dir()]
+        if below:
+            return _only(below, bids_dir, input_type)
     if _holds_bold(bids_dir):
-        return Dataset(bids_dir.resolve(), "fmriprep", description)
+        return itself
     others = [folder for folder in sorted(bids_dir.glob("derivatives/*")) if folder.is_dir()]
     holding = [folder for folder in others if _holds_bold(folder)]
     if holding:
-        return _only(holding, bids_dir)
-    raise NeurostormError(f"{bids_dir} holds no fMRIPrep output: {_what_is_there(bids_dir, others)}")
+        return _only(holding, bids_dir, input_type)
+    raise NeurostormError(
+        f"{bids_dir} holds no output of {PROGRAMS.get(input_type, 'fMRIPrep')}: {_what_is_there(bids_dir, others)}"
+    )
+
+
+def _named(bids_dir: Path, program: str) -> list[Path]:
+    """Return the folders that are called after a program."""
+    return sorted(
+        folder for pattern in (f"derivatives/*{program}*", f"*{program}*") for folder in bids_dir.glob(pattern)
+    )
+
+
+def _cohort(bids_dir: Path, derivatives: dict[str, Path], input_type: str) -> Dataset:
+    """Return a cohort's folders.
+
+    Raises
+    ------
+    NeurostormError
+        If they are not there; with what to give instead.
+    """
+    _check_folder(bids_dir)
+    path, reader = Path(derivatives.get(input_type, bids_dir)), COHORTS[input_type]
+    if not path.is_dir():
+        raise NeurostormError(f"--derivatives {input_type}={path}: there is no such folder")
+    if reader.is_subject(path):
+        label = reader.labels_of(path.resolve().name)[0]
+        raise NeurostormError(
+            f"{path} is the folder of one subject; give its parent {path.resolve().parent} and "
+            f"--participant-label {label}"
+        )
+    if not any(reader.is_subject(folder) for folder in folders_in(path)):
+        there = ", ".join(folder.name for folder in folders_in(path)[:5]) or "no folder"
+        raise NeurostormError(f"{path} holds no subject of {reader.GENERATOR} ({reader.LAYOUT}); found {there}")
+    return Dataset(path.resolve(), input_type, read_description(path), None, input_type)
+
+
+def _kind_of(bids_dir: Path) -> str | None:
+    """Tell whether a folder is a cohort's, by its first folders; `None` if it is not."""
+    folders = [bids_dir, *folders_in(bids_dir)[:PROBED]]
+    return next((kind for kind, reader in COHORTS.items() if any(map(reader.is_subject, folders))), None)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -108,9 +185,9 @@ def _check_folder(bids_dir: Path) -> None:
         raise NeurostormError(f"BIDS_DIR: there is no folder {bids_dir}")
 
 
-def _given(bids_dir: Path, derivatives: dict[str, Path]) -> Dataset:
+def _given(bids_dir: Path, derivatives: dict[str, Path], input_type: str) -> Dataset:
     """Return the data set that --derivatives names."""
-    names = [name for name in derivatives if name.lower().startswith("fmriprep")] or list(derivatives)
+    names = [name for name in derivatives if name.lower().startswith(tuple(PROGRAMS))] or list(derivatives)
     if len(names) > 1:
         raise NeurostormError(
             f"--derivatives: which of {', '.join(names)} is fMRIPrep's? Give that one as fmriprep=PATH"
@@ -119,18 +196,38 @@ def _given(bids_dir: Path, derivatives: dict[str, Path]) -> Dataset:
     _check_folder(bids_dir)
     if not path.is_dir():
         raise NeurostormError(f"--derivatives {names[0]}={path}: there is no such folder")
-    return Dataset(path.resolve(), _link(names[0]), read_description(path), raw=bids_dir)
+    description = read_description(path)
+    named = "nibabies" if names[0].lower().startswith("nibabies") else input_type
+    return Dataset(path.resolve(), _link(names[0]), description, bids_dir, _program_of(description, named))
 
 
-def _only(folders: list[Path], bids_dir: Path) -> Dataset:
-    exact = [folder for folder in folders if folder.name == "fmriprep"]
+def _only(folders: list[Path], bids_dir: Path, input_type: str) -> Dataset:
+    exact = [folder for folder in folders if folder.name in PROGRAMS]
     folders = exact or folders
     if len(folders) > 1:
         raise NeurostormError(
             f"{bids_dir} holds several fMRIPrep outputs ({', '.join(folder.name for folder in folders)}); "
             f"say which: --derivatives fmriprep={folders[-1]}"
         )
-    return Dataset(folders[0].resolve(), _link(folders[0].name), read_description(folders[0]), raw=bids_dir)
+    folder = folders[0]
+    if not next(_subject_folders(folder), None) and (
+        inner := [each for each in folders_in(folder) if _holds_bold(each)]
+    ):
+        raise NeurostormError(
+            f"{folder} holds no subject, but {inner[0].name} in it does; give --derivatives fmriprep={inner[0]}"
+        )
+    description = read_description(folder)
+    return Dataset(
+        folder.resolve(), _link(folder.name), description, bids_dir, _program_of(description, input_type, folder.name)
+    )
+
+
+def _program_of(description: dict[str, Any], input_type: str, name: str = "") -> str:
+    """Return which program wrote derivatives, as its description or else its folder's name says."""
+    if input_type != "auto":
+        return input_type
+    names = [str(made.get("Name")) for made in _generated_by(description)] or [name]
+    return "nibabies" if any("nibabies" in each.lower() for each in names) else "fmriprep"
 
 
 def _link(name: str) -> str:
@@ -147,7 +244,8 @@ def _is_derivative(description: dict[str, Any]) -> bool:
     if "DatasetType" in description:
         return bool(description["DatasetType"] == "derivative")
     # before BIDS 1.4 the program's name was the only sign; raw data sets name their converter
-    return any("fmriprep" in str(made.get("Name")).lower() for made in _generated_by(description))
+    names = [str(made.get("Name")).lower() for made in _generated_by(description)]
+    return any(program in name for program in PROGRAMS for name in names)
 
 
 def _subject_folders(folder: Path) -> Iterator[Path]:

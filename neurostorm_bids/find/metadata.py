@@ -1,6 +1,7 @@
 """What the JSON sidecar of a run says."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ SHOWN = 80  # characters of a value that a message shows
 
 @dataclass(frozen=True)
 class AcquisitionTimes:
-    """What a sidecar says about time.
+    """What sidecars say about time.
 
     Attributes
     ----------
@@ -25,11 +26,14 @@ class AcquisitionTimes:
         BIDS ``StartTime``: time after the start of the acquisition that the first volume belongs to, s.
     slice_timing_corrected : bool
         Whether every value of a volume stands for one moment.
+    notes : tuple of str
+        What a user should know about them.
     """
 
     repetition_time: float | None = None
     start_time: float = 0.0
     slice_timing_corrected: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -54,30 +58,53 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return content
 
 
-def acquisition_times(path: Path, repetition_time: float | None = None) -> AcquisitionTimes:
-    """Read what a sidecar says about time.
+def acquisition_times(sidecars: Sequence[Path], repetition_time: float | None = None) -> AcquisitionTimes:
+    """Read what the sidecars of a run say about time.
 
     Parameters
     ----------
+    sidecars : sequence of Path
+        What an earlier one says is right; the others give what it lacks.
     repetition_time : float, optional
-        The user's, s: what the sidecar says of it is not looked at.
+        The user's, s: what the sidecars say of it is not looked at.
 
     Raises
     ------
     NeurostormError
-        If the sidecar is unusable, or the volumes were not acquired at regular intervals.
+        If a sidecar is unusable, or the volumes were not acquired at regular intervals.
     """
-    sidecar = read_sidecar(path)
-    start_time, first_onset = number_in(sidecar, "StartTime", path), 0.0
+    first_onset, notes = 0.0, []
     if repetition_time is None:
-        repetition_time = number_in(sidecar, "RepetitionTime", path)
+        value, path = _look_up("RepetitionTime", sidecars)
+        if path and _is_number_as_text(value):
+            notes = [f"{path}: RepetitionTime is text, {_short(value)}; it is taken for {float(value):g} s"]
+            value = float(value)
+        repetition_time = _number("RepetitionTime", value, path)
         if not repetition_time:
-            repetition_time, first_onset = _from_volume_timing(sidecar, path)
-    start_time = first_onset if start_time is None else start_time
-    return AcquisitionTimes(repetition_time, start_time, sidecar.get("SliceTimingCorrected") is True)
+            repetition_time, first_onset = _from_volume_timing(*_look_up("VolumeTiming", sidecars))
+    start_time = _number("StartTime", *_look_up("StartTime", sidecars))
+    corrected, _ = _look_up("SliceTimingCorrected", sidecars)
+    return AcquisitionTimes(
+        repetition_time, first_onset if start_time is None else start_time, corrected is True, tuple(notes)
+    )
 
 
-def number_in(sidecar: dict[str, Any], key: str, path: Path) -> float | None:
+def _look_up(key: str, sidecars: Sequence[Path]) -> tuple[Any, Path | None]:
+    """Return the first value of a key, and the sidecar that holds it."""
+    for path in sidecars:
+        try:
+            value = read_sidecar(path).get(key)
+        except NeurostormError:
+            # The repetition time is what a run cannot do without, and its own sidecar what vouches for the rest.
+            if key == "RepetitionTime" or path == sidecars[0]:
+                raise
+            continue
+        if value is not None and not (key == "RepetitionTime" and _is_number(value) and value == 0):
+            return value, path
+    return None, None
+
+
+def _number(key: str, value: Any, path: Path | None) -> float | None:
     """Return a number of a sidecar; `None` if it is absent.
 
     Raises
@@ -85,7 +112,6 @@ def number_in(sidecar: dict[str, Any], key: str, path: Path) -> float | None:
     NeurostormError
         If it is there and not a number.
     """
-    value = sidecar.get(key)
     if value is None:
         return None
     if not _is_number(value):
@@ -94,9 +120,8 @@ def number_in(sidecar: dict[str, Any], key: str, path: Path) -> float | None:
     return float(value)
 
 
-def _from_volume_timing(sidecar: dict[str, Any], path: Path) -> tuple[float | None, float]:
+def _from_volume_timing(onsets: Any, path: Path | None) -> tuple[float | None, float]:
     """Return the interval of BIDS ``VolumeTiming`` (onsets of all volumes, s), if it is given, and the first onset."""
-    onsets = sidecar.get("VolumeTiming")
     if onsets is None:
         return None, 0.0
     if not isinstance(onsets, list) or len(onsets) < 2 or not all(map(_is_number, onsets)):
@@ -113,6 +138,13 @@ def _from_volume_timing(sidecar: dict[str, Any], path: Path) -> tuple[float | No
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9  # NaN is not
+
+
+def _is_number_as_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and value.isascii() and _is_number(float(value))
+    except ValueError:
+        return False
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Read participants.tsv, sessions.tsv or a table of the user's, and join it to the runs."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 
 KEYS = SUBJECT, SESSION = "participant_id", "session_id"
+MOST_TEXT = 0.1  # share of entries that may be text in a column of numbers
 MISSING = ["n/a", "N/A", "", "NA", "nan", "NaN"]
 
 
@@ -24,10 +25,13 @@ class Phenotype:
         With ``participant_id`` (sub-...), perhaps ``session_id`` (ses-...); empty if there is no table.
     files : list of Path
         The files it was read from.
+    notes : list of str
+        What was read otherwise than it stands there.
     """
 
     table: pd.DataFrame
     files: list[Path]
+    notes: list[str] = field(default_factory=list)
 
 
 def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
@@ -43,12 +47,20 @@ def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
     NeurostormError
         If a table lacks participant_id or holds a subject (and session) twice.
     """
+    table, files = _tables(dataset, file)
+    table, matched = match_subjects(table, [f"sub-{label}" for label in dataset.subjects()])
+    table, left_out = _without_text_among_numbers(table)
+    return Phenotype(table, files, [*matched, *left_out])
+
+
+def _tables(dataset: Dataset, file: Path | None) -> tuple[pd.DataFrame, list[Path]]:
+    """Read the user's table, or the data set's; and return the files they were read from."""
     if file is not None:
-        return Phenotype(_checked(_read(file), file), [file])
+        return _checked(_read(file), file), [file]
     roots = [root for root in (dataset.raw, dataset.path) if root is not None]
     path = next((root / "participants.tsv" for root in roots if (root / "participants.tsv").is_file()), None)
     if path is None:
-        return Phenotype(pd.DataFrame({SUBJECT: []}), [])
+        return pd.DataFrame({SUBJECT: []}), []
     table, files = _checked(_read(path), path), [path]
     sessions = sorted(path.parent.glob("sub-*/sub-*_sessions.tsv"))
     if sessions:
@@ -60,7 +72,25 @@ def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
         of_sessions = pd.concat(parts)
         table = table.merge(of_sessions, on=SUBJECT, how="outer", suffixes=("", "_session"))
         files += sessions
-    return Phenotype(table, files)
+    return table, files
+
+
+def _without_text_among_numbers(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out the few entries of a column of numbers that are none, such as 89+, and name them."""
+    notes = []
+    for name in table:
+        if name in KEYS or pd.api.types.is_numeric_dtype(table[name]):
+            continue
+        as_numbers = pd.to_numeric(table[name], errors="coerce")
+        text = table[name][table[name].notna() & as_numbers.isna()]
+        if not 0 < len(text) <= MOST_TEXT * table[name].notna().sum():
+            continue
+        shown = ", ".join(f"'{each}'" for each in dict.fromkeys(text.astype(str)[:3]))
+        notes.append(
+            f"column '{name}': {len(text)} of {len(table)} entries are no numbers ({shown}); they are left out"
+        )
+        table = table.assign(**{str(name): as_numbers})
+    return table, notes
 
 
 def join(runs: pd.DataFrame, phenotype: pd.DataFrame, reserved: Collection[str] = ()) -> tuple[pd.DataFrame, list[str]]:
@@ -134,15 +164,68 @@ def numbers(values: pd.Series) -> pd.Series:
     return as_numbers.astype(float)
 
 
+def match_subjects(table: pd.DataFrame, subjects: Collection[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Match ids that lack the zeros of the data (1 for sub-01), where exactly one subject fits.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``participant_id``.
+    subjects : collection of str
+        Ids of the data, such as sub-01.
+
+    Returns
+    -------
+    table : DataFrame
+        With the data's ids.
+    notes : list of str
+        Which were matched.
+    """
+    if SUBJECT not in table or not len(table):
+        return table, []
+    known = set(subjects)
+    by_number: dict[str, list[str]] = {}
+    for subject in sorted(known):
+        by_number.setdefault(_without_zeros(subject), []).append(subject)
+    ids = set(table[SUBJECT])
+    meant: dict[str, list[str]] = {}
+    for each in sorted(ids - known):
+        fitting = by_number.get(_without_zeros(each), [])
+        if len(fitting) == 1 and fitting[0] not in ids:
+            meant.setdefault(fitting[0], []).append(each)
+    renamed = {theirs[0]: ours for ours, theirs in meant.items() if len(theirs) == 1}
+    if not renamed:
+        return table, []
+    first = next(iter(renamed))
+    note = (
+        f"{len(renamed)} ids of the phenotype were matched without their zeros, such as {first} with {renamed[first]}"
+    )
+    return table.assign(**{SUBJECT: table[SUBJECT].replace(renamed)}), [note]
+
+
+def _without_zeros(subject: str) -> str:
+    return subject.removeprefix("sub-").lstrip("0")
+
+
 def _read(path: Path) -> pd.DataFrame:
+    separator = "," if path.suffix == ".csv" else "\t"
     try:
-        separator = "," if path.suffix == ".csv" else "\t"
         labels = {SUBJECT: str, SESSION: str}  # 01 is a label, not the number 1
         table = pd.read_csv(
             path, sep=separator, na_values=MISSING, keep_default_na=False, encoding="utf-8-sig", dtype=labels
         )
+    except UnicodeDecodeError:
+        raise NeurostormError(
+            f"{path} is not UTF-8 text (it may be Latin-1, as spreadsheets save it, or no text): save it as UTF-8"
+        ) from None
     except (OSError, ValueError) as error:
         raise NeurostormError(f"{path} cannot be read as a table ({error})") from None
+    other = {",": ";", "\t": ","}[separator]
+    if len(table.columns) == 1 and other in str(table.columns[0]):
+        raise NeurostormError(
+            f"{path}: its columns are separated by '{other}'; "
+            + ("a .tsv needs tabs (or call it .csv)" if separator == "\t" else "a .csv needs commas")
+        )
     return table.rename(columns=lambda name: str(name).strip())
 
 

@@ -1,12 +1,13 @@
 """Which runs are wanted: the labels of the command line and a BIDS filter file, applied to names of runs."""
 
 import json
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.entities import as_number, entities_of
+from neurostorm_bids.find.entities import as_number, entities_of, near_miss
 from neurostorm_bids.settings.participant import Selection
 
 # pybids entities that choose between files of one run; a run's results are the same run's, whatever these say
@@ -74,6 +75,19 @@ def _entities() -> set[str]:
     from bids.layout.models import Config
 
     return {name for config in ("bids", "derivatives") for name in Config.load(config).entities}
+
+
+def near_misses(selection: Selection, there: Sequence[dict[str, str]]) -> str:
+    """Return a question if a session, task or run that was asked for is nearly one that is there.
+
+    Parameters
+    ----------
+    there : sequence of dict
+        The entities of each run.
+    """
+    asked = (("ses", selection.session_label), ("task", selection.task_id), ("run", selection.run_label))
+    hints = (near_miss(key, labels, [each[key] for each in there if key in each]) for key, labels in asked)
+    return next((hint for hint in hints if hint), "")
 
 
 def wants(selection: Selection, filters: Filters, run: str) -> bool:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.find.runs import BoldFile, Run
+from neurostorm_bids.find.masks import OWN, BrainMask, find_mask
+from neurostorm_bids.find.orientation import affine_source
+from neurostorm_bids.find.run import BoldFile, Run
 from neurostorm_bids.find.templateflow import TemplateWarp, find_warp
 from neurostorm_bids.find.transforms import TransformChain, bold_to_t1w, find_chains, preprocessed_t1w
 from neurostorm_bids.settings.participant import Resampling
@@ -22,16 +24,21 @@ class RunSource:
     ----------
     run : Run
     file : BoldFile
-        The series, its brain mask and its sidecar.
+        The series and what describes it.
     template : str
         The space of the model's grid.
+    mask : BrainMask
     transforms : tuple of Path
-        ITK files from the template to the file, in the order in which points go through them; without a registration
-        that is still to be made.
+        Files from the template to the file, in the order in which points go through them; without a registration that
+        is still to be made.
     to_register : tuple of 2 Path, or None
         Image and brain mask to register to the template, which comes before all transforms.
     warp_skipped : bool
         Whether one template is taken for the other, without the warp between them.
+    affine_of : Path or None
+        Image whose orientation is taken for the series', whose header has none.
+    mean : Path or None
+        Image that is added to a series without its mean.
     notes : tuple of str
         What a user should know about the choice.
     """
@@ -39,37 +46,74 @@ class RunSource:
     run: Run
     file: BoldFile
     template: str
+    mask: BrainMask
     transforms: tuple[Path, ...] = ()
     to_register: tuple[Path, Path] | None = None
     warp_skipped: bool = False
+    affine_of: Path | None = None
+    mean: Path | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> list[Path]:
         """Every file that the gridded run is made from, the BOLD series first."""
-        optional = [path for path in (self.file.sidecar, self.run.confounds) if path is not None and path.is_file()]
-        images = [path for path in self.to_register or () if path not in (self.file.path, self.file.mask)]
-        return [self.file.path, self.file.mask, *optional, *self.transforms, *images]
+        motion = [self.run.motion.path] if self.run.motion else []
+        optional = [path for path in (*self.file.sidecars, *motion) if path.is_file()]
+        images = (*(self.to_register or ()), self.affine_of, self.mean)
+        steps = (*self.transforms, *(self.mask.transforms or ()))
+        paths = [self.file.path, self.mask.path, *optional, *steps, *images]
+        return list(dict.fromkeys(path for path in paths if path is not None))
 
 
 def choose_source(run: Run, dataset: Dataset, template: str, resampling: Resampling) -> RunSource:
-    """Take the file with the fewest steps from the template whose transforms are all there.
+    """Take the file with the fewest steps from the template whose transforms are all there, and what belongs to it.
 
     Raises
     ------
     NeurostormError
-        If no file of the run can be reached.
+        If no file of the run can be reached, or it has no brain mask.
     """
+    way = _choose_way(run, dataset, template, resampling)
+    registered = way.to_register is not None
+    mask = find_mask(run, way.file, dataset, way.transforms, registered, resampling.mask)
+    notes = way.notes
+    if mask.kind != OWN:
+        notes = (*notes, f"there is no {way.file.mask.name}: the brain mask is {mask.kind}" + _named(mask.path))
+    affine_of = affine_source(way.file.path, (way.file.reference, mask.path if mask.transforms is None else None))
+    if affine_of is not None:
+        notes = (*notes, f"{way.file.path.name}: its header has no orientation; that of {affine_of.name} is used")
+    mean = _mean_of(run, resampling.mean_from) if resampling.mean_from else None
+    if mean is not None:
+        notes = (*notes, f"{mean.name} is added to every volume (--mean-from)")
+    return RunSource(
+        run, way.file, template, mask, way.transforms, way.to_register, way.warp_skipped, affine_of, mean, notes
+    )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A file of a run, and how points come to it from the template; as in `RunSource`."""
+
+    file: BoldFile
+    transforms: tuple[Path, ...] = ()
+    to_register: tuple[Path, Path] | None = None
+    warp_skipped: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def _choose_way(run: Run, dataset: Dataset, template: str, resampling: Resampling) -> _Way:
     try:
         chains = find_chains(run, dataset, template, resampling.input_space)
     except NeurostormError as no_chain:
+        if resampling.input_space not in (None, *(file.space_name for file in run.files)):
+            raise
         if resampling.register is None:
             raise NeurostormError(f"{no_chain}; or use --register affine, a rough registration") from None
-        return _to_be_registered(run, dataset, template, resampling, no_chain)
+        return _to_be_registered(run, dataset, resampling)
     first_problem = None
     for chain in chains:
         try:
-            source = _from_chain(chain, run, template, resampling)
+            way = _from_chain(chain, resampling)
         except NeurostormError as problem:
             if resampling.template_warp == "require":
                 raise
@@ -77,17 +121,17 @@ def choose_source(run: Run, dataset: Dataset, template: str, resampling: Resampl
             continue
         if first_problem:
             note = f"{chains[0]} would be nearer, but the warp between the templates is not there: {chain} is used"
-            return replace(source, notes=(*source.notes, note))
+            return replace(way, notes=(*way.notes, note))
         if len(run.files) > 1:
-            others = ", ".join(str(file) for file in run.files if file != source.file)
-            LOG.debug("%s: %s is used; also there: %s", run.name, source.file, others)
-        return source
+            others = ", ".join(str(file) for file in run.files if file != way.file)
+            LOG.debug("%s: %s is used; also there: %s", run.name, way.file, others)
+        return way
     assert first_problem is not None
     raise first_problem
 
 
-def _from_chain(chain: TransformChain, run: Run, template: str, resampling: Resampling) -> RunSource:
-    """Turn a chain into a source: the warp between the templates is found, or skipped where that is asked for."""
+def _from_chain(chain: TransformChain, resampling: Resampling) -> _Way:
+    """Find the warp between the templates, or skip it where that is asked for."""
     transforms: list[Path] = []
     notes: tuple[str, ...] = ()
     for step in chain.steps:
@@ -100,21 +144,40 @@ def _from_chain(chain: TransformChain, run: Run, template: str, resampling: Resa
             )
         else:
             transforms.append(find_warp(step, fetch=resampling.template_warp == "auto"))
-    return RunSource(run, chain.file, template, tuple(transforms), warp_skipped=bool(notes), notes=notes)
+    return _Way(chain.file, tuple(transforms), warp_skipped=bool(notes), notes=(*chain.notes, *notes))
 
 
-def _to_be_registered(
-    run: Run, dataset: Dataset, template: str, resampling: Resampling, no_chain: NeurostormError
-) -> RunSource:
+def _to_be_registered(run: Run, dataset: Dataset, resampling: Resampling) -> _Way:
     """Register the T1w image if the run leads to it, else the run's own mean."""
     by_space = {file.space: file for file in run.files if resampling.input_space in (None, file.space_name)}
-    if not by_space:
-        raise no_chain
     t1w = preprocessed_t1w(run, dataset)
     if t1w and "T1w" in by_space:
-        return RunSource(run, by_space["T1w"], template, to_register=t1w)
+        return _Way(by_space["T1w"], to_register=t1w)
     coregistration = bold_to_t1w(run)
     if t1w and coregistration and None in by_space:
-        return RunSource(run, by_space[None], template, (coregistration,), to_register=t1w)
+        return _Way(by_space[None], (coregistration,), to_register=t1w)
     file = by_space.get(None) or next(iter(by_space.values()))
-    return RunSource(run, file, template, to_register=(file.path, file.mask))
+    return _Way(file, to_register=(file.path, file.mask))
+
+
+def _named(path: Path | None) -> str:
+    return f" ({path.name})" if path else ""
+
+
+def _mean_of(run: Run, pattern: str) -> Path:
+    """Return the mean image of a run: a path in which {run}, {sub}, {ses}, {task}, ... stand for the run's own.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not there.
+    """
+    try:
+        path = Path(pattern.format(run=run.name, **dict(run.entities))).expanduser()
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise NeurostormError(
+            f"--mean-from {pattern}: {error} is none of the run's own; {{run}}, {{sub}}, {{task}} and the like are"
+        ) from None
+    if not path.is_file():
+        raise NeurostormError(f"--mean-from: there is no {path}, the mean image of this run")
+    return path

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.find.runs import BoldFile, Run
+from neurostorm_bids.find.fmriprep import beside
+from neurostorm_bids.find.run import BoldFile, Run
 from neurostorm_bids.find.templateflow import TemplateWarp
-from neurostorm_bids.settings.participant import STANDARD_SPACES
+from neurostorm_bids.settings.participant import FSL_SPACE, STANDARD_SPACES
 
 # What fMRIPrep calls a run's coregistration: 25.2 and later; 23.2 to 25.1; before
 BOLD_TO_T1W = (
@@ -15,6 +16,8 @@ BOLD_TO_T1W = (
     "from-boldref_to-T1w_mode-image_xfm.txt",
     "from-scanner_to-T1w_mode-image_xfm.txt",
 )
+REFERENCES = ("T1w", "T2w")
+INFANTS = ("NiBabies' data are of infants; the model was trained on none: judge its numbers with care",)
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,14 @@ class TransformChain:
         In the order in which points go through them.
     missing : tuple of str
         What is not there; a chain with anything missing cannot be used.
+    notes : tuple of str
+        What a user should know about it.
     """
 
     file: BoldFile
     steps: tuple[Path | TemplateWarp, ...]
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return str(self.file)
@@ -79,43 +85,77 @@ def _chains_to(file: BoldFile, run: Run, dataset: Dataset, template: str) -> lis
     """Return the chains to one file: by the template's own transform of the T1w image, or by the other template."""
     other = next(space for space in STANDARD_SPACES if space != template)
     between = TemplateWarp(source=other, target=template)
+    notes = INFANTS if dataset.input_type == "nibabies" else ()
+    if file.warp is not None:
+        return [_by_fsl(file, template, between)]
     if file.space == template:
-        return [TransformChain(file, ())]
+        return [TransformChain(file, (), notes=notes)]
     if file.space == other:
-        return [TransformChain(file, (between,))]
-    if file.space not in ("T1w", None):
+        return [TransformChain(file, (between,), notes=notes)]
+    reference = _reference(run, dataset)
+    last, missing = _from_reference(file, run, dataset, reference)
+    if file.space not in (*REFERENCES, None) and missing:
         of_an_age = "+" in file.space or "Infant" in file.space
         what = "a template of an age cohort" if of_an_age else "no adult template that is known here"
         return [TransformChain(file, (), (f"{file.space} is {what}: there is no transform from it to {template}",))]
-    last: tuple[Path, ...] = ()
-    missing: tuple[str, ...] = ()
-    if file.space is None:
-        path = bold_to_t1w(run)
-        last, missing = ((path,), ()) if path else ((), (f"{run.name}_{BOLD_TO_T1W[0]} is not there",))
     chains = []
     for space, first in ((template, ()), (other, (between,))):
-        path = _anatomical(run, dataset, f"from-T1w_to-{space}_mode-image_xfm.h5")
+        path = to_anatomical(run, dataset, f"from-{reference}_to-{space}_mode-image_xfm.h5")
         if path is not None:
-            chains.append(TransformChain(file, (*first, path, *last), missing))
+            chains.append(TransformChain(file, (*first, path, *last), missing, notes))
     if not chains:
-        missing = (*missing, f"sub-{run.subject}_from-T1w_to-{template}_mode-image_xfm.h5 is not there")
+        missing = (*missing, f"sub-{run.subject}_from-{reference}_to-{template}_mode-image_xfm.h5 is not there")
         chains.append(TransformChain(file, last, missing))
     return chains
 
 
-def bold_to_t1w(run: Run) -> Path | None:
-    """Find the run's coregistration with the T1w image, by whichever name; `None` if there is none."""
-    return run.beside(*BOLD_TO_T1W)
+def _reference(run: Run, dataset: Dataset) -> str:
+    """Return which anatomical image the transforms lead by: T1w, or T2w in young infants."""
+    of_t2w = to_anatomical(run, dataset, "from-T2w_to-*_mode-image_xfm.h5", several=True)
+    of_t1w = to_anatomical(run, dataset, "from-T1w_to-*_mode-image_xfm.h5", several=True)
+    return "T2w" if of_t2w and not of_t1w else "T1w"
+
+
+def _from_reference(
+    file: BoldFile, run: Run, dataset: Dataset, reference: str
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return the transforms from the anatomical image to a file, and what is missing of them."""
+    if file.space == reference:
+        return (), ()
+    if file.space is None:
+        path = bold_to_t1w(run, reference)
+        return ((path,), ()) if path else ((), (f"{run.name}_{BOLD_TO_T1W[0]} is not there",))
+    name = f"from-{file.space}_to-{reference}_mode-image_xfm.h5"
+    path = to_anatomical(run, dataset, name)
+    return ((path,), ()) if path else ((), (f"sub-{run.subject}_{name} is not there",))
+
+
+def _by_fsl(file: BoldFile, template: str, between: TemplateWarp) -> TransformChain:
+    """Return the chain by FSL's field, which leads from MNI152NLin6Asym to the file."""
+    assert file.warp is not None
+    if not file.warp.exists() and not file.warp.is_symlink():
+        return TransformChain(file, (), (f"{file.warp} is not there",))
+    return TransformChain(file, (file.warp,) if template == FSL_SPACE else (between, file.warp))
+
+
+def bold_to_t1w(run: Run, reference: str = "T1w") -> Path | None:
+    """Find the run's coregistration with the anatomical image, by whichever name; `None` if there is none."""
+    return beside(run, *(name.replace("T1w", reference) for name in BOLD_TO_T1W))
 
 
 def preprocessed_t1w(run: Run, dataset: Dataset) -> tuple[Path, Path] | None:
     """Find the subject's preprocessed T1w image and its brain mask; `None` if either is not there."""
-    image, mask = (_anatomical(run, dataset, f"desc-{end}.nii.gz") for end in ("preproc_T1w", "brain_mask"))
+    image, mask = (to_anatomical(run, dataset, f"desc-{end}.nii.gz") for end in ("preproc_T1w", "brain_mask"))
     return (image, mask) if image and mask else None
 
 
-def _anatomical(run: Run, dataset: Dataset, ending: str) -> Path | None:
+def to_anatomical(run: Run, dataset: Dataset, ending: str, several: bool = False) -> Path | None:
     """Find the subject's own file: that of the run's session, of all sessions, or of the only other one.
+
+    Parameters
+    ----------
+    several : bool
+        Whether any of several will do.
 
     Raises
     ------
@@ -127,7 +167,7 @@ def _anatomical(run: Run, dataset: Dataset, ending: str) -> Path | None:
     for folders in (*own, [subject / "anat"], sorted(subject.glob("ses-*/anat"))):
         found = sorted({path for folder in folders for path in folder.glob(f"sub-{run.subject}_*{ending}")})
         found = [path for path in found if "_space-" not in path.name]
-        if len(found) > 1:
+        if len(found) > 1 and not several:
             raise NeurostormError(
                 f"several files *_{ending} ({', '.join(path.name for path in found)}); "
                 f"it is not clear which one belongs to {run.name}"

@@ -10,7 +10,8 @@ from neurostorm_bids.derivatives.gridded_files import read_int8
 from neurostorm_bids.derivatives.names import GriddedOutputs
 from neurostorm_bids.errors import NeurostormError, Problem
 from neurostorm_bids.find.participants import column, join
-from neurostorm_bids.find.runs import Run, find_runs
+from neurostorm_bids.find.run import Run
+from neurostorm_bids.find.runs import find_runs
 from neurostorm_bids.group.cohort import QUALITY, run_columns
 from neurostorm_bids.group.labels import Labels, labels_of
 from neurostorm_bids.group.study import LOG, Study

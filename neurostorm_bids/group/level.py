@@ -25,8 +25,10 @@ def group_level(settings: Settings) -> int:
     """
     prepare(settings)()
     warn_of_idle_options(settings)
-    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives))
+    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
     phenotype = read_phenotype(dataset, settings.group.phenotype)
+    for note in phenotype.notes:
+        LOG.warning(note)
     run = find_task(settings.group.group_task)
     with distributed.ending_together():
         studies = [Study(dataset, phenotype, name, settings) for name in dict.fromkeys(settings.encoding.model)]

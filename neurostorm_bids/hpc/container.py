@@ -55,6 +55,8 @@ def _binds(settings: Settings) -> dict[tuple[Path, Path], str]:
     selection = settings.selection
     weights = [path for name in settings.encoding.model if model_files([name]) for path in _with_backbones(Path(name))]
     given = [*weights, selection.bids_filter_file, settings.group.phenotype, settings.training.split]
+    if settings.resampling.mean_from:
+        given.append(_fixed_part(Path(settings.resampling.mean_from)))
     inputs = [settings.bids_dir, *(path for _, path in selection.derivatives)]
     # of a link, its own folder and the one it leads to
     inputs += [folder for path in given if path for folder in (path.absolute().parent, path.resolve().parent)]
@@ -63,6 +65,12 @@ def _binds(settings: Settings) -> dict[tuple[Path, Path], str]:
         path.mkdir(parents=True, exist_ok=True)
     homes = {(Path(os.environ[name]), Path(inside)): ":ro" for name, inside in HOMES.items() if os.environ.get(name)}
     return {(path, path): ":ro" for path in inputs} | {(path, path): "" for path in outputs} | homes
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """Return the part of a path before the first folder with {...} in it; its parent is what has to be bound."""
+    parts = [*pattern.parents][::-1] + [pattern]
+    return next((path for path in parts if "{" in path.name), pattern)
 
 
 def _with_backbones(path: Path) -> Iterator[Path]:

@@ -25,7 +25,12 @@ class JobOptions:
     title: ClassVar[str] = "Options"
 
     participant_label: tuple[str, ...] = option(
-        (), "A subject, with or without sub-; may be repeated.", prefix="sub-", metavar="LABEL", shown_default="all"
+        (),
+        "A subject, with or without sub-; may be repeated; @FILE for a list.",
+        prefix="sub-",
+        column="participant_id",
+        metavar="LABEL",
+        shown_default="all",
     )
     subjects_per_task: int | None = option(
         None,

@@ -5,7 +5,7 @@ import logging
 from neurostorm_bids.derivatives.gridded_files import gridding_digest, is_complete, made_from, write_int8
 from neurostorm_bids.derivatives.names import GriddedOutputs
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.runs import Run
+from neurostorm_bids.find.run import Run
 from neurostorm_bids.find.source import choose_source
 from neurostorm_bids.participant.locks import lock_run
 from neurostorm_bids.participant.one_run import OUT_OF_MEMORY, Job

@@ -41,9 +41,9 @@ def participant_level(settings: Settings) -> int:
     prepare(settings)()
     warn_of_idle_options(settings)
     models = [] if settings.conduct.reports_only else _checked_models(settings)
-    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives))
+    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
     prepare_folders(settings, dataset)
-    LOG.info("reading %s (written by %s)", dataset.path, dataset.generator)
+    LOG.info("reading %s (written by %s; --input-type %s)", dataset.path, dataset.generator, dataset.input_type)
     subjects = Subjects.find(dataset, settings)
     if settings.conduct.reports_only:
         subjects.write_reports(Call(settings.as_command(), read_methods(settings.out_dir)))
@@ -174,7 +174,7 @@ def _planned(subjects: Subjects, models: Sequence[Model]) -> Iterator[Gridding]:
         for run in subjects.runs:
             try:
                 source = choose_source(run, subjects.dataset, grid.template, resampling)
-                times = acquisition_times(source.file.sidecar, resampling.repetition_time)
+                times = acquisition_times(source.file.sidecars, resampling.repetition_time)
             except NeurostormError:
                 continue
             yield Gridding.planned(source, grid, times.repetition_time)

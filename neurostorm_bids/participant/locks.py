@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neurostorm_bids.derivatives.names import GRIDDED, figure_folder
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.runs import Run
+from neurostorm_bids.find.run import Run
 from neurostorm_bids.runtime.atomic import sweep
 from neurostorm_bids.runtime.locks import Busy, hold
 from neurostorm_bids.settings import WORK

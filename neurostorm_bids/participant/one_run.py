@@ -13,7 +13,7 @@ from neurostorm_bids.encode.encoded import Windows, complete, embed_windows
 from neurostorm_bids.encode.sizes import batch_size
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.find.runs import Run
+from neurostorm_bids.find.run import Run
 from neurostorm_bids.find.source import RunSource, choose_source
 from neurostorm_bids.model.load import load_models
 from neurostorm_bids.model.model import Model

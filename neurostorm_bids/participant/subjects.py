@@ -16,7 +16,8 @@ from neurostorm_bids.derivatives.names import folders_of
 from neurostorm_bids.derivatives.subject import collect_subject
 from neurostorm_bids.errors import NeurostormError, Problem
 from neurostorm_bids.find.dataset import Dataset
-from neurostorm_bids.find.runs import Run, find_runs
+from neurostorm_bids.find.run import Run
+from neurostorm_bids.find.runs import find_runs
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import model_files
 from neurostorm_bids.participant.one_run import grid_of
@@ -166,7 +167,9 @@ class Subjects:
     def _all_runs(self, subjects: Sequence[str]) -> list[Run]:
         """Return all runs of these subjects, found at once: each search lists the whole data set."""
         try:
-            return find_runs(self.dataset, Selection(participant_label=tuple(subjects)))[0]
+            return find_runs(
+                self.dataset, Selection(participant_label=tuple(subjects), series=self.settings.selection.series)
+            )[0]
         except NeurostormError:
             return []
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.run import PREPROCESSED
 from neurostorm_bids.report.figures.trajectory import describe, trajectory_of
 from neurostorm_bids.runtime.json_files import read_json
 
@@ -103,13 +104,20 @@ def _facts(sidecar: dict[str, Any], table: pd.DataFrame) -> list[tuple[str, str]
         ("Grid", _grid(grid)),
         ("Brain voxels covered", _brain(steps, grid)),
         ("Brain outside the grid", _outside(steps)),
-        ("Read from", f"space {steps['InputSpace']}; {_transforms(steps)}"),
+        ("Read from", f"{_series(steps)}space {steps['InputSpace']}; {_transforms(steps)}"),
+        ("Brain mask", str(steps["BrainMask"])),
         ("Repetition time", _repetition_time(steps)),
         *denoised,
         ("Volumes", f"{steps['SourceVolumes']}, {steps['DummyScansDropped']} dropped at the start"),
         ("Windows", _windows(sidecar["Windows"], table)),
         ("Head motion", _motion(sidecar.get("FramewiseDisplacement"))),
     ]
+
+
+def _series(steps: dict[str, Any]) -> str:
+    """Say which series was read, where that is not the ordinary one."""
+    mean = f"{steps['MeanAdded']} added; " if steps.get("MeanAdded") else ""
+    return mean if steps["Series"] == PREPROCESSED else f"series {steps['Series']}; {mean}"
 
 
 def _prediction(path: Path) -> dict[str, Any]:

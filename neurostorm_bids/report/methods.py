@@ -15,6 +15,8 @@ from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.names import LOGS
 from neurostorm_bids.derivatives.sidecars import software_versions
 from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.masks import OWN
+from neurostorm_bids.find.run import PREPROCESSED
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.report.citations import BEGIN, END, bibliography_of, read_bibliography, to_html, to_tex
@@ -47,6 +49,12 @@ class Gridding:
         Whether one template was taken for the other.
     repetition_time : float or None
         s; `None` if it is not known.
+    brain_mask : str
+        Whose.
+    series : str
+        What had been done to the series.
+    mean_added : bool
+        Whether a mean image was added to it.
     """
 
     template: str
@@ -58,6 +66,9 @@ class Gridding:
     registered: bool = False
     warp_skipped: bool = False
     repetition_time: float | None = None
+    brain_mask: str = OWN
+    series: str = PREPROCESSED
+    mean_added: bool = False
 
     @classmethod
     def from_sidecar(cls, sidecar: dict[str, Any]) -> "Gridding":
@@ -79,6 +90,9 @@ class Gridding:
             "Registration" in steps,
             bool(steps["TemplateWarpSkipped"]),
             float(steps["SourceRepetitionTime"]),
+            str(steps["BrainMask"]),
+            str(steps["Series"]),
+            bool(steps["MeanAdded"]),
         )
 
     @classmethod
@@ -94,6 +108,9 @@ class Gridding:
             source.to_register is not None,
             source.warp_skipped,
             repetition_time,
+            source.mask.kind,
+            source.file.series,
+            source.mean is not None,
         )
 
     @property
@@ -120,10 +137,15 @@ def methods_text(settings: Settings, dataset: Dataset, models: Sequence[Model], 
     text = environment.from_string(_boilerplate("methods.md")).render(
         version=__version__,
         preprocessed_by=_foreign(dataset.generator),
-        is_fmriprep="fmriprep" in dataset.generator.lower(),
+        citation=dataset.citation,
+        is_bids=dataset.is_bids,
+        series=sorted({each.series for each in done}),
+        masks=sorted({each.brain_mask for each in done}),
+        own_mask=OWN,
+        mean_added=any(each.mean_added for each in done),
         acknowledgement=_foreign(dataset.description.get("HowToAcknowledge") or "").rstrip("."),
         grids=[_grid_facts([each for each in done if each.grid == grid]) for grid in grids],
-        uses_transforms=any(each.transforms for each in done),
+        uses_transforms=any(name.endswith((".h5", ".txt")) for each in done for name in each.transforms),
         interpolation=resampling.interpolation,
         dummy_scans=resampling.dummy_scans,
         denoise=resampling.denoise,
@@ -196,6 +218,7 @@ def _grid_facts(runs: list[Gridding]) -> dict[str, Any]:
         "spaces": ["the space of the BOLD series itself" if space == BOLD_SPACE else space for space in spaces],
         "coregistration": any(f"from-{start}_to-T1w" in name for name in names for start in ("boldref", "scanner")),
         "normalisation": any("from-T1w_to-" in name for name in names),
+        "fsl": any(name.endswith((".nii", ".nii.gz")) for name in names),
         "warp": any(name.startswith("tpl-") for name in names),
         "other": next(space for space in STANDARD_SPACES if space != grid.template),
         "without_warp": any(run.warp_skipped for run in runs),

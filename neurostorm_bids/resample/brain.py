@@ -11,7 +11,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.resample.nifti import Bold, PathOrImage, read_mask
 from neurostorm_bids.resample.sampler import inside, nearest
-from neurostorm_bids.resample.template import template_brain
+from neurostorm_bids.resample.template import NAME, template_brain, template_mask
 from neurostorm_bids.resample.transforms import PointMap, map_points
 
 TIE_BREAK = 1e-4  # mm; more than affines in headers are rounded by
@@ -41,8 +41,8 @@ class Brain:
     overlap : float
         Share of the brain that lies in the template's brain.
     notes : list of str
-    mask, mask_affine : arrays
-        The mask as it was read.
+    in_run : (X, Y, Z) bool array
+        Which voxels of the run are brain, or near it.
     """
 
     indices: np.ndarray
@@ -51,8 +51,23 @@ class Brain:
     share_outside: float
     overlap: float
     notes: list[str]
-    mask: np.ndarray
-    mask_affine: np.ndarray
+    in_run: np.ndarray
+
+
+@dataclass(frozen=True)
+class Maps:
+    """How points come from the grid's world to the run's and to its mask's.
+
+    Attributes
+    ----------
+    to_run : sequence
+        Maps in the order in which points go through them.
+    to_mask : sequence, or None
+        The same; `None` if the mask lies where the run lies.
+    """
+
+    to_run: Sequence[PointMap]
+    to_mask: Sequence[PointMap] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,26 +78,27 @@ class _Lookup:
     mask: np.ndarray
     mask_affine: np.ndarray
     grid: Grid
-    maps: Sequence[PointMap]
+    maps: Maps
 
     def __call__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which grid voxels (n, 3) are brain, and where they are in the run, in voxels."""
-        world = map_points(self.maps, apply_affine(self.grid.matrix, index))
+        points = apply_affine(self.grid.matrix, index)
+        world = map_points(self.maps.to_run, points)
         voxels = apply_affine(np.linalg.inv(self.bold.affine), world)
+        at_mask = world if self.maps.to_mask is None else map_points(self.maps.to_mask, points)
         # A point halfway between two voxels goes to the one on its right, front or top: the same one however stored.
-        of_mask = apply_affine(np.linalg.inv(self.mask_affine), world + TIE_BREAK)
+        of_mask = apply_affine(np.linalg.inv(self.mask_affine), at_mask + TIE_BREAK)
         return nearest(self.mask, of_mask) & inside(voxels, self.bold.shape), voxels
 
 
-def locate_brain(
-    bold: Bold, mask: PathOrImage, grid: Grid, maps: Sequence[PointMap], transforms: Sequence[Path]
-) -> Brain:
-    """Take the run's brain mask to the grid in the same way as its signal; nearest neighbour.
+def locate_brain(bold: Bold, mask: PathOrImage | None, grid: Grid, maps: Maps, transforms: Sequence[Path]) -> Brain:
+    """Take the brain mask to the grid; nearest neighbour.
 
     Parameters
     ----------
-    maps : sequence
-        Maps of points from the grid's world to the run's, in the order in which points go through them.
+    mask : path or image, or None
+        `None` takes the template's brain.
+    maps : Maps
     transforms : sequence of Path
         The files they come from, for messages.
 
@@ -91,8 +107,12 @@ def locate_brain(
     NeurostormError
         If the mask does not fit the run, or the brain does not lie where the template's does.
     """
-    in_mask, mask_affine, mask_name = read_mask(mask)
-    notes = _compare_grids(bold, in_mask, mask_affine, mask_name)
+    if mask is None:
+        in_mask, mask_affine = template_mask()
+        mask_name, notes = f"the brain of {NAME}", []
+    else:
+        in_mask, mask_affine, mask_name = read_mask(mask, bold)
+        notes = [] if maps.to_mask is not None else _compare_grids(bold, in_mask, mask_affine, mask_name)
     look_up = _Lookup(bold, in_mask, mask_affine, grid, maps)
     is_brain, voxels = look_up(np.indices(grid.shape).reshape(3, -1).T)
     if not is_brain.any():
@@ -112,7 +132,21 @@ def locate_brain(
     share = n_outside / (n_outside + len(indices))
     if share > MAX_OUTSIDE:
         more.append(f"{share:.0%} of the brain lies outside the grid: look at the alignment")
-    return Brain(indices, voxels[indices], outside, share, overlap, [*notes, *more], in_mask, mask_affine)
+    in_run = _in_run(bold, in_mask, mask_affine) if maps.to_mask is None else _near(voxels[indices], bold.shape)
+    return Brain(indices, voxels[indices], outside, share, overlap, [*notes, *more], in_run)
+
+
+def _in_run(bold: Bold, mask: np.ndarray, mask_affine: np.ndarray) -> np.ndarray:
+    """Return which voxels of the run are in a mask in its space."""
+    index = np.indices(bold.shape).reshape(3, -1).T
+    return nearest(mask, apply_affine(np.linalg.inv(mask_affine) @ bold.affine, index)).reshape(bold.shape)
+
+
+def _near(voxels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return which voxels of the run are the nearest ones to any of these (n, 3) points."""
+    found = np.zeros(shape, dtype=bool)
+    found[tuple(np.clip(np.floor(voxels + 0.5).astype(int), 0, np.array(shape) - 1).T)] = True
+    return found
 
 
 def _compare_grids(bold: Bold, mask: np.ndarray, mask_affine: np.ndarray, mask_name: str) -> list[str]:

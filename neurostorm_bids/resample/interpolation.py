@@ -4,13 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from nibabel.affines import apply_affine
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.resample.brain import Brain
 from neurostorm_bids.resample.frames import FrameStore
 from neurostorm_bids.resample.nifti import VOLUMES, Bold
-from neurostorm_bids.resample.sampler import make_sampler, nearest
+from neurostorm_bids.resample.sampler import make_sampler
 
 Advance = Callable[[int, int], None]
 
@@ -64,8 +63,7 @@ def _without_undefined(block: np.ndarray, bold: Bold, brain: Brain) -> np.ndarra
     if np.isfinite(block.sum(dtype=np.float64)):
         return block
     undefined = ~np.isfinite(block)
-    index = np.indices(bold.shape).reshape(3, -1, order="F").T
-    in_brain = nearest(brain.mask, apply_affine(np.linalg.inv(brain.mask_affine) @ bold.affine, index))
+    in_brain = brain.in_run.reshape(-1, order="F")
     n = int(undefined[in_brain].any(axis=1).sum())
     if n:
         raise NeurostormError(

@@ -15,6 +15,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.orientation import says_orientation
+from neurostorm_bids.resample.orientation import stored_as, two_affines
 from neurostorm_bids.runtime.files import check_there
 
 READ_ERRORS: Any = (  # exception types; isal has none that type checkers know
@@ -45,6 +47,12 @@ class Bold:
     ----------
     image : path or nibabel image
         4-D, time last; axes of length 1 beside x, y, z and time are ignored.
+    affine_of : Path, optional
+        Image on the same voxels whose affine is taken.
+    orientation : str, optional
+        Such as RAS: how voxels are stored, where the header does not say it.
+    mean : Path, optional
+        Image that is added to every volume.
 
     Attributes
     ----------
@@ -65,7 +73,13 @@ class Bold:
         If it is not a run, or damaged.
     """
 
-    def __init__(self, image: PathOrImage):
+    def __init__(
+        self,
+        image: PathOrImage,
+        affine_of: Path | None = None,
+        orientation: str | None = None,
+        mean: Path | None = None,
+    ):
         self._image, self.name = open_image(image)
         shape = self._image.shape
         times = [axis for axis, n in enumerate(shape) if axis > 2 and n > 1]
@@ -82,11 +96,10 @@ class Bold:
             )
         self.shape: tuple[int, int, int] = tuple(shape[:3])
         self.n_volumes: int = shape[self._time_axis]
-        self.affine = checked_affine(self._image, self.name)
-        self.header_repetition_time = _header_repetition_time(self._image.header, self._time_axis)
         self.notes: list[str] = []
-        if not _says_orientation(self._image.header):
-            self.notes.append(f"{self.name}: the header sets neither qform nor sform, so left and right are a guess")
+        self.affine = self._oriented(affine_of, orientation)
+        self.header_repetition_time = _header_repetition_time(self._image.header, self._time_axis)
+        self._mean = None if mean is None else self._read_mean(mean)
 
     def blocks(self, first: int, n_volumes: int = VOLUMES) -> Iterator[np.ndarray]:
         """Read from volume ``first`` to the end.
@@ -114,7 +127,8 @@ class Bold:
                     f"{self.name} is damaged or cut short at volume {start} of {self.n_volumes} "
                     f"({str(error) or type(error).__name__}); copy or fetch it again"
                 ) from None
-            yield block.reshape(n_voxels, -1, order="F").astype(np.float32, copy=False)
+            volumes = block.reshape(n_voxels, -1, order="F").astype(np.float32, copy=False)
+            yield volumes if self._mean is None else volumes + self._mean[:, None]
         self._check_to_the_end()
 
     def mean(self, at_least: int) -> nib.Nifti1Image:
@@ -126,6 +140,40 @@ class Bold:
             if n >= at_least:
                 break
         return nib.Nifti1Image((total / n).reshape(self.shape, order="F").astype(np.float32), self.affine)
+
+    def _oriented(self, affine_of: Path | None, orientation: str | None) -> np.ndarray:
+        """Return the affine: the header's; of a header without one, another image's or that of stated axes.
+
+        Raises
+        ------
+        NeurostormError
+            If nothing says how the voxels are stored.
+        """
+        if affine_of is not None:
+            other, name = open_image(affine_of)
+            return checked_affine(other, name)
+        if says_orientation(self._image.header):
+            self.notes += two_affines(self._image.header, self.name)
+            return checked_affine(self._image, self.name)
+        if orientation is None:
+            raise NeurostormError(
+                f"{self.name}: the header sets neither qform nor sform, so nobody can tell left from right; put the original "
+                "header back, or give --orientation RAS (or LAS, ...) if you know how it is stored"
+            )
+        self.notes.append(f"{self.name}: the header has no orientation; {orientation} was given")
+        return stored_as(orientation, self.shape, self._image.header.get_zooms()[:3])
+
+    def _read_mean(self, path: Path) -> np.ndarray:
+        """Return an image on the run's voxels, (voxels,) float32."""
+        image, name = open_image(path)
+        values = np.squeeze(np.asanyarray(image.dataobj)).astype(np.float32)
+        if values.shape != self.shape or not np.allclose(image.affine, self._image.affine, atol=1e-3):
+            raise NeurostormError(
+                f"{name} is on another grid of voxels than {self.name}; its mean has to be on the same"
+            )
+        if not np.isfinite(values).all() or not (values > 0).any():
+            raise NeurostormError(f"{name} holds no value above 0, or NaN; give the mean of the series over time")
+        return np.asarray(values.reshape(-1, order="F"))
 
     def _check_to_the_end(self) -> None:
         """Read a gzip stream past its data: only there is its checksum compared."""
@@ -139,8 +187,8 @@ class Bold:
             raise NeurostormError(f"{self.name} is damaged ({error}); copy or fetch it again") from None
 
 
-def read_mask(image: PathOrImage) -> tuple[np.ndarray, np.ndarray, str]:
-    """Read a brain mask.
+def read_mask(image: PathOrImage, bold: Bold) -> tuple[np.ndarray, np.ndarray, str]:
+    """Read a brain mask; one whose header has no orientation lies as the run does, if it has the run's voxels.
 
     Returns
     -------
@@ -169,6 +217,8 @@ def read_mask(image: PathOrImage) -> tuple[np.ndarray, np.ndarray, str]:
     brain = values > 0.5 if values.dtype.kind == "f" else values != 0
     if not brain.any():
         raise NeurostormError(f"{name} is empty: no voxel is brain; check fMRIPrep's report of this run")
+    if not says_orientation(opened.header) and brain.shape == bold.shape:
+        return brain, bold.affine, name
     return brain, checked_affine(opened, name), name
 
 
@@ -218,10 +268,6 @@ def open_image(image: PathOrImage) -> tuple[Image, str]:
         why = " ".join(str(error).split()) or type(error).__name__
         raise NeurostormError(f"{path} cannot be read as NIfTI ({why}); copy or fetch it again") from None
     return opened, str(path)
-
-
-def _says_orientation(header: Any) -> bool:
-    return not hasattr(header, "get_sform") or int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
 
 
 def _header_repetition_time(header: Any, time_axis: int) -> float | None:

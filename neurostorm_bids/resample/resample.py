@@ -9,11 +9,12 @@ from typing import Any
 import nibabel as nib
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.confounds import Confounds, read_confounds, read_regressors
+from neurostorm_bids.find.confounds import Confounds, read_regressors
 from neurostorm_bids.find.metadata import acquisition_times
+from neurostorm_bids.find.motion import read_motion
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.find.templateflow import find_template
-from neurostorm_bids.resample.brain import Brain, locate_brain
+from neurostorm_bids.resample.brain import Brain, Maps, locate_brain
 from neurostorm_bids.resample.denoise import regress_out
 from neurostorm_bids.resample.frames import FrameStore
 from neurostorm_bids.resample.grid import Grid, get_grid, sides_outside
@@ -23,7 +24,7 @@ from neurostorm_bids.resample.nifti import Bold, PathOrImage, open_image
 from neurostorm_bids.resample.normalisation import checked_statistics
 from neurostorm_bids.resample.registration import register_affine
 from neurostorm_bids.resample.timing import PUBLISHED_TR, RunTiming, choose_repetition_time, time_map
-from neurostorm_bids.resample.transforms import PointMap, read_transform
+from neurostorm_bids.resample.transforms import Moving, PointMap, read_transform
 from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings.participant import Resampling
 
@@ -48,17 +49,25 @@ def resample_run(
     NeurostormError
         If a file is missing, damaged or does not fit; the message names it.
     """
-    bold = Bold(source.file.path)
+    bold = Bold(source.file.path, source.affine_of, resampling.orientation, source.mean)
     timing, confounds, notes = _timing_of(source, bold, resampling)
-    done: dict[str, Any] = {"InputSpace": source.file.space_name, "TemplateWarpSkipped": source.warp_skipped}
-    maps: list[PointMap] = []
+    done: dict[str, Any] = {
+        "InputSpace": source.file.space_name,
+        "TemplateWarpSkipped": source.warp_skipped,
+        "Series": source.file.series,
+        "BrainMask": source.mask.kind,
+        "MeanAdded": source.mean.name if source.mean else None,
+    }
+    first: list[PointMap] = []
     if source.to_register:
         progress.say(f"registering {source.to_register[0].name} to {grid.template}")
-        first, done["Registration"] = _register(source, bold, grid, seed)
-        maps.append(first)
-    maps += [part for path in source.transforms for part in read_transform(path)]
+        registration, done["Registration"] = _register(source, bold, grid, seed)
+        first = [registration]
+    maps = first + _read_all(source.transforms, bold)
     advance = progress.step(f"resampling {bold.n_volumes} volumes of {source.file} to grid {grid.name}", "volume")
-    brain = locate_brain(bold, source.file.mask, grid, maps, source.transforms)
+    mask = source.mask
+    to_mask = None if mask.transforms is None else first + _read_all(mask.transforms, bold)
+    brain = locate_brain(bold, mask.path, grid, Maps(maps, to_mask), source.transforms)
     frames, done["Interpolation"] = interpolate(
         bold, brain, timing.dummy_scans, resampling.interpolation, work_dir, advance
     )
@@ -84,6 +93,7 @@ def to_model_grid(
     dummy_scans: int = 0,
     start_time: float = 0.0,
     slice_timing_corrected: bool = False,
+    orientation: str | None = None,
     work_dir: str | Path | None = None,
     progress: Advance | None = None,
 ) -> GriddedRun:
@@ -105,8 +115,8 @@ def to_model_grid(
         Such as ``model.grid``, or "fsl" (the default) or "as-fmriprep".
     transforms : sequence of paths
         ITK files that lead from the grid's template to the space of ``bold``, in the order in which points go through
-        them: for T1w, ``from-T1w_to-MNI152NLin6Asym``; for BOLD space, then ``from-boldref_to-T1w``. Empty if ``bold``
-        is in the grid's template.
+        them: for T1w, ``from-T1w_to-MNI152NLin6Asym``; for BOLD space, then ``from-boldref_to-T1w``. Or FSL's field
+        ``example_func2standard_warp``. Empty if ``bold`` is in the grid's template.
     interpolation : {"linear", "cubic"}
         Trilinear as published, or cubic B-spline.
     target_repetition_time : float or None
@@ -117,6 +127,8 @@ def to_model_grid(
         BIDS ``StartTime``: the time after the start of the acquisition that the first volume belongs to, s.
     slice_timing_corrected : bool
         Whether every value of a volume stands for one moment, which is ``start_time`` for the first volume.
+    orientation : str, optional
+        Such as RAS: how the voxels are stored, where no header says it.
     work_dir : path, optional
         Keep the resampled volumes in a nameless file of this folder instead of in memory.
     progress : callable, optional
@@ -136,16 +148,22 @@ def to_model_grid(
         raise NeurostormError(f"interpolation is linear or cubic, not '{interpolation}'")
     if isinstance(transforms, (str, Path)):
         raise NeurostormError(f"transforms is a list of paths, not one path; give [{str(transforms)!r}]")
-    run, grid, paths = Bold(bold), get_grid(grid), [Path(path) for path in transforms]
+    run, grid, paths = Bold(bold, orientation=orientation), get_grid(grid), [Path(path) for path in transforms]
     seconds, source, notes = choose_repetition_time(run.name, repetition_time, header=run.header_repetition_time)
     timing = RunTiming(seconds, source, target_repetition_time, dummy_scans, start_time, slice_timing_corrected)
-    brain = locate_brain(run, mask, grid, [part for path in paths for part in read_transform(path)], paths)
+    brain = locate_brain(run, mask, grid, Maps(_read_all(paths, run)), paths)
     folder = Path(work_dir) if work_dir is not None else None
     frames, how = interpolate(run, brain, dummy_scans, interpolation, folder, progress)
     done = {"InputSpace": None, "Interpolation": how}
     gridded = _normalise(run, brain, frames, _Plan(grid, timing, paths), done)
     gridded.notes[:0] = [*run.notes, *notes]
     return gridded
+
+
+def _read_all(paths: Sequence[Path], bold: Bold) -> list[PointMap]:
+    """Read transforms; FSL's field, which leads to the voxels of the run, can only be the last."""
+    moving = Moving(bold.affine, bold.shape)
+    return [part for path in paths for part in read_transform(path, moving if path == paths[-1] else None)]
 
 
 @dataclass(frozen=True)
@@ -159,16 +177,19 @@ class _Plan:
 
 def _timing_of(source: RunSource, bold: Bold, resampling: Resampling) -> tuple[RunTiming, Confounds | None, list[str]]:
     """Return the run's timing, its confounds, and notes on both."""
-    times = acquisition_times(source.file.sidecar, resampling.repetition_time)
+    times = acquisition_times(source.file.sidecars, resampling.repetition_time)
     asked = resampling.repetition_time
     seconds, stated_by, notes = choose_repetition_time(
         bold.name, asked, None if asked else times.repetition_time, bold.header_repetition_time
     )
-    confounds = read_confounds(source.run.confounds, bold.n_volumes)
+    notes = [*times.notes, *notes]
+    confounds = read_motion(source.run.motion, bold.n_volumes)
     if confounds is None:
         dummies = ", and volumes before the steady state are not known (none dropped)"
         notes.insert(
-            0, "no confounds table: framewise displacement is n/a" + (dummies if resampling.dummy_scans is None else "")
+            0,
+            "no confounds, nor a file of head motion: framewise displacement is n/a"
+            + (dummies if resampling.dummy_scans is None else ""),
         )
     elif not confounds.has_motion:
         notes.insert(0, "the confounds have no framewise displacement: it is n/a")
@@ -201,6 +222,11 @@ def _register(source: RunSource, bold: Bold, grid: Grid, seed: int) -> tuple[Poi
 
 def _denoise(frames: FrameStore, source: RunSource, n_dummies: int, strategy: str) -> dict[str, Any]:
     """Regress confounds out of the resampled volumes; returns the record for sidecars."""
+    if source.run.motion is None or source.run.motion.layout != "fmriprep":
+        raise NeurostormError(
+            f"--denoise {strategy} needs fMRIPrep's table of confounds, which {source.file.path.name} has none of; HCP and "
+            "UK Biobank have denoised series of their own (--series clean)"
+        )
     regressors = read_regressors(source.file.path, strategy)
     kept = regressors.kept[n_dummies:]
     regress_out(frames, regressors.values[n_dummies:], kept)

@@ -27,6 +27,12 @@ def template_brain(grid: Grid) -> np.ndarray:
     return nearest(brain, apply_affine(np.linalg.inv(affine), _world(grid)))
 
 
+def template_mask() -> tuple[np.ndarray, np.ndarray]:
+    """Return the template's brain mask, (X, Y, Z) bool, and its affine."""
+    brain, _, affine = _template()
+    return brain, affine
+
+
 def template_t1w(grid: Grid) -> np.ndarray:
     """Return the template's T1w image in a grid, without the skull, (X, Y, Z) float32."""
     _, t1w, affine = _template()

@@ -1,23 +1,26 @@
-"""ITK transforms as maps of points, applied as ITK applies them.
+"""ITK transforms and FSL's fields as maps of points, applied as ITK and FSL apply them.
 
-The conventions are ITK's. A file ``from-A_to-B`` resamples images from A to B, and so maps *points from B to A*: from
+The conventions of ITK's files. A file ``from-A_to-B`` resamples images from A to B, and so maps *points from B to A*: from
 the target, where a value is wanted, to the source, where it is looked up. Coordinates in the files are LPS; nitransforms
 turns them into RAS, which everything here takes and returns, in mm. Of a composite, the transform that was added last
 is applied to points first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 from scipy.ndimage import map_coordinates
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.resample.nifti import READ_ERRORS, checked_affine, open_image
 from neurostorm_bids.resample.sampler import inside
 from neurostorm_bids.runtime.files import check_there
+
+COEFFICIENTS = (2007, 2008, 2009)  # intent codes of FNIRT's spline coefficients; 2006 is a field
 
 
 @dataclass(frozen=True)
@@ -35,25 +38,28 @@ class AffineMap:
 class DisplacementMap:
     """A field of displacements on a grid.
 
-    Displacements, not positions, are interpolated, linearly; a point outside the field stays where it is.
+    Displacements, not positions, are interpolated, linearly.
 
     Attributes
     ----------
     field : (X, Y, Z, 3) float32 array
-        mm, RAS.
+        mm, along the axes of the world.
     affine : (4, 4) array
         Voxel of the field to world coordinate, mm.
+    outside : float
+        Displacement of a point outside the field, mm: 0 as in ITK; NaN where such a point leads nowhere.
     """
 
     field: np.ndarray
     affine: np.ndarray
+    outside: float = 0.0
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Map (n, 3) points."""
         voxels = apply_affine(np.linalg.inv(self.affine), points)
         within = inside(voxels, self.field.shape[:3])
         at = voxels[within].T
-        moved = points.copy()
+        moved = np.where(within[:, None], points, points + self.outside)
         for axis in range(3):
             moved[within, axis] += map_coordinates(self.field[..., axis], at, order=1, mode="nearest")
         return moved
@@ -62,13 +68,30 @@ class DisplacementMap:
 PointMap = AffineMap | DisplacementMap
 
 
-def read_transform(path: Path) -> list[PointMap]:
-    """Read an ITK transform file of fMRIPrep or TemplateFlow.
+@dataclass(frozen=True)
+class Moving:
+    """The voxels of an image that a transform leads to, which FSL's coordinates are of.
+
+    Attributes
+    ----------
+    affine : (4, 4) array
+        Voxel to world coordinate (RAS), mm.
+    shape : tuple of 3 int
+    """
+
+    affine: np.ndarray
+    shape: tuple[int, ...]
+
+
+def read_transform(path: Path, moving: Moving | None = None) -> list[PointMap]:
+    """Read a transform file of fMRIPrep or TemplateFlow (ITK), or of FSL.
 
     Parameters
     ----------
     path : Path
-        ``.h5`` (composite of affines and displacement fields) or ``.txt`` (one affine).
+        ITK's ``.h5`` (composite of affines and displacement fields) or ``.txt`` (one affine), or FSL's field, ``.nii.gz``.
+    moving : Moving, optional
+        The image that it leads to; needed for FSL's.
 
     Returns
     -------
@@ -83,6 +106,8 @@ def read_transform(path: Path) -> list[PointMap]:
     from nitransforms.io.itk import ITKCompositeH5, ITKLinearTransform
 
     check_there(path)
+    if path.name.endswith((".nii", ".nii.gz")):
+        return read_fsl_field(path, moving)
     try:
         if path.suffix == ".h5":
             maps = [_to_map(part) for part in ITKCompositeH5.from_filename(path)]
@@ -97,11 +122,68 @@ def read_transform(path: Path) -> list[PointMap]:
         ) from None
     if not maps:
         raise NeurostormError(f"{path} holds no transform; fetch it again")
+    _check_numbers(maps, path)
+    return maps[::-1]
+
+
+def read_fsl_field(path: Path, moving: Moving | None) -> list[PointMap]:
+    """Read a displacement field of FSL's fnirt or convertwarp.
+
+    FSL's coordinates are voxel times voxel size, of the field for what goes in and of the moving image for what comes
+    out; x is counted from the other side where the affine's determinant is above 0. At a point of the reference, the
+    field holds what is added to come to the moving image.
+
+    Raises
+    ------
+    NeurostormError
+        If it is none, or holds coefficients of splines.
+    """
+    if moving is None:
+        raise NeurostormError(f"{path}: FSL's field leads to a BOLD series, and can only be the last transform")
+    image, _ = open_image(path)
+    intent = int(image.header["intent_code"])
+    if intent in COEFFICIENTS:
+        raise NeurostormError(
+            f"{path} holds FNIRT's coefficients, not a displacement field; make one with FSL's "
+            f"fnirtfileutils --in={path.name} --ref=REFERENCE --out=FIELD --withaff, and put it there under this name"
+        )
+    if len(image.shape) != 4 or image.shape[3] != 3:
+        raise NeurostormError(
+            f"{path} has shape {image.shape}; FSL's displacement field has x, y, z and 3 numbers at each"
+        )
+    try:
+        field = np.asarray(image.dataobj, dtype=np.float32)
+    except READ_ERRORS as error:
+        raise NeurostormError(f"{path} is damaged or cut short ({error}); copy or fetch it again") from None
+    affine = checked_affine(image, str(path))
+    into, out_of = fsl_from_voxels(affine, field.shape[:3]), fsl_from_voxels(moving.affine, moving.shape)
+    maps: list[PointMap] = [
+        AffineMap(into @ np.linalg.inv(affine)),
+        DisplacementMap(field, into, outside=np.nan),
+        AffineMap(moving.affine @ np.linalg.inv(out_of)),
+    ]
+    _check_numbers(maps, path)
+    return maps
+
+
+def fsl_from_voxels(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return the (4, 4) matrix from voxels to FSL's coordinates, mm.
+
+    >>> fsl_from_voxels(np.diag([2.0, 2, 2, 1]), (91, 109, 91)) @ [0, 0, 0, 1]
+    array([180.,   0.,   0.,   1.])
+    """
+    sizes = voxel_sizes(affine)
+    matrix = np.diag([*sizes, 1.0])
+    if np.linalg.det(affine[:3, :3]) > 0:
+        matrix[0] = [-sizes[0], 0, 0, sizes[0] * (shape[0] - 1)]
+    return matrix
+
+
+def _check_numbers(maps: Iterable[PointMap], path: Path) -> None:
     for part in maps:
         numbers = part.matrix if isinstance(part, AffineMap) else part.field
         if not np.isfinite(numbers).all() or (isinstance(part, AffineMap) and abs(np.linalg.det(numbers)) < 1e-6):
             raise NeurostormError(f"{path} holds numbers that are no transform (NaN, or an affine that flattens space)")
-    return maps[::-1]
 
 
 def map_points(maps: Iterable[PointMap], points: np.ndarray) -> np.ndarray:

@@ -38,7 +38,10 @@ class Option:
     above : bool
         ``least`` itself is not allowed.
     prefix : str
-        May stand before each value and means nothing, such as ``sub-``.
+        May stand before each value and means nothing, such as ``sub-``; values are labels, also between commas and in
+        files.
+    column : str or None
+        Column of a table that lists such labels.
     pattern : str or None
         Regular expression that its value has to match.
     pattern_help : str
@@ -60,6 +63,7 @@ class Option:
     most: float | None = None
     above: bool = False
     prefix: str = ""
+    column: str | None = None
     pattern: str | None = None
     pattern_help: str = ""
     must_exist: bool = False

@@ -9,7 +9,7 @@ from neurostorm_bids.runtime.options import option
 from neurostorm_bids.runtime.process import processors
 
 LARGEST_SEED = 2**31 - 1  # SimpleITK and scikit-learn take no larger ones
-STANDARD_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+FSL_SPACE, FMRIPREP_SPACE = STANDARD_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 BOLD_SPACE = "bold"  # the BOLD series' own space, whose files have no space- entity
 
 
@@ -20,7 +20,11 @@ class Selection:
     title: ClassVar[str] = "Which runs"
 
     participant_label: tuple[str, ...] = option(
-        (), "Subjects, with or without sub-.", prefix="sub-", metavar="LABEL..."
+        (),
+        "Subjects, with or without sub-; @FILE, or a .tsv with participant_id, for a list.",
+        prefix="sub-",
+        column="participant_id",
+        metavar="LABEL...",
     )
     session_label: tuple[str, ...] = option(
         (), "Sessions, with or without ses-.", prefix="ses-", metavar="LABEL...", flags=("--session-id",), changes="run"
@@ -38,9 +42,23 @@ class Selection:
     )
     derivatives: tuple[tuple[str, Path], ...] = option(
         (),
-        "Where fMRIPrep's output is, if not in BIDS_DIR: fmriprep=PATH.",
+        "Where the preprocessed data are, if not in BIDS_DIR: fmriprep=PATH (or nibabies, hcp, ukb).",
         flags=("-d",),
         metavar="NAME=PATH",
+        changes="run",
+    )
+    input_type: str = option(
+        "auto",
+        "What wrote the data. hcp: the HCP pipelines (<subject>/MNINonLinear/Results); ukb: UK Biobank's bulk fields 20227 "
+        "and 20249, unpacked; auto: told from what is there.",
+        choices=("auto", "fmriprep", "nibabies", "hcp", "ukb"),
+        changes="run",
+    )
+    series: str | None = option(
+        None,
+        "Series of hcp and ukb. preproc: before denoising; clean: ICA-FIX denoised.",
+        choices=("preproc", "clean"),
+        shown_default="preproc; for the resting state of ukb clean",
         changes="run",
     )
     bids_database_dir: Path | None = option(
@@ -155,6 +173,26 @@ class Resampling:
         "Regress out the confounds of this strategy of nilearn, high-pass included.",
         choices=("simple", "scrubbing", "compcor"),
         shown_default="none, as published",
+        changes="gridded",
+    )
+    mask: str = option(
+        "run",
+        "Brain mask of a run that has none, nor its subject. template: the template's brain; run: such a run fails.",
+        choices=("run", "template"),
+        changes="gridded",
+    )
+    orientation: str | None = option(
+        None,
+        "How voxels are stored, where no header says it: RAS, LAS, ...",
+        pattern="[RLAPSI]{3}",
+        pattern_help="three of the letters R, L, A, P, S and I, such as RAS",
+        metavar="AXES",
+        changes="gridded",
+    )
+    mean_from: str | None = option(
+        None,
+        "Mean image that is added to a series without its mean; {run}, {sub}, {task} and the like in it are the run's.",
+        metavar="FILE",
         changes="gridded",
     )
     save_grid: bool = option(

@@ -73,7 +73,7 @@ def elsewhere(bold):
 
 
 BAD_RUNS = {
-    "mask missing": (lambda b: mask_of(b).unlink(), "file not found: .*desc-brain_mask.nii.gz"),
+    "mask missing": (lambda b: mask_of(b).unlink(), "there is no brain mask: neither .*desc-brain_mask.nii.gz nor .* --mask template"),
     "mask empty": (lambda b: save(mask_of(b), np.zeros(SHAPE, np.uint8)), "desc-brain_mask.nii.gz is empty"),
     "mask of four axes": (lambda b: save(mask_of(b), np.ones((*SHAPE, 2), np.uint8)), "a brain mask is one volume"),
     "mask not fetched": (lambda b: dangling(mask_of(b)), "not fetched: .*mask.nii.gz.*datalad get"),
@@ -87,7 +87,7 @@ BAD_RUNS = {
     "a flipped bit": (lambda b: b.write_bytes(b.read_bytes()[:-300] + bytes(100) + b.read_bytes()[-200:]), "damaged or cut short|cannot be read"),
     "of a wrong checksum": (lambda b: b.write_bytes(b.read_bytes()[:-8] + bytes(8)), "bold.nii.gz is damaged"),
     "complex": (lambda b: save(b, signal().astype(np.complex64), repetition_time=2.0), "numbers of type complex64"),
-    "of negative values": (lambda b: save(b, -signal(), repetition_time=2.0), "no value in the brain is above 0"),
+    "of negative values": (lambda b: save(b, -signal(), repetition_time=2.0), "100% of the values in the brain are below 0: .*--mean-from"),
     "a mask of one voxel": (lambda b: save(mask_of(b), (np.arange(np.prod(SHAPE)).reshape(SHAPE) == 16000).astype(np.uint8)), "too few to encode|none of its brain"),
     "unknown data type": (lambda b: header_byte(b, 70, b"\xe7\x03"), "bold.nii.gz"),
     "no voxels": (lambda b: header_byte(b, 42, b"\x00\x00"), "bold.nii.gz"),

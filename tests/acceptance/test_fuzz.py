@@ -116,7 +116,7 @@ def test_sidecars(files, content, junk):
     path = files / "s.json"
     path.write_bytes(json.dumps(content).encode() + junk)
     with limits():
-        times = acquisition_times(path)
+        times = acquisition_times([path])
         assert np.isfinite(times.start_time)
         seconds, _, _ = choose_repetition_time("a run", sidecar=times.repetition_time)
         assert seconds > 0

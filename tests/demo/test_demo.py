@@ -28,7 +28,7 @@ def test_two_subjects_one_with_two_sessions(demo):
     runs, problems = find_runs(find_dataset(demo / "fmriprep"), Selection())
     assert [run.name for run in runs] == ["sub-01_task-rest", "sub-02_ses-1_task-rest", "sub-02_ses-2_task-rest"]
     assert problems == []
-    assert [read_confounds(run.confounds, 10).non_steady_state for run in runs] == [0, 2, 0]
+    assert [read_confounds(run.motion.path, 10).non_steady_state for run in runs] == [0, 2, 0]
 
 
 def test_the_command_runs_and_says_what_is_there(demo):

@@ -171,7 +171,7 @@ def test_confounds_of_both_names(tmp_path, old):
     suffix = "desc-confounds_regressors.tsv" if old else "desc-confounds_timeseries.tsv"
     folder = dataset(tmp_path / "d", [bold(), bold(space="", suffix=suffix)])
     (run,), _ = find_runs(find_dataset(folder), Selection())
-    assert run.confounds.name == f"sub-01_task-rest_{suffix}"
+    assert run.motion.path.name == f"sub-01_task-rest_{suffix}"
 
 
 MANY = [
@@ -350,7 +350,7 @@ def test_a_subject_without_bold_that_was_asked_for_is_reported(tmp_path):
 def test_confounds_of_a_single_echo_are_those_of_the_run(tmp_path):
     files = [bold(middle="task-a_echo-1"), "sub-01/func/sub-01_task-a_desc-confounds_timeseries.tsv"]
     (run,), _ = find_runs(find_dataset(dataset(tmp_path / "d", files)), Selection())
-    assert run.confounds.name == "sub-01_task-a_desc-confounds_timeseries.tsv"
+    assert run.motion.path.name == "sub-01_task-a_desc-confounds_timeseries.tsv"
 
 
 def test_confounds_that_were_not_fetched_are_reported(tmp_path):
@@ -359,7 +359,7 @@ def test_confounds_that_were_not_fetched_are_reported(tmp_path):
     link.symlink_to("/nowhere/annex")
     (run,), _ = find_runs(find_dataset(folder), Selection())
     with pytest.raises(NeurostormError, match=r"not fetched: .*confounds_timeseries\.tsv.*datalad get"):
-        read_confounds(run.confounds, 12)
+        read_confounds(run.motion.path, 12)
 
 
 def test_command_line_and_filter_file_do_not_contradict(tmp_path):

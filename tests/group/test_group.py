@@ -196,7 +196,7 @@ def test_covariates_are_regressed_out_inside_the_folds(cohort):
         (lambda t: t.assign(group="all"), ("--target", "group"), "has the same 'group': all"),
         (lambda t: pd.concat([t, t.iloc[:1]]), ("--target", "score"), "sub-00 more than once"),
         (lambda t: t.rename(columns={"participant_id": "id"}), ("--target", "score"), "no column participant_id"),
-        (lambda t: t.assign(score=["lots", *t["score"][1:]]), ("--target", "score"), "text where numbers are needed, such as 'lots'"),
+        (lambda t: t.assign(score=[*["lots"] * 20, *t["score"][20:]]), ("--target", "score"), "text where numbers are needed, such as 'lots'"),
         (lambda t: t.iloc[:5], ("--target", "score"), "only 5 subjects have both results and a value of 'score'"),
         (lambda t: t.assign(group=["odd", *["x"] * 30, *["y"] * 29]), ("--target", "group"), r"class of one subject \(odd\)"),
         (lambda t: t, (), "needs --target COLUMN"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cohorts import hcp_run, ukb_run
 from helpers import ROOT
 
 from neurostorm_bids.command.hpc import main
@@ -50,6 +51,25 @@ def test_a_script_takes_its_line_of_subjects(three, tmp_path):
     environment = {**os.environ, "PATH": path, "SLURM_ARRAY_TASK_ID": "2", "SLURM_CPUS_PER_TASK": "1"}
     subprocess.run(["bash", script], env=environment, check=True, capture_output=True)
     assert [status_of(out, s).status for s in ("01", "02", "03")] == ["not begun", "not begun", "finished"]
+
+
+@pytest.mark.parametrize("kind", ["hcp", "ukb"])
+def test_a_cohort_s_folders_are_arrays_too(tmp_path, kind):
+    for subject in ("1000001", "1000002"):
+        if kind == "hcp":
+            hcp_run(tmp_path / "in", subject)
+        else:
+            ukb_run(tmp_path / "in", f"{subject}_20227_2_0")
+    out = tmp_path / "o"
+    status, said = hpc("slurm", tmp_path / "in", out, "--participant-label", "1000002", "--", *MODEL)
+    assert status == 0, said
+    script = next(out.glob("logs/slurm/*/array.sbatch"))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "1"}
+    subprocess.run(["bash", script], env=environment, check=True, capture_output=True)
+    status, said = hpc("status", tmp_path / "in", out)
+    assert "1 finished" in said
+    assert "1 not begun" in said
 
 
 def test_finished_are_left_out_and_failed_are_taken_again(three, tmp_path, neurostorm):

@@ -17,10 +17,22 @@ from neurostorm_bids.resample.timing import choose_repetition_time, time_map
 
 
 def clock(tmp_path, repetition_time, n_volumes, start):
-    """A run whose every voxel shows the time: the seconds after the start of the acquisition that its volume stands for."""
+    """A run whose voxels show the time: above their anatomy, the seconds after the start that its volume stands for."""
     times = start + repetition_time * np.arange(n_volumes)
-    data = np.broadcast_to(times.astype(np.float32), (*ellipsoid().shape, n_volumes))
+    data = (anatomy()[..., None] + times).astype(np.float32)
     return save(tmp_path / "b.nii.gz", data, repetition_time=repetition_time), save(tmp_path / "m.nii.gz", ellipsoid())
+
+
+def anatomy():
+    """Two tissues: a series whose voxels all had the same mean would be refused as scaled to percent."""
+    return np.where(np.indices(ellipsoid().shape)[0] < ellipsoid().shape[0] // 2, 64.0, 128.0)
+
+
+def times_shown(run):
+    """The seconds that the resampled frames show in a voxel's neighbourhood."""
+    shown = np.asarray(run.time_map(run.frames))
+    first = np.asarray(run.frames[0:1])[0]
+    return (shown - first)[:, 0]
 
 
 @pytest.mark.parametrize("target", [0.8, None])
@@ -32,7 +44,7 @@ def test_a_frame_shows_the_middle_of_the_interval_that_starts_at_its_onset(tmp_p
         bold, mask, start_time=repetition_time / 2, slice_timing_corrected=True, dummy_scans=dummies,
         target_repetition_time=target,
     )  # fmt: skip
-    shown = np.asarray(run.time_map(run.frames))[:, 0]
+    shown = times_shown(run) + (0.5 + dummies) * repetition_time
     inside = slice(2, -2)  # the first and last frames have no volume on one side
     length = run.repetition_time
     np.testing.assert_allclose(shown[inside], run.frame_onsets[inside] + length / 2, atol=1e-4)
@@ -48,7 +60,7 @@ def test_without_slice_timing_correction_a_volume_starts_its_interval(tmp_path, 
     """Of a run that was cut, StartTime says where the first volume that is left begins."""
     bold, mask = clock(tmp_path, 2.0, 40, start=start)
     run = to_model_grid(bold, mask, start_time=start)
-    shown = np.asarray(run.time_map(run.frames))[:, 0]
+    shown = times_shown(run) + start
     np.testing.assert_allclose(shown[2:-2], run.frame_times[2:-2], atol=1e-4)
     assert run.frame_onsets[0] == pytest.approx(start)
     assert run.frame_onsets[-1] + run.repetition_time == pytest.approx(start + 80)
