@@ -126,6 +126,8 @@ def _labels(details: Option) -> Callable[..., tuple[str, ...]]:
         if not details.prefix:
             return tuple(map(str, values))
         found = [part for value in values for part in _listed(str(value), details)]
+        if values and not found:
+            raise click.BadParameter(f"{', '.join(map(str, values))} names no label")
         return tuple(dict.fromkeys(part.removeprefix(details.prefix) for part in found))
 
     return callback
@@ -140,16 +142,14 @@ def _listed(value: str, details: Option) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{path} cannot be read as a list of labels ({error})") from None
-    cells = [line.split("\t") for line in lines if line.strip()]
+    separator = "," if path.suffix == ".csv" else "\t"
+    cells = [[cell.strip() for cell in line.split(separator)] for line in lines if line.strip()]
     if cells and details.column in cells[0]:
         number = cells[0].index(details.column)
-        return [row[number].strip() for row in cells[1:] if len(row) > number and row[number].strip()]
-    if path.suffix == ".tsv":
+        return [row[number] for row in cells[1:] if len(row) > number and row[number] not in ("", "n/a")]
+    if path.suffix in (".tsv", ".csv"):
         raise click.BadParameter(f"{path} has no column {details.column or 'of labels'}")
-    labels = [part for line in lines for part in re.split(r"[\s,]+", line) if part]
-    if not labels:
-        raise click.BadParameter(f"{path} holds no label")
-    return labels
+    return [part for line in lines for part in re.split(r"[\s,]+", line) if part]
 
 
 def _named_path(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, Path], ...]:

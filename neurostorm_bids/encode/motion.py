@@ -57,6 +57,6 @@ def motion_of(run: GriddedRun, starts: np.ndarray, length: int, threshold: float
             above[i] = np.nan if threshold is None else (known > threshold).mean()
     if threshold is not None and np.isnan(above).any():
         raise NeurostormError(
-            "--fd-threshold needs framewise displacement, which fMRIPrep's confounds of this run lack"
+            "--fd-threshold needs framewise displacement, which is not known of this run (no confounds or motion file, or none in them)"
         )
     return WindowMotion(mean, largest, above if threshold is not None else None)

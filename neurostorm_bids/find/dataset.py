@@ -10,9 +10,11 @@ from typing import Any
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find import hcp, ukb
+from neurostorm_bids.find.entities import letters_and_digits
 from neurostorm_bids.find.folders import folders_in
 
 PROBED = 25  # subjects looked into before a folder without a description is said to hold no preprocessed BOLD
+PROBED_OF_A_COHORT = 500  # folders looked into to tell a cohort's: quick, since nothing is listed
 COHORTS: dict[str, Any] = {"hcp": hcp, "ukb": ukb}  # readers of folders that are not BIDS
 PROGRAMS = {"fmriprep": "fMRIPrep", "nibabies": "NiBabies"}
 
@@ -65,6 +67,11 @@ class Dataset:
         described = self.description if self.raw is None else read_description(self.raw)
         return str(described.get("Name") or self.path.name)
 
+    def label_of(self, name: str) -> str:
+        """Return the label of a subject that a lab calls by this name, such as that of its folder."""
+        bare = name.removeprefix("sub-")
+        return str(COHORTS[self.input_type].labels_of(bare)[0]) if not self.is_bids else letters_and_digits(bare)
+
     def subjects(self) -> list[str]:
         """Return the labels of its subjects, sorted."""
         if not self.is_bids:
@@ -97,6 +104,9 @@ def find_dataset(bids_dir: Path, derivatives: dict[str, Path] | None = None, inp
     NeurostormError
         With what was found instead, and what to give.
     """
+    named = [name for name in derivatives or {} if name in COHORTS]
+    if input_type == "auto" and named:
+        input_type = named[0]
     if input_type in COHORTS:
         return _cohort(bids_dir, dict(derivatives or {}), input_type)
     if derivatives:
@@ -149,6 +159,10 @@ def _cohort(bids_dir: Path, derivatives: dict[str, Path], input_type: str) -> Da
         If they are not there; with what to give instead.
     """
     _check_folder(bids_dir)
+    if derivatives and input_type not in derivatives:
+        raise NeurostormError(
+            f"--input-type {input_type} with --derivatives {next(iter(derivatives))}: give one of them"
+        )
     path, reader = Path(derivatives.get(input_type, bids_dir)), COHORTS[input_type]
     if not path.is_dir():
         raise NeurostormError(f"--derivatives {input_type}={path}: there is no such folder")
@@ -166,7 +180,7 @@ def _cohort(bids_dir: Path, derivatives: dict[str, Path], input_type: str) -> Da
 
 def _kind_of(bids_dir: Path) -> str | None:
     """Tell whether a folder is a cohort's, by its first folders; `None` if it is not."""
-    folders = [bids_dir, *folders_in(bids_dir)[:PROBED]]
+    folders = [bids_dir, *folders_in(bids_dir)[:PROBED_OF_A_COHORT]]
     return next((kind for kind, reader in COHORTS.items() if any(map(reader.is_subject, folders))), None)
 
 
@@ -270,4 +284,10 @@ def _what_is_there(bids_dir: Path, derivatives: list[Path]) -> str:
     else:
         entries = sorted(entry.name for entry in bids_dir.iterdir())
         found = f"found {', '.join(entries[:5])}{', ...' if len(entries) > 5 else ''}" if entries else "it is empty"
-    return f"{found}. Run fMRIPrep first, or give its output folder as BIDS_DIR or with --derivatives fmriprep=PATH"
+    zipped = next(bids_dir.glob("*_202[24]*_*.zip"), None)  # UK Biobank's bulk fields 20227 and 20249
+    if zipped is not None:
+        return f"{found}. {zipped.name} looks like UK Biobank's: unpack it into a folder of its name"
+    return (
+        f"{found}. Run fMRIPrep first, or give its output folder as BIDS_DIR or with --derivatives fmriprep=PATH (of HCP or "
+        "UK Biobank, give the folder of the subjects' folders, with --input-type)"
+    )

@@ -1,4 +1,4 @@
-"""List folders quickly: a cohort's folder may hold 60,000."""
+"""Look into folders quickly, and survive those that cannot be read: a cohort's folder may hold 60,000."""
 
 import os
 from pathlib import Path
@@ -14,3 +14,24 @@ def folders_in(path: Path) -> list[Path]:
             return sorted(path / entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
     except OSError:
         return []
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file; a link to what was not fetched counts, and is reported when it is read."""
+    try:
+        return path.is_file() or path.is_symlink()
+    except PermissionError:
+        return False
+
+
+def may_be_folder(path: Path) -> bool:
+    """Whether there is a folder, or nobody may look."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return True
+
+
+def is_readable(folder: Path) -> bool:
+    """Whether a folder can be listed."""
+    return os.access(folder, os.R_OK | os.X_OK)

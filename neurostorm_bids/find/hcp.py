@@ -11,23 +11,26 @@ from pathlib import Path
 
 from neurostorm_bids.errors import Problem
 from neurostorm_bids.find.entities import entities_of, letters_and_digits
-from neurostorm_bids.find.folders import folders_in
-from neurostorm_bids.find.run import DENOISED, PREPROCESSED, BoldFile, MotionFile, Run
+from neurostorm_bids.find.folders import folders_in, is_readable, is_there, may_be_folder
+from neurostorm_bids.find.run import DENOISED, PREPROCESSED, BoldFile, MotionFile, Run, one_person
 
 GENERATOR = "the HCP pipelines"
 LAYOUT = "<subject>/MNINonLinear/Results/<run>/<run>.nii.gz"
 SPACE = "MNI152NLin6Asym"
 RESULTS = "MNINonLinear/Results"
-VISIT = re.compile(r"(?P<subject>.+?)_(?P<session>V\d+)(_[A-Za-z0-9]+)?")  # HCA6002236_V1_MR
+TOGETHER = "fMRI_CONCAT"  # runs put together, which are there one by one too
+# HCA6002236_V1_MR, and HCA6002236_V1_MR.long.T1 of the longitudinal pipelines
+VISIT = re.compile(r"(?P<subject>.+?)_(?P<session>V\d+)(_[A-Za-z0-9]+)?(?P<long>\.long\..+)?")
 # rfMRI_REST1_LR, tfMRI_WM_RL, tfMRI_MOVIE1_7T_AP
 NAME = re.compile(r"[rt]?fMRI_(?P<task>.+?)(?P<run>\d+)?(_(?P<acq>[37]T))?(_(?P<dir>LR|RL|AP|PA))?")
 OTHER_NAME = re.compile(r"(?P<task>.+?)(_(?P<dir>LR|RL|AP|PA))?")
+NO_RUN = "no run"
 CLEAN = ("_hp2000_clean.nii.gz", "_hp0_clean.nii.gz")
 
 
 def is_subject(folder: Path) -> bool:
     """Whether a folder is one of a subject."""
-    return (folder / RESULTS).is_dir()
+    return may_be_folder(folder / "MNINonLinear")
 
 
 def subject_folders(path: Path, only: Collection[str] = ()) -> dict[str, list[Path]]:
@@ -52,13 +55,19 @@ def labels_of(name: str) -> tuple[str, str | None]:
     >>> labels_of("100307"), labels_of("HCA6002236_V1_MR"), labels_of("sub-01_ses-2")
     (('100307', None), ('HCA6002236', 'V1'), ('01', '2'))
     """
+    subject, session = _parts(name)
+    return letters_and_digits(subject), letters_and_digits(session) if session else None
+
+
+def _parts(name: str) -> tuple[str, str | None]:
+    """Return the parts of a folder's name that stand for subject and session."""
     entities = entities_of(name)
     if "sub" in entities:
         return entities["sub"], entities.get("ses")
     visit = VISIT.fullmatch(name)
     if visit:
-        return letters_and_digits(visit["subject"]), visit["session"]
-    return letters_and_digits(name), None
+        return visit["subject"], visit["session"] + ("long" if visit["long"] else "")
+    return name, None
 
 
 def entities_of_run(name: str) -> dict[str, str]:
@@ -70,14 +79,14 @@ def entities_of_run(name: str) -> dict[str, str]:
     {'task': 'WM', 'dir': 'RL'}
     """
     if "task-" in name:  # pipelines that were run on a BIDS data set
-        return {key: label for key, label in entities_of(name).items() if key not in ("sub", "desc")}
-    known = NAME.fullmatch(name)
-    parts = (known or OTHER_NAME.fullmatch(name) or {}).groupdict() if name else {}  # type: ignore[union-attr]
+        found = {key: letters_and_digits(label) for key, label in entities_of(name).items()}
+        return {key: label for key, label in found.items() if key not in ("sub", "desc")}
+    known = NAME.fullmatch(name) or OTHER_NAME.fullmatch(name)
+    parts = known.groupdict() if known else {}
     task = letters_and_digits(parts.get("task") or name)
-    if known and task == "REST":
+    if task == "REST" and name.startswith("rfMRI"):
         task = "rest"
-    found = {"task": task, "acq": parts.get("acq"), "dir": parts.get("dir"), "run": parts.get("run")}
-    return {key: label for key, label in found.items() if label}
+    return {"task": task} | {key: parts[key] for key in ("acq", "dir", "run") if parts.get(key)}
 
 
 def runs_in(label: str, folders: Collection[Path], series: str | None) -> tuple[list[Run], list[Problem]]:
@@ -89,51 +98,72 @@ def runs_in(label: str, folders: Collection[Path], series: str | None) -> tuple[
         Which series of each run; `None` is the preprocessed one.
     """
     runs: dict[tuple[tuple[str, str], ...], Run] = {}
-    problems = []
+    folders, problems = one_person(label, folders, lambda folder: _parts(folder.name)[0])
     for folder in folders:
         _, session = labels_of(folder.name)
+        if not is_readable(folder / RESULTS):
+            problems.append(Problem(f"{folder / RESULTS} is not there or cannot be read", label))
+            continue
         for results in folders_in(folder / RESULTS):
-            whole_name = results.name.removeprefix(f"{folder.name}_")
-            path = results / f"{results.name}.nii.gz"
-            if not path.is_file() and not path.is_symlink():
-                continue  # surfaces only, or runs put together
-            named = entities_of_run(whole_name)
+            if results.name.startswith(TOGETHER):
+                continue
+            named = entities_of_run(results.name.removeprefix(f"{folder.name}_"))
             entities = {"sub": label, **({"ses": session} if session else {}), **named}
-            run = Run(tuple(entities.items()), (_file(path, folder, series),), _motion(results))
-            if run.entities in runs:
+            run = Run(tuple(entities.items()), (_file(results, folder, series),), _motion(results))
+            if problem := _problem_of(run, results, series):
+                problems += [Problem(problem, label, run.name)] if problem != NO_RUN else []
+            elif run.entities in runs:
                 other = runs[run.entities].files[0].path
-                problems.append(Problem(f"{path} would be called as {other} is: it is left out", label, run.name))
-                continue
-            if not run.files[0].path.exists() and not run.files[0].path.is_symlink():
-                text = f"there is no {run.files[0].path}; take the series that is there with --series preproc"
+                text = f"{run.files[0].path} would be called as {other} is: it is left out"
                 problems.append(Problem(text, label, run.name))
-                continue
-            runs[run.entities] = run
+            else:
+                runs[run.entities] = run
     return list(runs.values()), problems
 
 
-def _file(path: Path, subject: Path, series: str | None) -> BoldFile:
+def _problem_of(run: Run, results: Path, series: str | None) -> str | None:
+    """Say why a folder of results gives no run; `NO_RUN` if nothing says that it should."""
+    if not is_readable(results):
+        return f"{results} cannot be read: permission denied"
+    path = run.files[0].path
+    if is_there(path):
+        return None
+    other = "preproc" if series == "clean" else "clean"
+    if is_there(_series(results, other)):
+        return (
+            f"there is no {path}; take the series that is there with --series {other}, or choose others with --task-id"
+        )
+    if run.motion is None and not is_there(run.files[0].mask):
+        return NO_RUN  # maps of an analysis, or runs put together
+    return f"there is no volume series {path} (surfaces are not read); fetch it, or choose others with --task-id"
+
+
+def _series(results: Path, series: str | None) -> Path:
+    """Return where a series is, or would be."""
+    if series != "clean":
+        return results / f"{results.name}.nii.gz"
+    names = [results / f"{results.name}{ending}" for ending in CLEAN]
+    return next((each for each in names if is_there(each)), names[0])
+
+
+def _file(results: Path, subject: Path, series: str | None) -> BoldFile:
     """Return the series that is wanted, with what belongs to it."""
-    results, name = path.parent, path.name.removesuffix(".nii.gz")
     masks = [results / f"brainmask_fs.{size}.nii.gz" for size in ("2", "2.0")]
     masks += sorted(results.glob("brainmask_fs.*.nii.gz"))  # of other voxel sizes, such as 1.60
     anatomical = subject / "MNINonLinear" / "brainmask_fs.nii.gz"
-    reference = results / f"{name}_SBRef.nii.gz"
-    if series == "clean":
-        names = [results / f"{name}{ending}" for ending in CLEAN]
-        path = next((each for each in names if each.exists() or each.is_symlink()), names[0])
+    reference, sidecar = (results / f"{results.name}{ending}" for ending in ("_SBRef.nii.gz", ".json"))
     return BoldFile(
-        path,
+        _series(results, series),
         SPACE,
         None,
-        next((mask for mask in masks if mask.is_file()), masks[0]),
-        (anatomical,) if anatomical.is_file() else (),
-        tuple(side for side in (results / f"{name}.json",) if side.is_file()),
-        reference if reference.is_file() else None,
+        next((mask for mask in masks if is_there(mask)), masks[0]),
+        (anatomical,) if is_there(anatomical) else (),
+        (sidecar,) if is_there(sidecar) else (),
+        reference if is_there(reference) else None,
         series=DENOISED if series == "clean" else PREPROCESSED,
     )
 
 
 def _motion(results: Path) -> MotionFile | None:
     path = results / "Movement_Regressors.txt"
-    return MotionFile(path, "hcp") if path.is_file() else None
+    return MotionFile(path, "hcp") if is_there(path) else None

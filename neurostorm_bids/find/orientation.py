@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 
 
 def says_orientation(header: Any) -> bool:
@@ -25,9 +26,14 @@ def affine_source(bold: Path, others: Iterable[Path | None]) -> Path | None:
         return None
     for path in others:
         other = _opened(path) if path is not None else None
-        if other is not None and other.shape[:3] == opened.shape[:3] and says_orientation(other.header):
+        if other is not None and _same_voxels(opened, other) and says_orientation(other.header):
             return path
     return None
+
+
+def _same_voxels(one: Any, other: Any) -> bool:
+    sizes = (one.header.get_zooms()[:3], other.header.get_zooms()[:3])
+    return bool(one.shape[:3] == other.shape[:3] and np.allclose(*sizes, rtol=0.01))
 
 
 def _opened(path: Path) -> Any:

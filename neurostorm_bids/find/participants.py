@@ -1,6 +1,6 @@
 """Read participants.tsv, sessions.tsv or a table of the user's, and join it to the runs."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
         If a table lacks participant_id or holds a subject (and session) twice.
     """
     table, files = _tables(dataset, file)
-    table, matched = match_subjects(table, [f"sub-{label}" for label in dataset.subjects()])
+    table, matched = match_subjects(table, [f"sub-{label}" for label in dataset.subjects()], dataset.label_of)
     table, left_out = _without_text_among_numbers(table)
     return Phenotype(table, files, [*matched, *left_out])
 
@@ -164,8 +164,10 @@ def numbers(values: pd.Series) -> pd.Series:
     return as_numbers.astype(float)
 
 
-def match_subjects(table: pd.DataFrame, subjects: Collection[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Match ids that lack the zeros of the data (1 for sub-01), where exactly one subject fits.
+def match_subjects(
+    table: pd.DataFrame, subjects: Collection[str], label_of: Callable[[str], str] = str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Match ids that are written otherwise than in the data (1 for sub-01), where exactly one subject fits.
 
     Parameters
     ----------
@@ -173,6 +175,8 @@ def match_subjects(table: pd.DataFrame, subjects: Collection[str]) -> tuple[pd.D
         With ``participant_id``.
     subjects : collection of str
         Ids of the data, such as sub-01.
+    label_of : callable
+        Returns the label of a subject that is called by a name.
 
     Returns
     -------
@@ -190,16 +194,14 @@ def match_subjects(table: pd.DataFrame, subjects: Collection[str]) -> tuple[pd.D
     ids = set(table[SUBJECT])
     meant: dict[str, list[str]] = {}
     for each in sorted(ids - known):
-        fitting = by_number.get(_without_zeros(each), [])
+        fitting = by_number.get(_without_zeros(label_of(each)), [])
         if len(fitting) == 1 and fitting[0] not in ids:
             meant.setdefault(fitting[0], []).append(each)
     renamed = {theirs[0]: ours for ours, theirs in meant.items() if len(theirs) == 1}
     if not renamed:
         return table, []
     first = next(iter(renamed))
-    note = (
-        f"{len(renamed)} ids of the phenotype were matched without their zeros, such as {first} with {renamed[first]}"
-    )
+    note = f"ids of the phenotype that are written otherwise in the data: {len(renamed)}, such as {first} for {renamed[first]}"
     return table.assign(**{SUBJECT: table[SUBJECT].replace(renamed)}), [note]
 
 

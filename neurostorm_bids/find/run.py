@@ -1,8 +1,10 @@
 """A BOLD run: the same whichever program preprocessed it. The readers of each kind of data set make it."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from neurostorm_bids.errors import Problem
 from neurostorm_bids.find.entities import name_of
 from neurostorm_bids.settings.participant import BOLD_SPACE
 
@@ -103,3 +105,22 @@ class Run:
     def folder(self) -> Path:
         """Where outputs go in a derivatives data set: sub-X/[ses-Y/]func."""
         return Path(f"sub-{self.subject}", *([f"ses-{self.session}"] if self.session else []), "func")
+
+
+def one_person(
+    label: str, folders: Collection[Path], name_of_person: Callable[[Path], str]
+) -> tuple[list[Path], list[Problem]]:
+    """Return the folders of the first of several people whose names make the same label, and a problem for the others.
+
+    Parameters
+    ----------
+    label : str
+        Of the subject.
+    name_of_person : callable
+        Returns the part of a folder's name that stands for the subject.
+    """
+    first = name_of_person(next(iter(folders)))
+    own = [folder for folder in folders if name_of_person(folder) == first]
+    others = [folder for folder in folders if folder not in own]
+    text = f"{others[0]} and {own[0]} would both be sub-{label}; only the latter is read" if others else ""
+    return own, [Problem(text, label)] if others else []

@@ -1,12 +1,14 @@
 """Find the runs of a data set, whichever program preprocessed them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError, Problem
 from neurostorm_bids.find import fmriprep
 from neurostorm_bids.find.dataset import COHORTS, Dataset
 from neurostorm_bids.find.entities import LABEL, as_number, near_miss
+from neurostorm_bids.find.folders import folders_in
 from neurostorm_bids.find.run import Run
 from neurostorm_bids.find.selection import filters_of, near_misses, wants
 from neurostorm_bids.settings.participant import Selection
@@ -66,10 +68,11 @@ def _of_fmriprep(dataset: Dataset, selection: Selection, database_dir: Path | No
 def _of_a_cohort(dataset: Dataset, selection: Selection) -> tuple[list[Run], list[Problem]]:
     """Find the runs of folders that are not BIDS; only those of the selected subjects are looked into."""
     reader, filters = COHORTS[dataset.input_type], filters_of(selection)
+    selection = replace(selection, participant_label=tuple(map(dataset.label_of, selection.participant_label)))
     there = reader.subject_folders(dataset.path, selection.participant_label)
     missing = [label for label in selection.participant_label if label not in there]
     every = dataset.subjects() if missing else []
-    problems = [Problem(_not_found("sub", label, every), None) for label in missing]
+    problems = [Problem(_not_of_the_cohort(label, every, dataset)) for label in missing]
     runs: list[Run] = []
     others: list[Run] = []
     for label in sorted(there):
@@ -84,6 +87,14 @@ def _of_a_cohort(dataset: Dataset, selection: Selection) -> tuple[list[Run], lis
         texts = [str(problem) for problem in problems[:8]] or [_nothing_of("any subject", others, dataset, selection)]
         raise NeurostormError("; ".join(texts))
     return sorted(runs, key=lambda run: run.name), problems
+
+
+def _not_of_the_cohort(label: str, there: list[str], dataset: Dataset) -> str:
+    """Say that a subject is not there, or that its folder is and holds nothing."""
+    empty = [folder for folder in folders_in(dataset.path) if dataset.label_of(folder.name) == label]
+    if empty:
+        return f"{empty[0]} holds no data of {dataset.generator} ({COHORTS[dataset.input_type].LAYOUT}); fetch or unpack them"
+    return _not_found("sub", label, there)
 
 
 def _nothing_of(whose: str, found: list[Run], dataset: Dataset, selection: Selection) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.folders import is_there
 from neurostorm_bids.find.masks import OWN, BrainMask, find_mask
 from neurostorm_bids.find.orientation import affine_source
 from neurostorm_bids.find.run import BoldFile, Run
@@ -81,7 +82,11 @@ def choose_source(run: Run, dataset: Dataset, template: str, resampling: Resampl
         notes = (*notes, f"there is no {way.file.mask.name}: the brain mask is {mask.kind}" + _named(mask.path))
     affine_of = affine_source(way.file.path, (way.file.reference, mask.path if mask.transforms is None else None))
     if affine_of is not None:
-        notes = (*notes, f"{way.file.path.name}: its header has no orientation; that of {affine_of.name} is used")
+        ignored = "" if resampling.orientation is None else f" (--orientation {resampling.orientation} is not needed)"
+        notes = (
+            *notes,
+            f"{way.file.path.name}: its header has no orientation; that of {affine_of.name} is used{ignored}",
+        )
     mean = _mean_of(run, resampling.mean_from) if resampling.mean_from else None
     if mean is not None:
         notes = (*notes, f"{mean.name} is added to every volume (--mean-from)")
@@ -157,6 +162,8 @@ def _to_be_registered(run: Run, dataset: Dataset, resampling: Resampling) -> _Wa
     if t1w and coregistration and None in by_space:
         return _Way(by_space[None], (coregistration,), to_register=t1w)
     file = by_space.get(None) or next(iter(by_space.values()))
+    if not is_there(file.mask):
+        raise NeurostormError(f"--register needs a brain mask of the run or of its T1w image; there is no {file.mask}")
     return _Way(file, to_register=(file.path, file.mask))
 
 
@@ -173,7 +180,7 @@ def _mean_of(run: Run, pattern: str) -> Path:
         If it is not there.
     """
     try:
-        path = Path(pattern.format(run=run.name, **dict(run.entities))).expanduser()
+        path = Path(pattern.format(**{**dict(run.entities), "run": run.name})).expanduser()
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise NeurostormError(
             f"--mean-from {pattern}: {error} is none of the run's own; {{run}}, {{sub}}, {{task}} and the like are"

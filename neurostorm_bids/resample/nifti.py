@@ -33,6 +33,7 @@ READ_ERRORS: Any = (  # exception types; isal has none that type checkers know
 MAX_VOXELS_OF_A_VOLUME = 2**25  # of a run; a brain at 0.7 mm has half as many
 MAX_VOXELS_OF_A_MASK = 2**31  # a header that claims more is damaged
 VOLUMES = 16  # read at a time
+MOST_OF_MEAN = 0.3  # of the mean image that a series may have on average where the image is to be added
 TIME_UNITS_IN_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it names no file; what matters is reported by us
 
@@ -128,7 +129,10 @@ class Bold:
                     f"({str(error) or type(error).__name__}); copy or fetch it again"
                 ) from None
             volumes = block.reshape(n_voxels, -1, order="F").astype(np.float32, copy=False)
-            yield volumes if self._mean is None else volumes + self._mean[:, None]
+            if self._mean is not None:
+                self._check_mean(volumes)
+                volumes = volumes + self._mean[:, None]
+            yield volumes
         self._check_to_the_end()
 
     def mean(self, at_least: int) -> nib.Nifti1Image:
@@ -167,13 +171,21 @@ class Bold:
         """Return an image on the run's voxels, (voxels,) float32."""
         image, name = open_image(path)
         values = np.squeeze(np.asanyarray(image.dataobj)).astype(np.float32)
-        if values.shape != self.shape or not np.allclose(image.affine, self._image.affine, atol=1e-3):
+        lies_there = not says_orientation(image.header) or np.allclose(image.affine, self.affine, atol=1e-3)
+        if values.shape != self.shape or not lies_there:
             raise NeurostormError(
                 f"{name} is on another grid of voxels than {self.name}; its mean has to be on the same"
             )
         if not np.isfinite(values).all() or not (values > 0).any():
             raise NeurostormError(f"{name} holds no value above 0, or NaN; give the mean of the series over time")
         return np.asarray(values.reshape(-1, order="F"))
+
+    def _check_mean(self, volumes: np.ndarray) -> None:
+        """Refuse to add a mean to a series that has its own."""
+        assert self._mean is not None
+        there = self._mean > 0
+        if np.abs(volumes[there].mean(axis=1)).sum() > MOST_OF_MEAN * self._mean[there].sum():
+            raise NeurostormError(f"{self.name} has its mean already; leave --mean-from to series that were demeaned")
 
     def _check_to_the_end(self) -> None:
         """Read a gzip stream past its data: only there is its checksum compared."""
@@ -217,7 +229,12 @@ def read_mask(image: PathOrImage, bold: Bold) -> tuple[np.ndarray, np.ndarray, s
     brain = values > 0.5 if values.dtype.kind == "f" else values != 0
     if not brain.any():
         raise NeurostormError(f"{name} is empty: no voxel is brain; check fMRIPrep's report of this run")
-    if not says_orientation(opened.header) and brain.shape == bold.shape:
+    if not says_orientation(opened.header):
+        if brain.shape != bold.shape:
+            raise NeurostormError(
+                f"{name}: the header sets neither qform nor sform, so nobody can tell left from right; put it back, or give a "
+                "mask on the run's voxels"
+            )
         return brain, bold.affine, name
     return brain, checked_affine(opened, name), name
 

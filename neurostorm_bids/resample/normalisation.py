@@ -9,15 +9,15 @@ from neurostorm_bids.resample.timing import TimeMap
 
 BLOCK = 16  # frames at a time
 MAX_NEGATIVE = 0.05  # share of brain voxels and frames; interpolation leaves a few at the edge of the brain
-# Median over brain voxels of mean over standard deviation, and spread of the voxels' means over their mean. BOLD has 15 to
-# 100 and 0.2 to 0.5; what has little of both was scaled voxel by voxel.
-MIN_TSNR, LOW_TSNR = 3.0, 10.0
+# Median over brain voxels of mean over spread, and spread of the voxels' means over their mean. BOLD has 15 to 300 and 0.2
+# to 0.5; what has little of both was scaled voxel by voxel, and what has a thousand was scaled before a mean was added.
+MIN_TSNR, LOW_TSNR, MAX_TSNR = 3.0, 10.0, 900.0
 MIN_CONTRAST, LOW_CONTRAST = 0.02, 0.15
-MIN_FRAMES = 5  # for the temporal standard deviation to mean something
-REMEDY = (
-    "give fMRIPrep's preprocessed series (desc-preproc_bold), or, if only this one is left, --mean-from with the mean image "
-    "of the run"
-)
+MIN_FRAMES = 5  # for the spread to mean something
+LOOKED_AT = 4000  # voxels
+REMEDY = "give fMRIPrep's preprocessed series (desc-preproc_bold)"
+MEAN_REMEDY = f"{REMEDY}, or, if this one was only demeaned or filtered, --mean-from with the mean image of the run"
+SD_OF_MAD = 1.4826  # of normal numbers
 MIN_SPREAD = 1e-6  # standard deviation over mean; rounding alone makes a constant run differ by less
 
 
@@ -48,35 +48,37 @@ def _check_kind(frames: FrameStore, name: str) -> None:
 
     What is below 0 would be set to 0, and half of such a series with it.
     """
-    n = len(frames)
-    total, squares = np.zeros(frames.n_voxels), np.zeros(frames.n_voxels)
-    first = frames[0:1][0].astype(np.float64)  # deviations from it keep their digits
-    n_negative = 0
+    n, step = len(frames), max(1, frames.n_voxels // LOOKED_AT)
+    n_negative, looked_at = 0, []
     for start in range(0, n, BLOCK):
         volumes = frames[start : start + BLOCK]
         n_negative += int((volumes < 0).sum())
-        deviations = volumes - first
-        total += deviations.sum(axis=0)
-        squares += np.einsum("ij,ij->j", deviations, deviations)
+        looked_at.append(volumes[:, ::step].astype(np.float64))
     share = n_negative / (n * frames.n_voxels)
     if share > MAX_NEGATIVE:
         raise NeurostormError(
-            f"{name}: {share:.0%} of the values in the brain are below 0: this series was demeaned, z-scored or filtered, and "
-            f"half of its signal would be lost; {REMEDY}"
+            f"{name}: {share:.0%} of the values in the brain are below 0: this series was demeaned, z-scored, filtered or scaled, "
+            f"and half of its signal would be lost; {MEAN_REMEDY}"
         )
     if n < MIN_FRAMES:
         return
-    means = first + total / n
-    spreads = np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0))
+    series = np.concatenate(looked_at)
+    means = np.median(series, axis=0)
+    # from one volume to the next, by the median: outlying volumes and drifts are no sign of scaling
+    spreads = SD_OF_MAD * np.median(np.abs(np.diff(series, axis=0)), axis=0) / np.sqrt(2)
     moving = spreads > 0
     if not moving.any():
         return
-    tsnr = float(np.median(means[moving] / spreads[moving]))
-    contrast = float(means.std()) / abs(float(means.mean()))
+    tsnr, contrast = float(np.median(means[moving] / spreads[moving])), float(means.std() / abs(means.mean()))
     if tsnr < MIN_TSNR or (tsnr < LOW_TSNR and contrast < LOW_CONTRAST):
         raise NeurostormError(
-            f"{name}: voxels vary over time by as much as {1 / max(tsnr, 1e-9):.2g} of their mean: this series was scaled "
-            f"voxel by voxel or lost its mean; {REMEDY}"
+            f"{name}: voxels vary over time by {1 / max(tsnr, 1e-9):.2g} of their mean, and differ from each other by "
+            f"{contrast:.2g}: this series was scaled voxel by voxel or lost its mean; {MEAN_REMEDY}"
+        )
+    if tsnr > MAX_TSNR:
+        raise NeurostormError(
+            f"{name}: voxels vary over time by only {1 / tsnr:.1g} of their mean: this series was z-scored or scaled, and what a "
+            f"mean image cannot bring back is lost; {REMEDY}"
         )
     if contrast < MIN_CONTRAST:
         raise NeurostormError(

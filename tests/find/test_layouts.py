@@ -1,11 +1,13 @@
 """Trees as labs have them: which runs are found, from which files, and what is said where there is none."""
 
 import json
+import re
 
 import pytest
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import COHORTS, find_dataset
+from neurostorm_bids.find.motion import read_motion
 from neurostorm_bids.find.runs import find_runs
 from neurostorm_bids.find.source import choose_source
 from neurostorm_bids.settings.participant import Resampling, Selection
@@ -289,6 +291,81 @@ def test_folders_that_hold_no_data_name_the_one_that_does(tmp_path, make, option
 def test_one_version_beside_other_programs_is_the_one(tmp_path):
     one_of_others(tmp_path)
     assert find_dataset(tmp_path).path.name == "fmriprep-24.1"
+
+
+def hcp_problems(folder, names, **selection):
+    """Return what is said of HCP folders, and the names of the runs that are found."""
+    runs, problems = find_runs(find_dataset(tree(folder, names, None), input_type="hcp"), Selection(**selection))
+    return [run.name for run in runs], " ".join(map(str, problems))
+
+
+GOOD = hcp("100307", "rfMRI_REST1_LR")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (hcp("P_1", "rfMRI_REST1_LR") + hcp("P1", "tfMRI_WM_RL"), "P_1 and .*P1 would both be sub-P1; only the latter"),
+        (hcp("200", "rfMRI_REST1_LR")[1:], "sub-200_task-rest_dir-LR_run-1: there is no volume series"),
+        (["200/MNINonLinear/T1w.nii.gz"], "200/MNINonLinear/Results is not there or cannot be read"),
+        ([n.replace("_LR.nii.gz", "_LR_hp2000_clean.nii.gz") for n in hcp("200", "rfMRI_REST1_LR")], "take the series that is there with --series clean"),
+    ],
+)  # fmt: skip
+def test_what_an_hcp_subject_lacks_is_said_and_the_others_are_found(tmp_path, names, said):
+    runs, problems = hcp_problems(tmp_path, GOOD + names)
+    assert "sub-100307_task-rest_dir-LR_run-1" in runs
+    assert re.search(said, problems), problems
+
+
+def test_analyses_and_runs_put_together_are_no_runs(tmp_path):
+    more = [
+        "100307/MNINonLinear/Results/tfMRI_WM/tfMRI_WM_hp200_s2_level2.feat/x.nii.gz",
+        *hcp("100307", "fMRI_CONCAT_ALL"),
+    ]
+    assert hcp_problems(tmp_path, GOOD + more) == (["sub-100307_task-rest_dir-LR_run-1"], "")
+
+
+def test_denoised_series_alone_are_enough_for_those_who_ask_for_them(tmp_path):
+    names = [n.replace("_LR.nii.gz", "_LR_hp2000_clean.nii.gz") for n in GOOD]
+    assert hcp_problems(tmp_path, names, series="clean") == (["sub-100307_task-rest_dir-LR_run-1"], "")
+
+
+def test_a_folder_s_name_is_a_label_too(tmp_path):
+    names = hcp("HCA1_V1_MR", "rfMRI_REST1_LR") + hcp("HCA1_V1_MR.long.T1", "rfMRI_REST1_LR") + GOOD
+    runs, problems = hcp_problems(tmp_path, names, participant_label=("HCA1_V1_MR",))
+    assert runs == ["sub-HCA1_ses-V1_task-rest_dir-LR_run-1", "sub-HCA1_ses-V1long_task-rest_dir-LR_run-1"]
+    assert problems == ""
+
+
+def test_a_subject_s_folder_without_data_is_named(tmp_path):
+    (tmp_path / "200").mkdir()
+    with pytest.raises(NeurostormError, match=r"200 holds no data of the HCP pipelines .*; fetch or unpack them"):
+        hcp_problems(tmp_path, GOOD, participant_label=("200",))
+
+
+def test_files_that_were_not_fetched_are_taken_for_what_they_are(tmp_path):
+    folder = tree(tmp_path, GOOD, None)
+    motion = next(folder.rglob("Movement_Regressors.txt"))
+    motion.unlink()
+    motion.symlink_to("../.git/annex/nowhere")
+    (run,), _ = find_runs(find_dataset(folder), Selection())
+    with pytest.raises(NeurostormError, match="not fetched"):
+        read_motion(run.motion, 12)
+
+
+def test_a_cohort_given_as_derivatives_is_that_cohort(tmp_path):
+    tree(tmp_path / "elsewhere", GOOD, None)
+    (tmp_path / "raw").mkdir()
+    found = find_dataset(tmp_path / "raw", {"hcp": tmp_path / "elsewhere"})
+    assert (found.input_type, found.subjects()) == ("hcp", ["100307"])
+    with pytest.raises(NeurostormError, match="--input-type ukb with --derivatives fmriprep: give one of them"):
+        find_dataset(tmp_path / "raw", {"fmriprep": tmp_path}, "ukb")
+
+
+def test_zipped_bulk_files_are_to_be_unpacked(tmp_path):
+    (tmp_path / "1000001_20227_2_0.zip").touch()
+    with pytest.raises(NeurostormError, match="looks like UK Biobank's: unpack it"):
+        find_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["hcp", "ukb"])

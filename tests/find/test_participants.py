@@ -54,7 +54,7 @@ def test_ids_without_zeros_match_where_one_subject_fits(tmp_path):
     (tmp_path / "participants.tsv").write_text("participant_id\tage\n1\t20\n2\t30\nsub-10\t40\n")
     read = read_phenotype(data, None)
     assert read.table["participant_id"].tolist() == ["sub-01", "sub-2", "sub-10"]  # 2 may be 02 or 002
-    assert read.notes == ["1 ids of the phenotype were matched without their zeros, such as sub-1 with sub-01"]
+    assert read.notes == ["ids of the phenotype that are written otherwise in the data: 1, such as sub-1 for sub-01"]
 
 
 def test_two_ids_for_one_subject_match_nobody(tmp_path):

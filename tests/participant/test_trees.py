@@ -139,7 +139,7 @@ def test_an_orientation_that_the_user_knows(tmp_path, axes):
     affine = np.array([[2.0, 0, 0, -90], [0, 2.0, 0, -126], [0, 0, 2.0, -72], [0, 0, 0, 1]])
     shape = (91, 109, 91)
     world = np.indices(shape).astype(np.float32)
-    data = np.stack([1000 + 5 * world[0] + 2 * world[1] + world[2] + i % 3 for i in range(6)], axis=-1)
+    data = np.stack([1000 + 5 * world[0] + 2 * world[1] + world[2] + 20 * (i % 3) for i in range(6)], axis=-1)
     brain = ellipsoid(shape)
     turn = nib.orientations.ornt_transform(
         nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(tuple(axes))
@@ -188,7 +188,7 @@ def test_series_of_denoising_tools_are_refused(tree, call, kind):
     status, said = call()
     assert status == 1
     assert str(bold) in said
-    assert "give fMRIPrep's preprocessed series (desc-preproc_bold), or, if only this one is left, --mean-from" in said
+    assert "give fMRIPrep's preprocessed series (desc-preproc_bold)" in said
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
@@ -226,3 +226,72 @@ def test_lists_of_labels(tree, tmp_path, call, how):
     given = {"commas": "01,sub-03", "text": f"@{tmp_path / 'list.txt'}", "table": str(tmp_path / "list.tsv")}[how]
     assert call("--participant-label", given)[0] == 0
     assert sorted(path.name for path in (tmp_path / "o").glob("sub-*.html")) == ["sub-01.html", "sub-03.html"]
+
+
+@pytest.mark.parametrize("kind", ["whole", "z-scored"])
+def test_a_mean_image_is_not_added_to_what_it_cannot_bring_back(tree, tmp_path, call, kind):
+    data = signal(n_volumes=20)
+    bold = tree.run(data=data if kind == "whole" else denoised("z-scored"))
+    mean = save(tmp_path / "mean.nii.gz", data.mean(axis=3))
+    status, said = call("--mean-from", str(mean))
+    assert status == 1
+    assert str(bold) in said
+    expected = {
+        "whole": "has its mean already",
+        "z-scored": "was z-scored or scaled, and what a mean image cannot bring",
+    }
+    assert expected[kind] in said
+
+
+def test_a_mean_image_of_a_run_with_a_number(tree, tmp_path, call):
+    data = signal(n_volumes=20)
+    tree.run("sub-01_task-rest_run-2", data=data - data.mean(axis=3, keepdims=True))
+    save(tmp_path / "sub-01_task-rest_run-2.nii.gz", data.mean(axis=3))
+    status, said = call("--mean-from", str(tmp_path / "{run}.nii.gz"))
+    assert status == 0, said
+
+
+@pytest.mark.parametrize("kind", ["spike", "no steady state", "zero volumes", "drift"])
+def test_flawed_bold_is_bold(tree, call, kind):
+    data = signal(n_volumes=40)
+    if kind == "spike":
+        data[..., 20] *= 10
+    elif kind == "no steady state":
+        data[..., 0] *= 4
+    elif kind == "zero volumes":
+        data[..., 10:14] = 0
+    else:
+        data *= np.linspace(1, 5, 40, dtype=np.float32)
+    tree.run(data=data)
+    status, said = call()
+    assert status == 0, said
+
+
+def test_a_mask_without_orientation_on_other_voxels_is_refused(tree, call):
+    mask = beside(tree.run(), "desc-brain_mask.nii.gz")
+    save(mask, ellipsoid((16, 19, 16)), AFFINE @ np.diag([2.0, 2, 2, 1]))
+    without_orientation(mask)
+    status, said = call()
+    assert status == 1
+    assert f"{mask}: the header sets neither qform nor sform" in said
+
+
+def test_the_affine_of_an_image_with_other_voxels_is_not_taken(tree, call):
+    bold = tree.run()
+    without_orientation(bold)
+    without_orientation(beside(bold, "desc-brain_mask.nii.gz"))
+    save(beside(bold, "boldref.nii.gz"), signal()[..., 0], AFFINE @ np.diag([0.5, 0.5, 0.5, 1]))
+    status, said = call()
+    assert status == 1
+    assert "nobody can tell left from right" in said
+
+
+@pytest.mark.parametrize("given", [",", "empty.tsv", "@empty.txt"])
+def test_a_list_without_labels_is_not_everybody(tree, tmp_path, call, monkeypatch, given):
+    tree.run()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.tsv").write_text("participant_id\tage\n")
+    (tmp_path / "empty.txt").write_text("\n")
+    status, said = call("--participant-label", given)
+    assert status == 2
+    assert "names no label" in said
