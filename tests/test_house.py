@@ -81,14 +81,20 @@ def test_the_model_knows_nothing_of_bids():
             assert not {other for other in imports(path) if other.startswith("resample.")} - {"resample.grid"}, name
 
 
-@pytest.mark.parametrize("module", ["group.evaluation", "group.folds"])
+STATISTICS = ("group.estimators", "group.evaluation", "group.exchange", "group.folds")
+
+
+@pytest.mark.parametrize("module", STATISTICS)
 def test_the_statistics_know_no_files_and_no_tables(module):
     names = {
         alias.name for node in ast.walk(TREES[MODULES[module]]) if isinstance(node, ast.Import) for alias in node.names
     }
     froms = {node.module for node in ast.walk(TREES[MODULES[module]]) if isinstance(node, ast.ImportFrom)}
+    ours = {f"neurostorm_bids.{each}" for each in STATISTICS}
     assert not {
-        name for name in names | froms if name.split(".")[0] in ("pandas", "pathlib", "json", "neurostorm_bids")
+        name
+        for name in (names | froms) - ours
+        if name.split(".")[0] in ("pandas", "pathlib", "json", "neurostorm_bids")
     }
 
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.group.evaluation import Evaluation
+from neurostorm_bids.group.evaluation import FEWEST_PERMUTATIONS, Evaluation
 from neurostorm_bids.group.labels import MIN_SUBJECTS, Labels
 
 MOTION = "head motion and covariates alone"
 SIGNIFICANT = 0.05
+CHANCE = ("chance", "chance_lower", "chance_upper")  # mean and middle 95 % of the metric under permutations
 
 Evaluations = dict[str, Evaluation]  # name of a set of features -> how well it predicts; the first one is asked about
 
@@ -22,6 +23,7 @@ def metrics_table(evaluations: Evaluations) -> pd.DataFrame:
             "lower": low,
             "upper": high,
             "p_value": evaluation.p_value if i == 0 else np.nan,
+            **dict(zip(CHANCE, evaluation.chance if i == 0 else (np.nan,) * 3, strict=True)),
         }
         for features, evaluation in evaluations.items()
         for i, (name, (value, low, high)) in enumerate(evaluation.metrics.items())
@@ -38,7 +40,13 @@ def verdict(evaluations: Evaluations, labels: Labels, who: str = "The embedding"
     if n_tested < MIN_SUBJECTS:
         return f"{who} was tested on {n_tested} samples, too few to tell: {metric} {value:.2f} for {target}."
     tested = not np.isnan(ours.p_value)
-    p = f"p = {ours.p_value:.3f}" if tested else "no permutation test"
+    if not tested and 0 < len(ours.null) < FEWEST_PERMUTATIONS:
+        p = f"only {len(ours.null)} permutations keep the structure of the data: too few for a p-value"
+    elif tested:
+        at_least = "p <= " if ours.p_value * (1 + len(ours.null)) < 1.5 else "p = "  # no permutation reached it
+        p = f"{at_least}{ours.p_value:.3f}"
+    else:
+        p = "no permutation test"
     found = f"{metric} {value:.2f} (95 % interval {low:.2f} to {high:.2f}, {p})"
     if not (ours.p_value <= SIGNIFICANT if tested else low > labels.chance):
         return f"{who} does not predict {target} better than chance: {found}."

@@ -5,23 +5,24 @@ nor of the inner ones. Everything that is learnt is learnt in the training folds
 the penalty. Knows no files and no tables.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
-from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-N_INNER = 3  # folds that choose the penalty
-ALPHAS = np.logspace(-1, 6, 15)  # of ridge regression, for standardised features
+from neurostorm_bids.group.estimators import N_INNER, ConfoundRegressor, GroupedRidge
+from neurostorm_bids.group.exchange import Exchange, exchange_of
+
 PENALTIES = np.logspace(-5, 1, 7)  # C of logistic regression
 DEFAULT_PENALTY = PENALTIES[2]  # where there are too few samples to choose
+FEWEST_PERMUTATIONS = 19  # with fewer no p-value could reach 0.05
 N_BOOTSTRAP = 1000
 INTERVAL = (2.5, 97.5)  # percentiles
 
@@ -35,11 +36,15 @@ class Design:
     y : (samples,) array
         Values, or classes as 0, 1, ...
     groups : (samples,) array
-        Samples of one group stay together, in folds, bootstrap and permutation.
+        Samples of one group stay together in folds and bootstrap.
     folds : (samples,) int array
         From `folds.make_folds`; samples of fold -1 are trained on and never tested.
     is_class : bool
     seed : int
+    subjects : (samples,) array, or None
+        Whose samples they are; `None` if each group is a subject.
+    exchange_mode : {"auto", "within", "between"}
+        Which permutations keep the structure of the data; see `exchange.exchange_of`.
     """
 
     y: np.ndarray
@@ -47,6 +52,24 @@ class Design:
     folds: np.ndarray
     is_class: bool
     seed: int = 0
+    subjects: np.ndarray | None = None
+    exchange_mode: str = "auto"
+
+    @property
+    def exchange(self) -> Exchange:
+        """What may change places among the samples that are tested."""
+        tested = self.tested
+        subjects = self.groups if self.subjects is None else self.subjects
+        return exchange_of(subjects[tested], self.groups[tested], self.exchange_mode)
+
+    def permutations(self, n: int, rng: np.random.RandomState) -> list[np.ndarray]:
+        """Return permutations of all samples; those that are not tested stay where they are."""
+        where, moved = np.flatnonzero(self.tested), []
+        for order in self.exchange.permutations(n, rng) if n else []:
+            index = np.arange(len(self.y))
+            index[where] = where[order]
+            moved.append(index)
+        return moved
 
     @property
     def tested(self) -> np.ndarray:
@@ -68,7 +91,11 @@ class Evaluation:
     metrics : dict
         Name -> (value, lower, upper) with a 95 % interval from the bootstrap over groups.
     p_value : float
-        From a permutation test of the first metric; NaN if none was made.
+        From a permutation test of the first metric; NaN if none was made or none is possible.
+    null : array
+        The first metric under each permutation.
+    exchange : str
+        What was permuted: "free", or "within", "between" groups, or "both".
     predicted : (samples,) array
         Out of fold: the value, or the number of the class.
     probabilities : (samples, classes) array, or None
@@ -80,75 +107,16 @@ class Evaluation:
     predicted: np.ndarray
     probabilities: np.ndarray | None
     folds: np.ndarray
+    null: np.ndarray = field(default_factory=lambda: np.empty(0))
+    exchange: str = ""
 
-
-class ConfoundRegressor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Regress the last columns out of the others, and drop them.
-
-    Parameters
-    ----------
-    n_confounds : int
-        How many columns are confounds.
-    """
-
-    def __init__(self, n_confounds: int = 0):
-        self.n_confounds = n_confounds
-
-    def fit(self, X: np.ndarray, y: np.ndarray | None = None) -> "ConfoundRegressor":
-        """Fit a linear model of the features on the confounds."""
-        if self.n_confounds:
-            features, confounds = self._split(X)
-            self.model_ = LinearRegression().fit(confounds, features)
-        self.n_features_in_ = X.shape[1]
-        return self
-
-    def transform(self, X: np.ndarray) -> np.ndarray:
-        """Return the features without what the confounds explain."""
-        if not self.n_confounds:
-            return X
-        features, confounds = self._split(X)
-        return np.asarray(features - self.model_.predict(confounds))
-
-    def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return X[:, : -self.n_confounds], X[:, -self.n_confounds :]
-
-
-class GroupedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Ridge regression of one or several targets, each with its own penalty, chosen with groups kept together.
-
-    The penalty is the one with the smallest mean squared error over inner folds, as scikit-learn's GridSearchCV would
-    choose it for each target alone.
-
-    Parameters
-    ----------
-    alphas : sequence of float
-    n_inner : int
-        Inner folds.
-    seed : int
-        Of the inner folds.
-    """
-
-    def __init__(self, alphas: Sequence[float] = tuple(ALPHAS), n_inner: int = N_INNER, seed: int = 0):
-        self.alphas, self.n_inner, self.seed = alphas, n_inner, seed
-
-    def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray) -> "GroupedRidge":
-        """Choose the penalties, then fit on all samples."""
-        targets = y.reshape(len(y), -1)
-        n = min(self.n_inner, len(np.unique(groups)))
-        errors = np.zeros((len(self.alphas), targets.shape[1]))
-        if n >= 2:
-            for train, test in GroupKFold(n, shuffle=True, random_state=self.seed).split(X, groups=groups):
-                for i, alpha in enumerate(self.alphas):
-                    predicted = Ridge(alpha).fit(X[train], targets[train]).predict(X[test])
-                    errors[i] += ((predicted.reshape(targets[test].shape) - targets[test]) ** 2).mean(axis=0) / n
-        self.alpha_ = np.asarray(self.alphas)[errors.argmin(axis=0)]
-        self.model_ = Ridge(self.alpha_).fit(X, targets)
-        self.n_features_in_ = X.shape[1]
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return predictions, (samples, targets)."""
-        return np.asarray(self.model_.predict(X)).reshape(len(X), -1)
+    @property
+    def chance(self) -> tuple[float, float, float]:
+        """Mean of the first metric under permutations, and the ends of the middle 95 %; NaN without a test."""
+        if not len(self.null):
+            return float("nan"), float("nan"), float("nan")
+        low, high = np.nanpercentile(self.null, INTERVAL)
+        return float(np.nanmean(self.null)), float(low), float(high)
 
 
 def evaluate(
@@ -156,33 +124,38 @@ def evaluate(
 ) -> Evaluation:
     """Cross-validate ridge regression, or class-weighted logistic regression.
 
+    With confounds, what is asked is what the features add to them. In a regression they are taken out of features and
+    target in the training folds, metrics are of what they leave of the target, and it is the target's residuals that are
+    permuted (Freedman and Lane 1983, https://doi.org/10.2307/1391660). In a classification they are taken out of the
+    features, whose residuals are permuted.
+
     Parameters
     ----------
     features : (samples, features) array
         NaN where unknown: replaced by the mean of the training folds.
     design : Design
     confounds : (samples, n) array, optional
-        Regressed out of the features, fitted on the training folds; NaN as for features.
+        NaN as for features.
     n_permutations : int
-        How often labels are permuted and everything is done again.
+        How often everything is done again with labels in other places; at most as often as there are permutations that
+        keep the structure of the data.
     """
     rng = np.random.RandomState(design.seed)
-    y, tested = design.y, design.tested
-    shuffled = [_permuted(y, design.groups, rng) for _ in range(n_permutations)]
+    tested, orders = design.tested, design.permutations(n_permutations, rng)
     X, n_confounds = _with_confounds(features, confounds)
-    probabilities: np.ndarray | None = None
     if design.is_class:
-        probabilities = _classify(X, y, design, n_confounds)
-        predicted = probabilities.argmax(axis=1)
+        probabilities = _classify(X, design.y, design, n_confounds)
         null = []
-        for other in shuffled:
-            found = _classify(X, other, design, n_confounds).argmax(axis=1)
-            null.append(float(balanced_accuracy_score(other[tested], found[tested])))
-    else:
-        everything = _regress(X, np.column_stack([y, *shuffled]), design, n_confounds)
-        predicted = everything[:, 0]
-        null = [_r(other[tested], everything[tested, i + 1]) for i, other in enumerate(shuffled)]
-    return _judged(design, predicted, probabilities, rng, null)
+        for order in orders:
+            found = _classify(_with_residuals_at(X, n_confounds, order), design.y, design, n_confounds).argmax(axis=1)
+            null.append(float(balanced_accuracy_score(design.y[tested], found[tested])))
+        return _judged(design, _Predictions(design.y, probabilities.argmax(axis=1), probabilities), rng, null)
+    known, left = _fitted_by(X[:, X.shape[1] - n_confounds :], design.y)
+    targets = np.column_stack([design.y, *(known + left[order] for order in orders)])
+    of_confounds, observed, predicted = _regress(X, targets, design, n_confounds)
+    null = [_r(observed[tested, i], predicted[tested, i]) for i in range(1, targets.shape[1])]
+    whole = of_confounds[:, 0] + predicted[:, 0]
+    return _judged(design, _Predictions(observed[:, 0], predicted[:, 0], None, whole), rng, null)
 
 
 def judge(
@@ -201,11 +174,9 @@ def judge(
     rng = np.random.RandomState(design.seed)
     tested = design.tested
     given = None if probabilities is None else probabilities[tested]
-    null = []
-    for _ in range(n_permutations):
-        other = _permuted(design.y[tested], design.groups[tested], rng)
-        null.append(_first(metrics_of(other, predicted[tested], given)))
-    return _judged(design, predicted, probabilities, rng, null)
+    orders = design.permutations(n_permutations, rng)
+    null = [_first(metrics_of(design.y[order][tested], predicted[tested], given)) for order in orders]
+    return _judged(design, _Predictions(design.y, predicted, probabilities), rng, null)
 
 
 def metrics_of(y: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None) -> dict[str, float]:
@@ -234,15 +205,53 @@ def _pipeline(n_confounds: int, *steps: BaseEstimator) -> Pipeline:
     return make_pipeline(imputer, ConfoundRegressor(n_confounds), StandardScaler(), *steps)
 
 
-def _regress(X: np.ndarray, targets: np.ndarray, design: Design, n_confounds: int) -> np.ndarray:
-    """Return out-of-fold predictions of several targets, (samples, targets)."""
-    predicted = np.zeros(targets.shape)
+def _fitted_by(confounds: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what confounds explain of a target linearly, and what they leave; unknown ones are their mean."""
+    if not confounds.shape[1]:
+        return np.full(len(y), y.mean()), y - y.mean()
+    known = SimpleImputer(keep_empty_features=True).fit_transform(confounds)
+    fitted = LinearRegression().fit(known, y).predict(known)
+    return np.asarray(fitted), np.asarray(y - fitted)
+
+
+def _with_residuals_at(X: np.ndarray, n_confounds: int, order: np.ndarray) -> np.ndarray:
+    """Return features whose residuals from the confounds have changed places."""
+    if not n_confounds:
+        return np.asarray(X[order])
+    known = SimpleImputer(keep_empty_features=True).fit_transform(X)
+    features, confounds = known[:, :-n_confounds], known[:, -n_confounds:]
+    fitted = LinearRegression().fit(confounds, features).predict(confounds)
+    return np.hstack([fitted + (features - fitted)[order], X[:, -n_confounds:]])
+
+
+def _regress(
+    X: np.ndarray, targets: np.ndarray, design: Design, n_confounds: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predict several targets out of fold.
+
+    Returns
+    -------
+    of_confounds : (samples, targets) array
+        What the confounds say of a target, learnt in the training folds; 0 without confounds.
+    observed : (samples, targets) array
+        What they leave of it.
+    predicted : (samples, targets) array
+        What the features say of that.
+    """
+    of_confounds, predicted = np.zeros(targets.shape), np.zeros(targets.shape)
     for fold in np.unique(design.folds[design.tested]):
         train, test = design.folds != fold, design.folds == fold
+        if n_confounds:
+            linear = make_pipeline(SimpleImputer(keep_empty_features=True), LinearRegression())
+            linear.fit(X[train, -n_confounds:], targets[train])
+            in_training = linear.predict(X[train, -n_confounds:])
+            of_confounds[test] = linear.predict(X[test, -n_confounds:])
+        else:
+            in_training = np.zeros(targets[train].shape)
         model = _pipeline(n_confounds, GroupedRidge(seed=design.seed))
-        model.fit(X[train], targets[train], groupedridge__groups=design.groups[train])
+        model.fit(X[train], targets[train] - in_training, groupedridge__groups=design.groups[train])
         predicted[test] = model.predict(X[test])
-    return predicted
+    return of_confounds, targets - of_confounds, predicted
 
 
 def _classify(X: np.ndarray, y: np.ndarray, design: Design, n_confounds: int) -> np.ndarray:
@@ -265,36 +274,32 @@ def _classify(X: np.ndarray, y: np.ndarray, design: Design, n_confounds: int) ->
     return probabilities
 
 
-def _judged(
-    design: Design,
-    predicted: np.ndarray,
-    probabilities: np.ndarray | None,
-    rng: np.random.RandomState,
-    null: list[float],
-) -> Evaluation:
+@dataclass(frozen=True)
+class _Predictions:
+    """What was observed and predicted, (samples,), class probabilities, and predictions in the target's own unit."""
+
+    observed: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray | None
+    whole: np.ndarray | None = None
+
+
+def _judged(design: Design, made: _Predictions, rng: np.random.RandomState, null: list[float]) -> Evaluation:
     """Compare predictions with the labels, and with what permuted labels give."""
-    tested = design.tested
-    known = (design.y[tested], predicted[tested], None if probabilities is None else probabilities[tested])
+    tested, probabilities = design.tested, made.probabilities
+    known = (made.observed[tested], made.predicted[tested], None if probabilities is None else probabilities[tested])
     metrics = metrics_of(*known)
     intervals = _bootstrap(*known, design.groups[tested], rng)
     first, p = _first(metrics), float("nan")
-    if null and np.isfinite(first):
+    if len(null) >= FEWEST_PERMUTATIONS and np.isfinite(first):
         p = (1 + sum(value >= first for value in null)) / (1 + len(null))
     with_intervals = {name: (value, *intervals[name]) for name, value in metrics.items()}
-    return Evaluation(with_intervals, p, predicted, probabilities, design.folds)
+    whole = made.predicted if made.whole is None else made.whole
+    return Evaluation(with_intervals, p, whole, probabilities, design.folds, np.array(null), design.exchange.mode)
 
 
 def _first(metrics: dict[str, float]) -> float:
     return next(iter(metrics.values()))
-
-
-def _permuted(y: np.ndarray, groups: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Exchange labels between samples; where all samples of every group share a label, between whole groups."""
-    names, index = np.unique(groups, return_inverse=True)
-    firsts = y[np.unique(index, return_index=True)[1]]
-    if len(names) < len(y) and np.array_equal(firsts[index], y):
-        return np.asarray(rng.permutation(firsts)[index])
-    return rng.permutation(y)
 
 
 def _bootstrap(

@@ -39,6 +39,12 @@ class GroupAnalysis:
     covariates: tuple[str, ...] = option(
         (), "Regressed out of the features, inside the training folds.", metavar="COLUMN..."
     )
+    exchange: str = option(
+        "auto",
+        "What permutations keep. between: whole subjects (or groups) of the same size change places; within: subjects of a "
+        "group, or the sessions of a subject, do; auto: subjects between, families both, sites within.",
+        choices=("auto", "within", "between"),
+    )
     n_permutations: int = option(200, "Permutations of the labels, for the p-value.", least=0, most=100000)
 
 

@@ -7,7 +7,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit, S
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from neurostorm_bids.group.evaluation import ALPHAS, N_INNER, PENALTIES, Design, GroupedRidge, evaluate
+from neurostorm_bids.group.estimators import ALPHAS, N_INNER, GroupedRidge
+from neurostorm_bids.group.evaluation import PENALTIES, Design, evaluate
 from neurostorm_bids.group.folds import join_groups, make_folds
 
 N = 60

@@ -132,7 +132,9 @@ def _design(trainings: Trainings, study: Study) -> Design:
     folds = np.full(len(labels.y), -1)
     for fold, split in enumerate(trainings.splits):
         folds[split.test] = fold
-    return Design(labels.y, labels.groups, folds, bool(labels.classes), seed)
+    subjects = labels.names[SUBJECT].to_numpy(str)
+    exchange = study.settings.group.exchange
+    return Design(labels.y, labels.groups, folds, bool(labels.classes), seed, subjects, exchange)
 
 
 def _frozen(tuned: TunedModel, study: Study) -> tuple[Evaluations, list[str]]:

@@ -17,6 +17,12 @@ from neurostorm_bids.group.study import LOG, Study, word
 from neurostorm_bids.group.task import GroupResult, Section
 
 EMBEDDING = "embedding"
+EXCHANGES = {
+    "free": "samples change places freely",
+    "between": "whole subjects (or groups) of the same size change places",
+    "within": "subjects change places within their group, or samples within their subject",
+    "both": "subjects change places within their group, and whole groups of the same make-up",
+}
 
 
 def run(study: Study) -> GroupResult:
@@ -31,7 +37,7 @@ def run(study: Study) -> GroupResult:
     notes = [*labels.notes, *notes]
     for note in notes:
         LOG.warning(note)
-    evaluations = probe(samples, others, settings.conduct.random_seed, options.n_permutations)
+    evaluations = probe(samples, others, settings.conduct.random_seed, options.n_permutations, options.exchange)
     answer, metrics = verdict(evaluations, labels), metrics_table(evaluations)
     name = f"group_desc-{cohort.label}_target-{word(options.target)}"
     about = _about(study, labels, evaluations) | {"Verdict": answer, "Notes": notes}
@@ -44,6 +50,7 @@ def run(study: Study) -> GroupResult:
             ("Samples", _samples(labels, options.group_by)),
             ("Method", about["Method"]),
             ("Covariates", ", ".join(options.covariates) or "none"),
+            ("Permutations", f"{about['Permutations']}, {about['Exchange']}"),
             ("Files", f"{name}_metrics.tsv, {name}_predictions.tsv"),
         ],
         table=metrics,
@@ -63,13 +70,21 @@ def run(study: Study) -> GroupResult:
     )
 
 
-def probe(samples: Samples, others: dict[str, np.ndarray], seed: int = 0, n_permutations: int = 200) -> Evaluations:
+def probe(
+    samples: Samples,
+    others: dict[str, np.ndarray],
+    seed: int = 0,
+    n_permutations: int = 200,
+    exchange: str = "auto",
+) -> Evaluations:
     """Evaluate the embedding and, in the same folds, head motion and covariates alone, and other features.
 
     Parameters
     ----------
     others : dict
         Name -> (samples, features) array, such as a connectome's.
+    exchange : {"auto", "within", "between"}
+        What permutations keep; see `exchange.exchange_of`.
 
     Returns
     -------
@@ -79,7 +94,8 @@ def probe(samples: Samples, others: dict[str, np.ndarray], seed: int = 0, n_perm
     labels = samples.labels
     is_class = bool(labels.classes)
     folds = make_folds(labels.y, labels.groups, is_class, seed)
-    design = Design(labels.y, labels.groups, folds, is_class, seed)
+    subjects = labels.names[SUBJECT].to_numpy(str)
+    design = Design(labels.y, labels.groups, folds, is_class, seed, subjects, exchange)
     evaluations = {EMBEDDING: evaluate(samples.embeddings, design, samples.covariates, n_permutations)}
     alone = varying(np.column_stack([samples.motion, samples.covariates]))
     if alone.shape[1]:
@@ -98,7 +114,8 @@ def _about(study: Study, labels: Labels, evaluations: Evaluations) -> dict[str, 
         "Method": f"{method}, {n_folds}-fold cross-validation, penalty chosen inside the training folds",
         "KeptTogether": options.group_by or SUBJECT,
         "Covariates": list(options.covariates),
-        "Permutations": options.n_permutations,
+        "Permutations": len(evaluations[EMBEDDING].null),
+        "Exchange": EXCHANGES[evaluations[EMBEDDING].exchange],
         "Classes": labels.classes,
         "Samples": len(labels.y),
         "Sources": study.sources(),
