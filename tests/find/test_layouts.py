@@ -116,6 +116,18 @@ LAYOUTS = {
             )
         },
     ),
+    "multi-echo: the combined series": (
+        [f"sub-01/func/sub-01_task-mg_echo-{i}_desc-preproc_bold.nii.gz" for i in (1, 2, 3)]
+        + run_of((25, 2), "sub-01_task-mg", (f"space-{F}_res-2",)),
+        {
+            "sub-01_task-mg": (
+                f"sub-01_task-mg_space-{F}_res-2_desc-preproc_bold.nii.gz",
+                f"sub-01_task-mg_space-{F}_res-2_desc-brain_mask.nii.gz",
+                "sub-01_task-mg_desc-confounds_timeseries.tsv",
+                [],
+            )
+        },
+    ),
     "legacy: confounds_regressors": (
         [
             f"sub-01/func/sub-01_task-a_space-{F}_desc-preproc_bold.nii.gz",
