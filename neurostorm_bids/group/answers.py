@@ -7,6 +7,7 @@ from neurostorm_bids.group.evaluation import FEWEST_PERMUTATIONS, Evaluation
 from neurostorm_bids.group.labels import MIN_SUBJECTS, Labels
 
 MOTION = "head motion and covariates alone"
+ADDED = "embedding, beyond head motion and covariates"
 SIGNIFICANT = 0.05
 CHANCE = ("chance", "chance_lower", "chance_upper")  # mean and middle 95 % of the metric under permutations
 
@@ -50,7 +51,18 @@ def verdict(evaluations: Evaluations, labels: Labels, who: str = "The embedding"
     found = f"{metric} {value:.2f} (95 % interval {low:.2f} to {high:.2f}, {p})"
     if not (ours.p_value <= SIGNIFICANT if tested else low > labels.chance):
         return f"{who} does not predict {target} better than chance: {found}."
-    better = [other for other, e in evaluations.items() if other != first and e.metrics[name][0] >= value]
+    others = {other: e for other, e in evaluations.items() if other not in (first, ADDED)}
+    added = evaluations.get(ADDED)
+    if added is not None:
+        others.pop(MOTION, None)  # what the embedding adds to it is the question, not which of the two is larger
+        beyond = f"{metric} {added.metrics[name][0]:.2f}, p = {added.p_value:.3f}"
+        if not added.p_value <= SIGNIFICANT:
+            return (
+                f"{who} predicts {target} ({found}), but nothing can be told that it adds to head motion and covariates "
+                f"({beyond}): what it finds may be motion."
+            )
+        found += f"; beyond head motion and covariates {beyond}"
+    better = [other for other, e in others.items() if e.metrics[name][0] >= value]
     if MOTION in better:
         return (
             f"{who} predicts {target} ({found}), but head motion and covariates alone do so at least as well: "

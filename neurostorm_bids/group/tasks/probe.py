@@ -6,7 +6,7 @@ import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.answers import MOTION, Evaluations, metrics_table, predictions_table, verdict
+from neurostorm_bids.group.answers import ADDED, MOTION, Evaluations, metrics_table, predictions_table, verdict
 from neurostorm_bids.group.baselines import baselines_of
 from neurostorm_bids.group.evaluation import Design, evaluate
 from neurostorm_bids.group.figures import evaluations_figure
@@ -17,6 +17,7 @@ from neurostorm_bids.group.study import LOG, Study, word
 from neurostorm_bids.group.task import GroupResult, Section
 
 EMBEDDING = "embedding"
+SMALLEST_MOTION = 1e-3  # mm; head motion counts by its logarithm, whose distribution over people is nearly normal
 EXCHANGES = {
     "free": "samples change places freely",
     "between": "whole subjects (or groups) of the same size change places",
@@ -89,7 +90,8 @@ def probe(
     Returns
     -------
     dict
-        "embedding" first; with permutation tests for it and for head motion.
+        "embedding" first; with permutation tests for it, for what it adds to head motion and covariates, and for these
+        alone.
     """
     labels = samples.labels
     is_class = bool(labels.classes)
@@ -97,7 +99,10 @@ def probe(
     subjects = labels.names[SUBJECT].to_numpy(str)
     design = Design(labels.y, labels.groups, folds, is_class, seed, subjects, exchange)
     evaluations = {EMBEDDING: evaluate(samples.embeddings, design, samples.covariates, n_permutations)}
-    alone = varying(np.column_stack([samples.motion, samples.covariates]))
+    motion = varying(np.log(np.maximum(samples.motion, SMALLEST_MOTION)))
+    alone = varying(np.column_stack([motion, samples.covariates]))
+    if motion.shape[1] and n_permutations:
+        evaluations[ADDED] = evaluate(samples.embeddings, design, alone, n_permutations)
     if alone.shape[1]:
         evaluations[MOTION] = evaluate(alone, design, None, n_permutations)
     for name, features in others.items():
