@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,8 +75,24 @@ class Dataset:
     def subjects(self) -> list[str]:
         """Return the labels of its subjects, sorted."""
         if not self.is_bids:
-            return sorted(COHORTS[self.input_type].subject_folders(self.path))
+            return sorted(self.subject_folders())
         return sorted(folder.name.removeprefix("sub-") for folder in _subject_folders(self.path))
+
+    def subject_folders(self, only: Collection[str] = ()) -> dict[str, list[Path]]:
+        """Return the folders of each subject of a cohort by its label; a subject has one for each visit.
+
+        Parameters
+        ----------
+        only : collection of str
+            Look at these subjects alone.
+        """
+        reader = COHORTS[self.input_type]
+        found: dict[str, list[Path]] = {}
+        for folder in folders_in(self.path):
+            label = str(reader.labels_of(folder.name)[0])
+            if label and (not only or label in only) and reader.is_subject(folder):
+                found.setdefault(label, []).append(folder)
+        return found
 
     def uri(self, path: Path) -> str:
         """Return a file as a BIDS URI if it is one of the data set or TemplateFlow's, else as a file URI."""

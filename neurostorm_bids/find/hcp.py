@@ -33,22 +33,6 @@ def is_subject(folder: Path) -> bool:
     return may_be_folder(folder / "MNINonLinear")
 
 
-def subject_folders(path: Path, only: Collection[str] = ()) -> dict[str, list[Path]]:
-    """Return the folders of each subject by its label; a subject has one for each visit.
-
-    Parameters
-    ----------
-    only : collection of str
-        Look at these subjects alone.
-    """
-    found: dict[str, list[Path]] = {}
-    for folder in folders_in(path):
-        label, _ = labels_of(folder.name)
-        if label and (not only or label in only) and is_subject(folder):
-            found.setdefault(label, []).append(folder)
-    return found
-
-
 def labels_of(name: str) -> tuple[str, str | None]:
     """Return the labels of subject and session that the name of a folder stands for.
 

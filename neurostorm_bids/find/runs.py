@@ -69,7 +69,7 @@ def _of_a_cohort(dataset: Dataset, selection: Selection) -> tuple[list[Run], lis
     """Find the runs of folders that are not BIDS; only those of the selected subjects are looked into."""
     reader, filters = COHORTS[dataset.input_type], filters_of(selection)
     selection = replace(selection, participant_label=tuple(map(dataset.label_of, selection.participant_label)))
-    there = reader.subject_folders(dataset.path, selection.participant_label)
+    there = dataset.subject_folders(selection.participant_label)
     missing = [label for label in selection.participant_label if label not in there]
     every = dataset.subjects() if missing else []
     problems = [Problem(_not_of_the_cohort(label, every, dataset)) for label in missing]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from neurostorm_bids.errors import Problem
 from neurostorm_bids.find.entities import entities_of, letters_and_digits
-from neurostorm_bids.find.folders import folders_in, is_readable, is_there, may_be_folder
+from neurostorm_bids.find.folders import is_readable, is_there, may_be_folder
 from neurostorm_bids.find.run import DENOISED, PREPROCESSED, BoldFile, MotionFile, Run, one_person
 
 GENERATOR = "the UK Biobank pipeline"
@@ -42,22 +42,6 @@ SERIES = {"clean": "filtered_func_data_clean.nii.gz", "preproc": "filtered_func_
 def is_subject(folder: Path) -> bool:
     """Whether a folder is one of a subject and a visit."""
     return any(may_be_folder(folder / "fMRI" / kind.folder) for kind in KINDS)
-
-
-def subject_folders(path: Path, only: Collection[str] = ()) -> dict[str, list[Path]]:
-    """Return the folders of each subject by its label; a subject has one for each visit and field.
-
-    Parameters
-    ----------
-    only : collection of str
-        Look at these subjects alone.
-    """
-    found: dict[str, list[Path]] = {}
-    for folder in folders_in(path):
-        label = labels_of(folder.name)[0]
-        if label and (not only or label in only) and is_subject(folder):
-            found.setdefault(label, []).append(folder)
-    return found
 
 
 def labels_of(name: str) -> tuple[str, str | None, str | None]:

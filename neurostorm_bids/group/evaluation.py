@@ -6,6 +6,7 @@ the penalty. Knows no files and no tables.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -55,7 +56,7 @@ class Design:
     subjects: np.ndarray | None = None
     exchange_mode: str = "auto"
 
-    @property
+    @cached_property
     def exchange(self) -> Exchange:
         """What may change places among the samples that are tested."""
         tested = self.tested

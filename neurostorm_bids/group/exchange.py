@@ -42,11 +42,6 @@ class Exchange:
         total = math.prod(math.factorial(len(blocks)) if len(blocks) < 18 else 10**16 for blocks in self.sets)
         return float(total) if total < 10**15 else math.inf
 
-    @property
-    def n_moving(self) -> int:
-        """How many blocks have another one to change places with."""
-        return sum(len(blocks) for blocks in self.sets if len(blocks) > 1)
-
     def permutations(self, n_wanted: int, rng: np.random.RandomState) -> list[np.ndarray]:
         """Return permutations, (samples,) int arrays: which sample's label each sample gets.
 
@@ -97,7 +92,7 @@ def exchange_of(subjects: np.ndarray, groups: np.ndarray, mode: str = "auto") ->
     """
     if mode not in MODES:
         raise ValueError(mode)
-    members = {group: _subjects_of(group, subjects, groups) for group in _in_order(groups)}
+    members = _members(subjects, groups)
     alone = all(len(each) == 1 for each in members.values())
     if alone and all(len(block) == 1 for each in members.values() for block in each):
         blocks = [each[0] for each in members.values()]
@@ -125,10 +120,12 @@ def _decide(members: dict[object, list[np.ndarray]], alone: bool) -> str:
     return "both" if np.median(sizes) <= SMALL_GROUP and max(sizes) <= 2 * SMALL_GROUP else "within"
 
 
-def _subjects_of(group: object, subjects: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-    """Return the samples of each subject of a group."""
-    inside = np.flatnonzero(groups == group)
-    return [inside[subjects[inside] == subject] for subject in _in_order(subjects[inside])]
+def _members(subjects: np.ndarray, groups: np.ndarray) -> dict[object, list[np.ndarray]]:
+    """Return the samples of each subject, by group; in one pass, since a cohort may have 60,000 groups."""
+    found: dict[object, dict[object, list[int]]] = {}
+    for i, (group, subject) in enumerate(zip(groups.tolist(), subjects.tolist(), strict=True)):
+        found.setdefault(group, {}).setdefault(subject, []).append(i)
+    return {group: [np.array(samples) for samples in each.values()] for group, each in found.items()}
 
 
 def _of_the_same_size(blocks: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
@@ -136,7 +133,3 @@ def _of_the_same_size(blocks: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
     for block in blocks:
         by_size.setdefault(len(block), []).append(block)
     return [tuple(each) for each in by_size.values()]
-
-
-def _in_order(values: np.ndarray) -> list[object]:
-    return list(dict.fromkeys(values.tolist()))
