@@ -1,9 +1,11 @@
 """Cohorts without any relation between embedding and target, as labs have them: what a test calls significant in 5 %."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+
+from neurostorm_bids.group.confounds import Confounds
 
 N_CHANNELS = 288
 
@@ -17,7 +19,7 @@ class Cohort:
     features : (samples, channels) array
     y : (samples,) array
     subjects, groups : (samples,) arrays
-    confounds : (samples, n) array
+    confounds : Confounds
     is_class : bool
     """
 
@@ -25,7 +27,7 @@ class Cohort:
     y: np.ndarray
     subjects: np.ndarray
     groups: np.ndarray
-    confounds: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    confounds: Confounds | None = None
     is_class: bool = False
 
 
@@ -33,6 +35,9 @@ def embeddings(rng: np.random.Generator, n: int, channels: int = N_CHANNELS) -> 
     """Return correlated channels: a few directions carry most of the variance, as in real embeddings."""
     scale = 1 / np.sqrt(np.arange(1, channels + 1))
     return rng.standard_normal((n, channels)) * scale @ np.linalg.qr(rng.standard_normal((channels, channels)))[0]
+
+
+Curve = Callable[[np.ndarray], np.ndarray]
 
 
 def alone(n: int) -> Callable[[np.random.Generator], Cohort]:
@@ -86,17 +91,25 @@ def sites(
     return make
 
 
-def covariate(n: int, own: float = 0.0, is_class: bool = False) -> Callable[[np.random.Generator], Cohort]:
-    """Return a maker of cohorts whose embedding and target follow a covariate linearly (r 0.7).
+def covariate(
+    n: int, own: float = 0.0, is_class: bool = False, follows: Curve = np.asarray, kind: str = "linear"
+) -> Callable[[np.random.Generator], Cohort]:
+    """Return a maker of cohorts whose embedding and target follow a covariate (r 0.7).
 
     Parameters
     ----------
     own : float
         Share of what the covariate leaves of the target that the embedding knows.
+    follows : callable
+        How they follow it.
+    kind : str
+        How it is taken out.
     """
 
     def make(rng: np.random.Generator) -> Cohort:
-        known = rng.standard_normal(n)
+        measured = rng.standard_normal(n)
+        known = follows(measured)
+        known = (known - known.mean()) / known.std()
         own_part = rng.standard_normal(n)
         features = embeddings(rng, n)
         features += 0.3 * np.outer(known, rng.standard_normal(features.shape[1]))
@@ -105,7 +118,53 @@ def covariate(n: int, own: float = 0.0, is_class: bool = False) -> Callable[[np.
         y = 0.7 * known + np.sqrt(1 - 0.49) * left
         who = np.arange(n)
         y = (y > 0).astype(int) if is_class else y
-        return Cohort(features, y, who, who, known[:, None], is_class)
+        return Cohort(features, y, who, who, Confounds(measured[:, None], (kind,)), is_class)
+
+    return make
+
+
+def classes(n: int, share: float) -> Callable[[np.random.Generator], Cohort]:
+    """Return a maker of cohorts of two classes, one of which is this share."""
+
+    def make(rng: np.random.Generator) -> Cohort:
+        who = np.arange(n)
+        y = rng.permutation((who < share * n).astype(int))
+        return Cohort(embeddings(rng, n), y, who, who, is_class=True)
+
+    return make
+
+
+def effect(
+    n: int, explained: float, n_new: int = 0, each: int = 1, is_class: bool = False
+) -> Callable[[np.random.Generator], Cohort]:
+    """Return a maker of cohorts whose embedding explains this share of the target's variance.
+
+    Parameters
+    ----------
+    n_new : int
+        People that follow, of the same population, for what fold models achieve on new people.
+    each : int
+        Sessions of a person; the target changes little between them.
+    is_class : bool
+        Whether the target is above or below its median.
+    """
+
+    def make(rng: np.random.Generator) -> Cohort:
+        who = np.repeat(np.arange(n + n_new), each)
+        of_people = rng.standard_normal((n + n_new, N_CHANNELS))
+        hidden = of_people[who]
+        if each > 1:
+            hidden = (hidden + 0.5 * rng.standard_normal(hidden.shape)) / np.sqrt(1.25)
+        scale = 1 / np.sqrt(np.arange(1, N_CHANNELS + 1))
+        features = hidden * scale @ np.linalg.qr(rng.standard_normal((N_CHANNELS, N_CHANNELS)))[0]
+        along = np.zeros(N_CHANNELS)
+        along[:20] = rng.standard_normal(20)  # of the directions that carry most variance
+        known = of_people @ (along / np.linalg.norm(along))
+        y = (np.sqrt(explained) * known + np.sqrt(1 - explained) * rng.standard_normal(n + n_new))[who]
+        if each > 1:
+            y = y + 0.1 * np.tile(np.arange(each), n + n_new)
+        y = (y > 0).astype(int) if is_class else y
+        return Cohort(features, y, who, who, is_class=is_class)
 
     return make
 
@@ -138,8 +197,18 @@ NULLS = {
     "covariate that both follow, n = 20": covariate(20),
     "covariate that both follow, n = 60": covariate(60),
     "covariate that both follow, n = 200": covariate(200),
+    "classes and a covariate that both follow, n = 60": covariate(60, is_class=True),
+    "classes and a covariate that both follow, n = 200": covariate(200, is_class=True),
+    "square of a covariate, taken out by a spline, n = 60": covariate(60, follows=np.square, kind="spline"),
+    "square of a covariate, taken out by a spline, n = 200": covariate(200, follows=np.square, kind="spline"),
+    "exponential of a covariate, taken out by a spline, n = 200": covariate(200, follows=np.exp, kind="spline"),
+    "two classes, 12 of 60": classes(60, 0.2),
+    "two classes, 100 of 200": classes(200, 0.5),
+    "one of 40 people has another class in its second session": one_changes(40),
 }
 EFFECTS = {
-    "covariate and own information, n = 60": covariate(60, own=0.5),
-    "covariate and own information, n = 200": covariate(200, own=0.5),
+    "30 % of the variance, n = 60": effect(60, 0.3),
+    "10 % of the variance, n = 200": effect(200, 0.1),
+    "covariate and own information (20 %), n = 60": covariate(60, own=0.2),
+    "covariate and own information (20 %), n = 200": covariate(200, own=0.2),
 }

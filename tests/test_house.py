@@ -81,7 +81,10 @@ def test_the_model_knows_nothing_of_bids():
             assert not {other for other in imports(path) if other.startswith("resample.")} - {"resample.grid"}, name
 
 
-STATISTICS = ("group.estimators", "group.evaluation", "group.exchange", "group.folds")
+STATISTICS = (
+    "group.confounds", "group.delta", "group.estimators", "group.evaluation", "group.exchange", "group.folds", "group.reliability",
+    "group.scores", "group.several", "group.tally",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", STATISTICS)
@@ -134,6 +137,11 @@ def test_functions_take_few_things():
     assert many == {}
 
 
+TASKS = {
+    "associations", "collect", "decode", "evaluate", "finetune", "identify", "normative", "probe", "reliability",
+}  # fmt: skip
+
+
 def test_the_choices_of_options_are_what_there_is():
     choices = {
         each.name: set(details.list_choices())
@@ -143,7 +151,7 @@ def test_the_choices_of_options_are_what_there_is():
     assert choices["grid"] == {"auto", *GRIDS}
     assert choices["tuning"] == set(LEARNING_RATES)
     assert choices["precision"] == set(MIXED)
-    assert choices["group_task"] == set(task_names()) == {"collect", "decode", "finetune", "identify", "probe"}
+    assert choices["group_task"] == set(task_names()) == TASKS
 
 
 def test_every_option_says_what_it_changes():

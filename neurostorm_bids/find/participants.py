@@ -9,6 +9,7 @@ import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.runtime.json_files import read_json
 
 KEYS = SUBJECT, SESSION = "participant_id", "session_id"
 MOST_TEXT = 0.1  # share of entries that may be text in a column of numbers
@@ -27,11 +28,14 @@ class Phenotype:
         The files it was read from.
     notes : list of str
         What was read otherwise than it stands there.
+    coded : frozenset of str
+        Columns whose values are codes of categories: those with Levels in a table's sidecar.
     """
 
     table: pd.DataFrame
     files: list[Path]
     notes: list[str] = field(default_factory=list)
+    coded: frozenset[str] = frozenset()
 
 
 def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
@@ -50,7 +54,15 @@ def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
     table, files = _tables(dataset, file)
     table, matched = match_subjects(table, [f"sub-{label}" for label in dataset.subjects()], dataset.label_of)
     table, left_out = _without_text_among_numbers(table)
-    return Phenotype(table, files, [*matched, *left_out])
+    return Phenotype(table, files, [*matched, *left_out], _with_levels(files))
+
+
+def _with_levels(files: list[Path]) -> frozenset[str]:
+    """Return the columns that have Levels in the sidecars of tables."""
+    sidecars = {path.with_suffix(".json") for path in files}
+    sidecars |= {path.parent.parent / "sessions.json" for path in files if path.name.endswith("_sessions.tsv")}
+    described = [about for path in sidecars if path.is_file() for about in read_json(path).items()]
+    return frozenset(name for name, about in described if isinstance(about, dict) and about.get("Levels"))
 
 
 def _tables(dataset: Dataset, file: Path | None) -> tuple[pd.DataFrame, list[Path]]:

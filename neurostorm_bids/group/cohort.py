@@ -26,6 +26,8 @@ QUALITY = {
     "brain_outside_grid": {"Description": "Share of the brain that lies outside the grid"},
 }
 
+SEEN = "seen_in_training"  # column: whether the model was trained on this person
+
 
 @dataclass(frozen=True)
 class Cohort:

@@ -1,31 +1,37 @@
-"""Predict a target from features in nested cross-validation, and say how certain the result is.
+"""Predict a target from features in repeated nested cross-validation, and say how certain the result is.
 
 Samples that belong together (subjects, or families and sites) are never on both sides of a fold, neither of the outer
-nor of the inner ones. Everything that is learnt is learnt in the training folds: missing values, confounds, scaling,
-the penalty. Knows no files and no tables.
+nor of the inner ones. Everything that is learnt is learnt in the training folds: missing values, harmonisation,
+confounds, scaling, the penalty, the calibration. Knows no files and no tables.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
-from neurostorm_bids.group.estimators import N_INNER, ConfoundRegressor, GroupedRidge
+from neurostorm_bids.group.confounds import Confounds
+from neurostorm_bids.group.estimators import Calibration, GroupedRidge
 from neurostorm_bids.group.exchange import Exchange, exchange_of
+from neurostorm_bids.group.scores import (
+    Estimate,
+    FoldSizes,
+    areas,
+    correlations,
+    estimate_of_mean,
+    mean_known,
+    mean_r,
+)
+from neurostorm_bids.group.tally import Tally
 
-PENALTIES = np.logspace(-5, 1, 7)  # C of logistic regression
-DEFAULT_PENALTY = PENALTIES[2]  # where there are too few samples to choose
 FEWEST_PERMUTATIONS = 19  # with fewer no p-value could reach 0.05
-N_BOOTSTRAP = 1000
 INTERVAL = (2.5, 97.5)  # percentiles
+TOLERANCE = 1e-12  # of a comparison with a permutation that gives the same
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class Design:
     y : (samples,) array
         Values, or classes as 0, 1, ...
     groups : (samples,) array
-        Samples of one group stay together in folds and bootstrap.
-    folds : (samples,) int array
+        Samples of one group stay together in folds.
+    folds : (repeats, samples) int array, or (samples,) for one
         From `folds.make_folds`; samples of fold -1 are trained on and never tested.
     is_class : bool
     seed : int
@@ -56,6 +62,9 @@ class Design:
     subjects: np.ndarray | None = None
     exchange_mode: str = "auto"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folds", np.atleast_2d(self.folds))
+
     @cached_property
     def exchange(self) -> Exchange:
         """What may change places among the samples that are tested."""
@@ -72,15 +81,34 @@ class Design:
             moved.append(index)
         return moved
 
+    def splits(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield who is trained on and who is tested, (samples,) bool, in each fold of each repeat."""
+        for folds in self.folds:
+            for fold in np.unique(folds[folds >= 0]):
+                yield folds != fold, folds == fold
+
     @property
     def tested(self) -> np.ndarray:
         """Which samples are tested, (samples,) bool."""
-        return np.asarray(self.folds >= 0)
+        return np.asarray(self.folds[0] >= 0)
 
     @property
     def n_folds(self) -> int:
-        """Number of folds that are tested."""
-        return len(np.unique(self.folds[self.tested]))
+        """Number of folds of one repeat that are tested."""
+        return len(np.unique(self.folds[0][self.tested]))
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes; 0 for a regression."""
+        return int(self.y.max()) + 1 if self.is_class else 0
+
+    @property
+    def columns(self) -> np.ndarray:
+        """The target as columns to regress on, (samples, columns): values, the second of two classes, or each class."""
+        if not self.is_class:
+            return np.asarray(self.y, float)[:, None]
+        classes = [1] if self.n_classes == 2 else range(self.n_classes)
+        return np.column_stack([self.y == k for k in classes]).astype(float)
 
 
 @dataclass(frozen=True)
@@ -90,73 +118,103 @@ class Evaluation:
     Attributes
     ----------
     metrics : dict
-        Name -> (value, lower, upper) with a 95 % interval from the bootstrap over groups.
+        Name -> (value, lower, upper) with a 95 % interval.
     p_value : float
         From a permutation test of the first metric; NaN if none was made or none is possible.
+    predicted : (samples,) array
+        Out of fold, mean over repeats: the value; or the class that is most probable relative to its share in training.
+    probabilities : (samples, classes) array, or None
+        Mean over repeats.
+    folds : (samples,) int array
+        Of the first repeat.
     null : array
         The first metric under each permutation.
     exchange : str
         What was permuted: "free", or "within", "between" groups, or "both".
-    predicted : (samples,) array
-        Out of fold: the value, or the number of the class.
-    probabilities : (samples, classes) array, or None
-    folds : (samples,) int array
+    of_folds : (folds of all repeats,) array
+        The first metric.
+    sizes : FoldSizes
     """
 
-    metrics: dict[str, tuple[float, float, float]]
+    metrics: dict[str, Estimate]
     p_value: float
     predicted: np.ndarray
     probabilities: np.ndarray | None
     folds: np.ndarray
     null: np.ndarray = field(default_factory=lambda: np.empty(0))
     exchange: str = ""
+    of_folds: np.ndarray = field(default_factory=lambda: np.empty(0))
+    sizes: FoldSizes = field(default_factory=lambda: FoldSizes(np.empty(0), np.empty(0)))
 
     @property
-    def chance(self) -> tuple[float, float, float]:
+    def first(self) -> Estimate:
+        """The first metric, which the test is of."""
+        return next(iter(self.metrics.values()))
+
+    @property
+    def chance(self) -> Estimate:
         """Mean of the first metric under permutations, and the ends of the middle 95 %; NaN without a test."""
-        if not len(self.null):
+        if not np.isfinite(self.null).any():
             return float("nan"), float("nan"), float("nan")
         low, high = np.nanpercentile(self.null, INTERVAL)
         return float(np.nanmean(self.null)), float(low), float(high)
 
 
-def evaluate(
-    features: np.ndarray, design: Design, confounds: np.ndarray | None = None, n_permutations: int = 0
-) -> Evaluation:
-    """Cross-validate ridge regression, or class-weighted logistic regression.
+class Harmonisation(Protocol):
+    """What makes the features of sites alike."""
 
-    With confounds, what is asked is what the features add to them. In a regression they are taken out of features and
-    target in the training folds, metrics are of what they leave of the target, and it is the target's residuals that are
-    permuted (Freedman and Lane 1983, https://doi.org/10.2307/1391660). In a classification they are taken out of the
-    features, whose residuals are permuted.
+    def applied(self, features: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features of two parts of the samples, harmonised as learnt from the first."""
+
+
+def evaluate(
+    features: "np.ndarray | Confounds",
+    design: Design,
+    confounds: Confounds | None = None,
+    n_permutations: int = 0,
+    harmonisation: Harmonisation | None = None,
+) -> Evaluation:
+    """Cross-validate ridge regression; of classes, on their indicators, with calibrated probabilities.
+
+    With confounds, what is asked is what the features add to them. Confounds are taken out of features and target in the
+    training folds; the test is of the correlation between what they leave of the target and what the features predict of
+    that, and it is what they leave of the target that is permuted (Freedman and Lane 1983,
+    https://doi.org/10.2307/1391660). Beside it stands how much better confounds and features together predict than the
+    confounds alone.
 
     Parameters
     ----------
-    features : (samples, features) array
+    features : (samples, features) array, or Confounds
         NaN where unknown: replaced by the mean of the training folds.
     design : Design
-    confounds : (samples, n) array, optional
-        NaN as for features.
+    confounds : Confounds, optional
     n_permutations : int
         How often everything is done again with labels in other places; at most as often as there are permutations that
         keep the structure of the data.
+    harmonisation : Harmonisation, optional
     """
-    rng = np.random.RandomState(design.seed)
-    tested, orders = design.tested, design.permutations(n_permutations, rng)
-    X, n_confounds = _with_confounds(features, confounds)
-    if design.is_class:
-        probabilities = _classify(X, design.y, design, n_confounds)
-        null = []
-        for order in orders:
-            found = _classify(_with_residuals_at(X, n_confounds, order), design.y, design, n_confounds).argmax(axis=1)
-            null.append(float(balanced_accuracy_score(design.y[tested], found[tested])))
-        return _judged(design, _Predictions(design.y, probabilities.argmax(axis=1), probabilities), rng, null)
-    known, left = _fitted_by(X[:, X.shape[1] - n_confounds :], design.y)
-    targets = np.column_stack([design.y, *(known + left[order] for order in orders)])
-    of_confounds, observed, predicted = _regress(X, targets, design, n_confounds)
-    null = [_r(observed[tested, i], predicted[tested, i]) for i in range(1, targets.shape[1])]
-    whole = of_confounds[:, 0] + predicted[:, 0]
-    return _judged(design, _Predictions(observed[:, 0], predicted[:, 0], None, whole), rng, null)
+    if not isinstance(features, Confounds):
+        features = np.asarray(features, np.float64)
+    confounds = Confounds.none(len(design.y)) if confounds is None else confounds.that_vary()
+    columns, orders = design.columns, design.permutations(n_permutations, np.random.RandomState(design.seed))
+    targets = _permuted(columns, confounds, orders)
+    tally = Tally(design.y, design.n_classes, bool(len(confounds)))
+    for train, test in design.splits():
+        known = confounds.columns_for(train, test)
+        of_confounds = _explained(known, targets[train])
+        features_of = prepared(_parts(features, train, test, harmonisation), known)
+        model = GroupedRidge(seed=design.seed, n_kept=columns.shape[1] if design.is_class else 0)
+        model.fit(features_of[0], targets[train] - of_confounds[0], design.groups[train])
+        predicted = model.predict(features_of[1])
+        first = _first_metric(targets[test], of_confounds[1], predicted, tally)
+        n = columns.shape[1]
+        whole, alone = of_confounds[1][:, :n] + predicted[:, :n], of_confounds[1][:, :n]
+        if design.is_class:
+            calibration = Calibration(of_confounds[0][:, :n] + model.inner_, design.y[train], design.n_classes)
+            tally.add_classes(train, test, first, (calibration, whole, alone))
+        else:
+            tally.add_values(train, test, first, (whole[:, 0], alone[:, 0]))
+    return _judged(design, tally, n_permutations)
 
 
 def judge(
@@ -169,167 +227,95 @@ def judge(
     predicted, probabilities : arrays
         As of `Evaluation`.
     design : Design
+        With one repeat of folds. Where there is one fold only, the model is fixed: intervals are of new people, from the
+        bootstrap over groups.
     n_permutations : int
         How often labels are exchanged.
     """
-    rng = np.random.RandomState(design.seed)
-    tested = design.tested
-    given = None if probabilities is None else probabilities[tested]
-    orders = design.permutations(n_permutations, rng)
-    null = [_first(metrics_of(design.y[order][tested], predicted[tested], given)) for order in orders]
-    return _judged(design, _Predictions(design.y, predicted, probabilities), rng, null)
+    orders = design.permutations(n_permutations, np.random.RandomState(design.seed))
+    labels = np.column_stack([design.y, *(design.y[order] for order in orders)])
+    tally = Tally(design.y, design.n_classes, False)
+    for train, test in design.splits():
+        if probabilities is None:
+            guesses = np.repeat(predicted[test, None], labels.shape[1], axis=1)
+            tally.add_values(train, test, correlations(labels[test], guesses), (predicted[test], None))
+        else:
+            classes = [1] if design.n_classes == 2 else list(range(design.n_classes))
+            found = [
+                areas(labels[test] == k, np.repeat(probabilities[test, k, None], labels.shape[1], 1)) for k in classes
+            ]
+            tally.add_judged(train, test, np.nanmean(found, axis=0), (probabilities[test], predicted[test]))
+    return _judged(design, tally, n_permutations)
 
 
-def metrics_of(y: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None) -> dict[str, float]:
-    """Return r, R2 and MAE of a regression; balanced accuracy and AUROC (macro over classes) of a classification."""
-    if probabilities is None:
-        return {"r": _r(y, predicted), "R2": float(r2_score(y, predicted)), "MAE": float(np.abs(y - predicted).mean())}
-    there = np.unique(y)
-    if len(there) < 2:
-        return {"balanced_accuracy": float("nan"), "AUROC": float("nan")}
-    one_against_rest = there if probabilities.shape[1] > 2 else [1]
-    areas = [roc_auc_score(y == k, probabilities[:, k]) for k in one_against_rest]
-    accuracy = float(np.mean([(predicted[y == k] == k).mean() for k in there]))
-    return {"balanced_accuracy": accuracy, "AUROC": float(np.mean(areas))}
+def difference(one: Evaluation, other: Evaluation) -> Estimate:
+    """Return by how much the first metric of one set of features is larger, in the same folds."""
+    return estimate_of_mean(one.of_folds - other.of_folds, one.sizes)
 
 
-def _with_confounds(features: np.ndarray, confounds: np.ndarray | None) -> tuple[np.ndarray, int]:
-    """Return features and confounds side by side, and the number of confounds."""
-    features = np.asarray(features, dtype=np.float64)
-    if confounds is None or not confounds.shape[1]:
-        return features, 0
-    return np.hstack([features, confounds]), confounds.shape[1]
+def _permuted(columns: np.ndarray, confounds: Confounds, orders: list[np.ndarray]) -> np.ndarray:
+    """Return targets and permuted ones side by side, (samples, columns x (1 + permutations)).
 
-
-def _pipeline(n_confounds: int, *steps: BaseEstimator) -> Pipeline:
-    imputer = SimpleImputer(keep_empty_features=True)
-    return make_pipeline(imputer, ConfoundRegressor(n_confounds), StandardScaler(), *steps)
-
-
-def _fitted_by(confounds: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what confounds explain of a target linearly, and what they leave; unknown ones are their mean."""
-    if not confounds.shape[1]:
-        return np.full(len(y), y.mean()), y - y.mean()
-    known = SimpleImputer(keep_empty_features=True).fit_transform(confounds)
-    fitted = LinearRegression().fit(known, y).predict(known)
-    return np.asarray(fitted), np.asarray(y - fitted)
-
-
-def _with_residuals_at(X: np.ndarray, n_confounds: int, order: np.ndarray) -> np.ndarray:
-    """Return features whose residuals from the confounds have changed places."""
-    if not n_confounds:
-        return np.asarray(X[order])
-    known = SimpleImputer(keep_empty_features=True).fit_transform(X)
-    features, confounds = known[:, :-n_confounds], known[:, -n_confounds:]
-    fitted = LinearRegression().fit(confounds, features).predict(confounds)
-    return np.hstack([fitted + (features - fitted)[order], X[:, -n_confounds:]])
-
-
-def _regress(
-    X: np.ndarray, targets: np.ndarray, design: Design, n_confounds: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predict several targets out of fold.
-
-    Returns
-    -------
-    of_confounds : (samples, targets) array
-        What the confounds say of a target, learnt in the training folds; 0 without confounds.
-    observed : (samples, targets) array
-        What they leave of it.
-    predicted : (samples, targets) array
-        What the features say of that.
+    With confounds, what a linear model of them leaves changes places.
     """
-    of_confounds, predicted = np.zeros(targets.shape), np.zeros(targets.shape)
-    for fold in np.unique(design.folds[design.tested]):
-        train, test = design.folds != fold, design.folds == fold
-        if n_confounds:
-            linear = make_pipeline(SimpleImputer(keep_empty_features=True), LinearRegression())
-            linear.fit(X[train, -n_confounds:], targets[train])
-            in_training = linear.predict(X[train, -n_confounds:])
-            of_confounds[test] = linear.predict(X[test, -n_confounds:])
-        else:
-            in_training = np.zeros(targets[train].shape)
-        model = _pipeline(n_confounds, GroupedRidge(seed=design.seed))
-        model.fit(X[train], targets[train] - in_training, groupedridge__groups=design.groups[train])
-        predicted[test] = model.predict(X[test])
-    return of_confounds, targets - of_confounds, predicted
+    if not len(confounds):
+        return np.hstack([columns, *(columns[order] for order in orders)])
+    everyone = np.ones(len(columns), bool)
+    fitted, _ = _explained(confounds.columns_for(everyone, everyone), columns)
+    left = columns - fitted
+    return np.hstack([columns, *(fitted + left[order] for order in orders)])
 
 
-def _classify(X: np.ndarray, y: np.ndarray, design: Design, n_confounds: int) -> np.ndarray:
-    """Return out-of-fold probabilities, (samples, classes)."""
-    probabilities = np.zeros((len(y), int(y.max()) + 1))
-    for fold in np.unique(design.folds[design.tested]):
-        train, test = design.folds != fold, design.folds == fold
-        groups = design.groups[train]
-        n_inner = min(N_INNER, int(np.bincount(y[train])[np.unique(y[train])].min()), len(np.unique(groups)))
-        # all components: a rotation into the space of the training samples, which changes no fit and saves time
-        classifier = LogisticRegression(C=DEFAULT_PENALTY, class_weight="balanced", max_iter=300)
-        if n_inner < 2:
-            model = _pipeline(n_confounds, PCA(), classifier).fit(X[train], y[train])
-        else:
-            inner = StratifiedGroupKFold(n_inner, shuffle=True, random_state=design.seed)
-            search = GridSearchCV(classifier, {"C": PENALTIES}, scoring="balanced_accuracy", cv=inner)
-            model = _pipeline(n_confounds, PCA(), search)
-            model.fit(X[train], y[train], gridsearchcv__groups=groups)
-        probabilities[np.ix_(test, model.classes_)] = model.predict_proba(X[test])
-    return probabilities
+def _parts(
+    features: "np.ndarray | Confounds", train: np.ndarray, test: np.ndarray, harmonisation: Harmonisation | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of both folds."""
+    if isinstance(features, Confounds):
+        return features.columns_for(train, test)
+    if harmonisation is not None:
+        return harmonisation.applied(features, train, test)
+    return features[train], features[test]
 
 
-@dataclass(frozen=True)
-class _Predictions:
-    """What was observed and predicted, (samples,), class probabilities, and predictions in the target's own unit."""
-
-    observed: np.ndarray
-    predicted: np.ndarray
-    probabilities: np.ndarray | None
-    whole: np.ndarray | None = None
+def _explained(known: tuple[np.ndarray, np.ndarray], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what confounds say of targets, in the training and in the test fold; 0 without confounds."""
+    if not known[0].shape[1]:
+        return np.zeros_like(targets), np.zeros((len(known[1]), targets.shape[1]))
+    linear = LinearRegression().fit(known[0], targets)
+    return np.asarray(linear.predict(known[0])), np.asarray(linear.predict(known[1]))
 
 
-def _judged(design: Design, made: _Predictions, rng: np.random.RandomState, null: list[float]) -> Evaluation:
-    """Compare predictions with the labels, and with what permuted labels give."""
-    tested, probabilities = design.tested, made.probabilities
-    known = (made.observed[tested], made.predicted[tested], None if probabilities is None else probabilities[tested])
-    metrics = metrics_of(*known)
-    intervals = _bootstrap(*known, design.groups[tested], rng)
-    first, p = _first(metrics), float("nan")
-    if len(null) >= FEWEST_PERMUTATIONS and np.isfinite(first):
-        p = (1 + sum(value >= first for value in null)) / (1 + len(null))
-    with_intervals = {name: (value, *intervals[name]) for name, value in metrics.items()}
-    whole = made.predicted if made.whole is None else made.whole
-    return Evaluation(with_intervals, p, whole, probabilities, design.folds, np.array(null), design.exchange.mode)
+def prepared(
+    parts: tuple[np.ndarray, np.ndarray], known: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of both folds: complete, without what confounds explain, scaled; as learnt in the first."""
+    imputer = SimpleImputer(keep_empty_features=True).fit(parts[0])
+    train, test = imputer.transform(parts[0]), imputer.transform(parts[1])
+    of_train, of_test = _explained(known, train)
+    train, test = train - of_train, test - of_test
+    scaler = StandardScaler().fit(train)
+    return scaler.transform(train), scaler.transform(test)
 
 
-def _first(metrics: dict[str, float]) -> float:
-    return next(iter(metrics.values()))
+def _first_metric(targets: np.ndarray, of_confounds: np.ndarray, predicted: np.ndarray, tally: Tally) -> np.ndarray:
+    """Return the first metric in one fold, of the target and of each permutation: (1 + permutations,)."""
+    if tally.n_classes and not tally.has_confounds:
+        each = areas(targets > 0.5, predicted)
+    else:
+        each = correlations(targets - of_confounds, predicted)
+    n = tally.n_columns
+    return np.asarray(each if n == 1 else np.nanmean(each.reshape(-1, n), axis=1))
 
 
-def _bootstrap(
-    y: np.ndarray,
-    predicted: np.ndarray,
-    probabilities: np.ndarray | None,
-    groups: np.ndarray,
-    rng: np.random.RandomState,
-) -> dict[str, tuple[float, float]]:
-    """Return the ends of the interval of each metric, from resampled groups."""
-    names, index = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(index == k) for k in range(len(names))]
-    values = []
-    for _ in range(N_BOOTSTRAP):
-        chosen = np.concatenate([members[k] for k in rng.randint(len(names), size=len(names))])
-        if len(np.unique(y[chosen])) < 2:
-            continue
-        given = None if probabilities is None else probabilities[chosen]
-        values.append(metrics_of(y[chosen], predicted[chosen], given))
-    ends = {}
-    for name in metrics_of(y, predicted, probabilities):
-        found = np.array([each[name] for each in values], dtype=float)
-        low, high = np.nanpercentile(found, INTERVAL) if len(found) else (np.nan, np.nan)
-        ends[name] = (float(low), float(high))
-    return ends
-
-
-def _r(y: np.ndarray, predicted: np.ndarray) -> float:
-    """Return Pearson's correlation; 0 where nothing varies."""
-    if np.std(y) == 0 or np.std(predicted) < 1e-12 * (1 + np.abs(predicted).max()):
-        return 0.0
-    return float(np.corrcoef(y, predicted)[0, 1])
+def _judged(design: Design, tally: Tally, n_permutations: int) -> Evaluation:
+    """Average over folds, and compare with what permuted labels give."""
+    first, sizes = tally.first_of_folds, tally.sizes
+    average = mean_r if tally.first_is_r else mean_known
+    observed, *null = average(first, sizes)
+    p = float("nan")
+    if len(null) >= FEWEST_PERMUTATIONS and np.isfinite(observed):
+        p = (1 + sum(value >= observed - TOLERANCE for value in null)) / (1 + len(null))
+    metrics, sizes = tally.metrics(np.array(null), design.groups, design.seed)
+    predicted, probabilities = tally.predictions()
+    mode = design.exchange.mode if n_permutations else ""
+    return Evaluation(metrics, p, predicted, probabilities, design.folds[0], np.array(null), mode, first[:, 0], sizes)

@@ -15,6 +15,13 @@ import numpy as np
 
 SMALL_GROUP = 6  # subjects; a larger group is a site, whose members differ from other sites', and not a family
 MODES = ("auto", "within", "between")
+IN_WORDS = {
+    "": "none",
+    "free": "samples change places freely",
+    "between": "whole subjects (or groups) of the same size change places",
+    "within": "subjects change places within their group, or samples within their subject",
+    "both": "subjects change places within their group, and whole groups of the same make-up",
+}
 
 
 @dataclass(frozen=True)

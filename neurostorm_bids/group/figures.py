@@ -7,84 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import confusion_matrix
 
-from neurostorm_bids.group.evaluation import Evaluation
-from neurostorm_bids.report.figures.drawing import ALARM, FAINT, INK, SIGNAL, new_figure, plain
+from neurostorm_bids.report.figures.drawing import FAINT, INK, SIGNAL, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_SUBJECTS_MARKED = 60  # in a matrix of similarities
-
-
-def evaluations_figure(
-    y: np.ndarray, classes: Sequence[str], evaluations: dict[str, Evaluation], target: str
-) -> Figure:
-    """Draw every set of features with its interval at the left; at the right out-of-fold predictions of the first."""
-    ours = next(iter(evaluations.values()))
-    tested = ours.folds >= 0
-    figure = new_figure(4.2)
-    left, middle, right = figure.subplots(1, 3, gridspec_kw={"width_ratios": [1.5, 1, 1]})
-    _draw_intervals(left, evaluations, 1 / len(classes) if classes else 0.0)
-    if classes:
-        assert ours.probabilities is not None
-        _draw_confusion(middle, y[tested], ours.predicted[tested], classes)
-        _draw_calibration(right, y[tested], ours.probabilities[tested], classes)
-    else:
-        _draw_scatter(middle, y[tested], ours.predicted[tested], target)
-        right.hist(ours.predicted[tested] - y[tested], bins=20, color=SIGNAL)
-        right.set_xlabel("predicted - true", fontsize=8)
-        right.set_ylabel("samples", fontsize=8)
-    for ax in (left, middle, right):
-        plain(ax)
-    figure.tight_layout(rect=(0, 0, 0.87, 1))
-    return figure
-
-
-def _draw_intervals(ax: "Axes", evaluations: dict[str, Evaluation], chance: float) -> None:
-    names = list(evaluations)
-    metric = next(iter(evaluations[names[0]].metrics))
-    for i, name in enumerate(names):
-        value, low, high = evaluations[name].metrics[metric]
-        ax.plot([low, high], [i, i], color=SIGNAL if i == 0 else FAINT, linewidth=2.5)
-        ax.plot(value, i, "o", color=SIGNAL if i == 0 else INK, markersize=6)
-    ax.axvline(chance, color=ALARM, linewidth=0.8, linestyle="--")
-    ax.set_yticks(range(len(names)), names, fontsize=8)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_title(f"{metric.replace('_', ' ')}, 95 % interval; dashed: chance", fontsize=9, color=INK)
-
-
-def _draw_confusion(ax: "Axes", y: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> None:
-    counts = confusion_matrix(y, predicted, labels=range(len(classes)))
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    ax.imshow(shares, cmap="Greens", vmin=0, vmax=1)
-    for (i, k), n in np.ndenumerate(counts):
-        ax.text(k, i, str(n), ha="center", va="center", fontsize=8, color="white" if shares[i, k] > 0.6 else INK)
-    ax.set_xticks(range(len(classes)), classes, fontsize=8, rotation=30)
-    ax.set_yticks(range(len(classes)), classes, fontsize=8)
-    ax.set_title("true (rows), predicted (columns)", fontsize=9, color=INK)
-
-
-def _draw_calibration(ax: "Axes", y: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> None:
-    bins = min(5, max(2, len(y) // 10))
-    for k in range(1, len(classes)) if len(classes) == 2 else range(len(classes)):
-        observed, given = calibration_curve(y == k, probabilities[:, k], n_bins=bins, strategy="quantile")
-        ax.plot(given, observed, "o-", markersize=4, label=classes[k])
-    ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
-    ax.legend(fontsize=7, frameon=False)
-    ax.set_title("calibration", fontsize=9, color=INK)
-    ax.set_xlabel("predicted probability", fontsize=8)
-    ax.set_ylabel("observed frequency", fontsize=8)
-
-
-def _draw_scatter(ax: "Axes", y: np.ndarray, predicted: np.ndarray, target: str) -> None:
-    ax.plot(y, predicted, "o", markersize=4, color=SIGNAL, alpha=0.7)
-    ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
-    ax.plot(ends, ends, color=FAINT, linewidth=0.8)
-    ax.set_xlabel(target, fontsize=8)
-    ax.set_ylabel("predicted, out of fold", fontsize=8)
 
 
 def training_figure(histories: dict[str, list[dict[str, float]]]) -> Figure:
@@ -167,6 +96,63 @@ def similarity_figure(similarity: np.ndarray, subjects: np.ndarray) -> Figure:
             ax.axhline(end, color="white", linewidth=0.4)
             ax.axvline(end, color="white", linewidth=0.4)
     ax.set_title("cosine similarity of runs, sorted by subject", fontsize=9, color=INK)
+    return figure
+
+
+def reliability_figure(table: pd.DataFrame) -> Figure:
+    """Draw the intraclass correlation of each channel, sorted, for all that is repeated.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns over, measure, ICC(2,1) with its interval.
+    """
+    parts = list(table[table["measure"].str.match(r"channel\d+$")].groupby("over"))
+    figure = new_figure(3.2)
+    axes = figure.subplots(1, len(parts), squeeze=False)[0]
+    for ax, (over, part) in zip(axes, parts, strict=True):
+        ordered = part.sort_values("ICC(2,1)")
+        x = np.arange(len(ordered))
+        ax.fill_between(x, ordered["ICC(2,1)_lower"], ordered["ICC(2,1)_upper"], color=SIGNAL, alpha=0.2, linewidth=0)
+        ax.plot(x, ordered["ICC(2,1)"], color=SIGNAL, linewidth=1.5)
+        ax.axhline(0, color=FAINT, linewidth=0.8)
+        ax.set_ylim(-0.5, 1.02)
+        ax.set_title(f"ICC(2,1) over {over}", fontsize=9, color=INK)
+        ax.set_xlabel("channels, sorted", fontsize=8)
+        plain(ax)
+    figure.tight_layout()
+    return figure
+
+
+def deviations_figure(table: pd.DataFrame) -> Figure:
+    """Draw the distances of the reference group and of the others.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns reference and distance.
+    """
+    figure = new_figure(3.0)
+    ax = figure.subplots(1, 1)
+    ends = np.linspace(table["distance"].min(), table["distance"].max() + 1e-9, 30)
+    for name, part, color in (
+        ("reference group", table[table["reference"]], FAINT),
+        ("others", table[~table["reference"]], SIGNAL),
+    ):
+        if len(part):
+            ax.hist(
+                part["distance"],
+                bins=ends.tolist(),
+                alpha=0.6,
+                label=f"{name} ({len(part)})",
+                color=color,
+                density=True,
+            )
+    ax.legend(fontsize=8, frameon=False)
+    ax.set_xlabel("Mahalanobis distance from the reference group", fontsize=8)
+    ax.set_yticks([])
+    plain(ax)
+    figure.tight_layout()
     return figure
 
 

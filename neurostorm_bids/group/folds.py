@@ -11,6 +11,25 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 N_FOLDS = 5
+FEWEST_TESTED = 4  # samples of a fold: of fewer no r can be told
+
+
+def n_repeats(n_samples: int) -> int:
+    """Return how often the folds are drawn anew: where there are few samples, much depends on the draw."""
+    return 10 if n_samples <= 1000 else 3 if n_samples <= 10000 else 1
+
+
+def repeated_folds(y: np.ndarray, groups: np.ndarray, is_class: bool, seed: int, repeats: int) -> np.ndarray:
+    """Return several draws of folds, (repeats, samples) int array; of groups that can be divided in one way only, one."""
+    drawn = [make_folds(y, groups, is_class, seed + 1000 * i) for i in range(repeats)]
+    first = drawn[0]
+    each_group = len(np.unique(groups)) == len(np.unique(first))  # every draw is the same but for the folds' numbers
+    return np.stack(drawn[:1] if each_group else drawn)
+
+
+def folds_of(values: np.ndarray) -> np.ndarray:
+    """Return a fold for each value, (1, samples): every site is tested on models of the others."""
+    return np.unique(values, return_inverse=True)[1].reshape(1, -1)
 
 
 def make_folds(y: np.ndarray, groups: np.ndarray, is_class: bool, seed: int) -> np.ndarray:
@@ -29,7 +48,8 @@ def make_folds(y: np.ndarray, groups: np.ndarray, is_class: bool, seed: int) -> 
     (samples,) int array
         Numbers of folds, from 0.
     """
-    n = min(N_FOLDS, len(np.unique(groups)))
+    n_groups = len(np.unique(groups))
+    n = max(2, min(N_FOLDS, n_groups, len(y) // FEWEST_TESTED))
     splitter: GroupKFold | StratifiedGroupKFold
     if is_class:
         n = max(2, min(n, int(np.bincount(y).min())))

@@ -94,9 +94,12 @@ def training_data(labelled: LabelledRuns, labels: Labels, grid: Grid, study: Stu
 
 def _labelled(runs: list[Run], study: Study) -> tuple[pd.DataFrame, Labels]:
     options = study.settings.group
-    assert options.target is not None
+    target = study.target()
+    assert target is not None
     table, notes = join(pd.DataFrame([run_columns(run.name) for run in runs]), study.phenotype.table, QUALITY)
-    labels = labels_of(table, options.target, options.target_type, options.group_by)
+    labels = labels_of(
+        table, target, options.target_type, options.group_by, of=options.samples, coded=study.phenotype.coded
+    )
     labels.notes.extend(notes)
     return table, labels
 

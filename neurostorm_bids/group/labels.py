@@ -1,5 +1,6 @@
 """What is to be predicted, and for whom: one label for each subject, or session."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,12 +8,15 @@ import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SESSION, SUBJECT, column, numbers
+from neurostorm_bids.group.cohort import QUALITY
+from neurostorm_bids.group.covariates import CATEGORIES, looks_coded
 from neurostorm_bids.group.folds import join_groups
 
 MIN_SUBJECTS = 10
 FEW_SAMPLES = 100  # below, the answer says how uncertain it is
 UNBALANCED = 3  # largest class over the smallest, from which the answer says so
-MIN_GROUPS = 3
+MIN_GROUPS = 2
+FEWEST_FOR_VERDICT = 20  # subjects; of fewer no verdict is given
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,13 @@ class Labels:
 
     @property
     def chance(self) -> float:
-        """What guessing would give for the first metric: balanced accuracy, or r."""
-        return 1 / len(self.classes) if self.classes else 0.0
+        """What guessing would give for the first metric: an area under a ROC curve, or r."""
+        return 0.5 if self.classes else 0.0
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of people."""
+        return int(self.names[SUBJECT].nunique())
 
     @property
     def counts(self) -> str:
@@ -74,7 +83,15 @@ class Labels:
         return np.array(self.classes)[y] if self.classes else y
 
 
-def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group_by: str | None = None) -> Labels:
+def labels_of(
+    table: pd.DataFrame,
+    target: str,
+    target_type: str = "auto",
+    group_by: str | None = None,
+    *,
+    of: str = "auto",
+    coded: Collection[str] = (),
+) -> Labels:
     """Return one label for each subject, or for each session where the target differs between a subject's sessions.
 
     Parameters
@@ -85,6 +102,10 @@ def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group
         auto: text, and numbers with two values, are classes.
     group_by : str, optional
         Column of families or sites that are kept together; by default subjects.
+    of : {"auto", "subject", "session"}
+        What a label is of; auto: sessions only where the target differs between them.
+    coded : collection of str
+        Columns whose numbers are codes of categories.
 
     Raises
     ------
@@ -92,9 +113,23 @@ def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group
         If a column is missing or unusable, or too few subjects are left.
     """
     values = column(table, target)
-    is_class = target_type == "classification" or (target_type == "auto" and _looks_like_classes(values))
+    if target in QUALITY:
+        raise NeurostormError(
+            f"--target {target} is a measure of the scan that the embedding is made from, not of the person; "
+            "--group-task collect says how much the embedding tells of head motion"
+        )
+    decided = target_type == "auto"
+    is_class = target_type == "classification" or (
+        decided
+        and (target in coded or (target.lower() in CATEGORIES and looks_coded(values)) or _looks_like_classes(values))
+    )
     values = values if is_class else numbers(values)
-    keys, notes = _sample_keys(table, values, target)
+    keys, notes = _sample_keys(table, values, target, of)
+    if decided and not is_class and looks_coded(values):
+        notes.append(
+            f"'{target}' is taken as a quantity; if its {values.nunique()} values are codes give --target-type "
+            "classification"
+        )
     usable = values.notna() & table[keys].notna().all(axis=1)
     missing = table.loc[values.isna(), SUBJECT].unique()
     if len(missing):
@@ -114,13 +149,19 @@ def labels_of(table: pd.DataFrame, target: str, target_type: str = "auto", group
     if group_by is not None:
         groups = join_groups(groups, column(table, group_by).iloc[first].tolist())
         if (n := len(np.unique(groups))) < MIN_GROUPS:
-            raise NeurostormError(f"--group-by {group_by}: {n} groups are too few to test on others")
+            raise NeurostormError(f"--group-by {group_by}: {n} group is too few to test on others")
+    for k, name in enumerate(classes):
+        if group_by is not None and len(inside := np.unique(groups[y == k])) < 2:
+            raise NeurostormError(
+                f"--group-by {group_by}: all {(y == k).sum()} of class '{name}' are in one group ({inside[0]}), so that no "
+                "model of the other groups can know it; leave out --group-by, or take another target"
+            )
     if len(first) < FEW_SAMPLES:
         notes.append(f"{len(first)} samples are few: look at the intervals before the values")
     return Labels(target, table.iloc[first][keys].reset_index(drop=True), y, classes, groups, members, notes)
 
 
-def _sample_keys(table: pd.DataFrame, values: pd.Series, target: str) -> tuple[list[str], list[str]]:
+def _sample_keys(table: pd.DataFrame, values: pd.Series, target: str, of: str) -> tuple[list[str], list[str]]:
     """Return the columns that make a sample, subject or subject and session, and notes.
 
     Raises
@@ -128,10 +169,15 @@ def _sample_keys(table: pd.DataFrame, values: pd.Series, target: str) -> tuple[l
     NeurostormError
         If the runs of a sample have different labels.
     """
-    if not _differs(values, table[SUBJECT]):
+    if differing := _differs(values, table[SUBJECT]):
+        if of == "subject":
+            raise NeurostormError(f"--samples subject: '{target}' differs between the sessions of {differing[0]}")
+        if SESSION not in table:
+            raise NeurostormError(f"'{target}' differs between runs of a subject; give a table with session_id")
+    elif of != "session":
         return [SUBJECT], []
-    if SESSION not in table:
-        raise NeurostormError(f"'{target}' differs between runs of a subject; give a table with session_id")
+    elif SESSION not in table:
+        raise NeurostormError("--samples session: no run has a session")
     with_session = table[SESSION].notna()
     session = table[SUBJECT].astype(str) + " " + table[SESSION].astype(str)
     if differing := _differs(values[with_session], session[with_session]):

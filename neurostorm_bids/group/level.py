@@ -7,7 +7,7 @@ from neurostorm_bids.find.dataset import find_dataset
 from neurostorm_bids.find.participants import read_phenotype
 from neurostorm_bids.group.output import write_results
 from neurostorm_bids.group.study import Study
-from neurostorm_bids.group.task import find_task
+from neurostorm_bids.group.task import GroupResult, find_task
 from neurostorm_bids.participant.level import prepare, warn_of_idle_options
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train import distributed
@@ -32,18 +32,16 @@ def group_level(settings: Settings) -> int:
     run = find_task(settings.group.group_task)
     with distributed.ending_together():
         studies = [Study(dataset, phenotype, name, settings) for name in dict.fromkeys(settings.encoding.model)]
-        results, n_failed = [], 0
+        results: list[GroupResult] = []
+        n_failed = 0
         for study in studies:
             try:
-                result = run(study)
+                results += run(study)
             except NeurostormError as error:
                 if len(studies) == 1:
                     raise
                 LOG.error("model %s: %s", study.model, error)  # what the other models give is written all the same
                 n_failed += 1
-                continue
-            if result is not None:
-                results.append(result)
         if results:
             write_results(results, settings)
             print(f"Results are in {settings.out_dir}")

@@ -10,12 +10,14 @@ from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.report.figures.drawing import to_png
 from neurostorm_bids.report.pages import render_page
 from neurostorm_bids.runtime.atomic import replacing, sweep, write_text
-from neurostorm_bids.runtime.json_files import write_json
+from neurostorm_bids.runtime.json_files import read_json, write_json
 from neurostorm_bids.runtime.locks import hold
 from neurostorm_bids.settings import Settings
 
 LOG = logging.getLogger("neurostorm")
 FIGURES = Path("group", "figures")
+PAGES = Path("group", "pages.json")  # title and answer of every page
+INDEX = "group_index.html"
 
 
 def write_results(results: Sequence[GroupResult], settings: Settings) -> None:
@@ -36,14 +38,28 @@ def write_results(results: Sequence[GroupResult], settings: Settings) -> None:
         for page, shown in pages.items():
             sections = [section for result in shown for section in _on_page(result, several=len(shown) > 1)]
             title = shown[0].title
-            html = render_page("group.html", title=title, sections=sections, command=settings.as_command())
+            html = render_page("group.html", title=title, sections=sections, command=settings.as_command(), index=INDEX)
             write_text(out_dir / f"{page}.html", html)
+        _write_index(pages, settings)
     for result in results:
         print(result.answer)
         if result.shown is not None:
             print(result.shown.to_string(index=False, float_format=lambda v: f"{v:.3f}", na_rep=""))
     for page in pages:
         print(f"Open {out_dir / f'{page}.html'}")
+
+
+def _write_index(pages: dict[str, list[GroupResult]], settings: Settings) -> None:
+    """Write the page that leads to the pages of all calls, each with its answer."""
+    out_dir = settings.out_dir
+    known = read_json(out_dir / PAGES)
+    for page, results in pages.items():
+        known[f"{page}.html"] = [results[0].title, " ".join(result.answer for result in results)]
+    known = {name: said for name, said in sorted(known.items()) if (out_dir / name).is_file()}
+    write_json(out_dir / PAGES, known)
+    section = Section("All results", links=[(name, title, answer) for name, (title, answer) in known.items()])
+    html = render_page("group.html", title="All results", sections=[section], command=settings.as_command(), index="")
+    write_text(out_dir / INDEX, html)
 
 
 def _write_files(result: GroupResult, figures: dict[str, bytes], settings: Settings) -> None:
@@ -57,7 +73,7 @@ def _write_files(result: GroupResult, figures: dict[str, bytes], settings: Setti
     }
     for end, table in result.tables.items():
         write_table(out_dir / f"{result.name}{end}.tsv", table)
-        write_json(out_dir / f"{result.name}{end}.json", provenance)
+        write_json(out_dir / f"{result.name}{end}.json", {**result.columns.get(end, {}), **provenance})
     for end, content in figures.items():
         with replacing(out_dir / FIGURES / f"{result.name}{end}.png") as temporary:
             temporary.write_bytes(content)

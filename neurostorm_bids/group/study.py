@@ -14,7 +14,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.participants import SUBJECT, Phenotype, join
 from neurostorm_bids.find.selection import OF_FILES, filters_of, wants
-from neurostorm_bids.group.cohort import Cohort, read_cohort
+from neurostorm_bids.group.cohort import SEEN, Cohort, read_cohort
 from neurostorm_bids.model.names import label_of_name
 from neurostorm_bids.resample.grid import get_grid
 from neurostorm_bids.settings import Settings
@@ -78,10 +78,42 @@ class Study:
             )
         return table
 
+    def refuse_seen(self) -> None:
+        """Refuse people that the model was trained on, unless --allow-seen says otherwise.
+
+        Raises
+        ------
+        NeurostormError
+            With the first of them.
+        """
+        if SEEN not in self.cohort.runs or self.settings.group.allow_seen:
+            return
+        seen = sorted(set(self.cohort.runs.loc[self.cohort.runs[SEEN] == True, SUBJECT]))  # noqa: E712 (unknown is NaN)
+        if seen:
+            raise NeurostormError(
+                f"model '{self.cohort.label}' was trained on {counted(len(seen), 'person')} of these ({some(seen)}): what it tells of "
+                "them is not what it tells of others. Leave them out with --participant-label, or add --allow-seen"
+            )
+
     def missing_subjects(self, cohort: Cohort) -> list[str]:
         """Return the subjects of the input that have no results."""
         wanted = self.settings.selection.participant_label or self.dataset.subjects()
         return sorted({f"sub-{label}" for label in wanted} - set(cohort.runs[SUBJECT]))
+
+    def target(self) -> str | None:
+        """Return the target of a task that takes one.
+
+        Raises
+        ------
+        NeurostormError
+            If several are given.
+        """
+        targets = self.settings.group.target
+        if len(targets) > 1:
+            raise NeurostormError(
+                f"--group-task {self.settings.group.group_task} takes one --target, not {len(targets)}"
+            )
+        return targets[0] if targets else None
 
     def sources(self) -> list[str]:
         """Return the tables that results are made from, as BIDS URIs."""

@@ -38,6 +38,8 @@ class Section:
         A key of `GroupResult.figures`, and a caption.
     notes : sequence of str
         What a reader should know.
+    links : sequence of (str, str, str)
+        Address, text, and what it says.
     """
 
     title: str
@@ -46,6 +48,7 @@ class Section:
     table: "pd.DataFrame | None" = None
     figures: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
+    links: Sequence[tuple[str, str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class GroupResult:
         Name of its page, without .html; results with the same one share it.
     tables : dict
         End of the file's name, such as _metrics -> DataFrame.
+    columns : dict
+        End of a table's name -> what its columns are, for its sidecar.
     figures : dict
         End of the file's name -> matplotlib Figure.
     shown : DataFrame, optional
@@ -85,13 +90,14 @@ class GroupResult:
     about: dict[str, Any]
     page: str
     tables: "dict[str, pd.DataFrame]" = field(default_factory=dict)
+    columns: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     figures: "dict[str, Figure]" = field(default_factory=dict)
     shown: "pd.DataFrame | None" = None
     write_more: Callable[[Path], None] | None = None
     problems: Sequence[Problem] = ()
 
 
-GroupTask = Callable[["Study"], "GroupResult | None"]  # None: another process writes the result
+GroupTask = Callable[["Study"], "Sequence[GroupResult]"]  # none where another process writes the result
 
 
 def task_names() -> tuple[str, ...]:

@@ -46,6 +46,8 @@ class Option:
         Regular expression that its value has to match.
     pattern_help : str
         The same in words.
+    tasks : tuple of str
+        The tasks of the group level that it means something to; empty for all.
     must_exist : bool
         A path has to exist.
     is_folder : bool
@@ -66,6 +68,7 @@ class Option:
     column: str | None = None
     pattern: str | None = None
     pattern_help: str = ""
+    tasks: tuple[str, ...] = ()
     must_exist: bool = False
     is_folder: bool = False
 

@@ -85,6 +85,14 @@ class Settings:
             idle.append(self.censoring)
             idle += [] if trains else [self.resampling]
         given = [word for group in idle for word in as_words(group) if word.startswith("--")]
+        if self.analysis_level == "group":
+            task, defaults = self.group.group_task, GroupAnalysis()
+            given += [
+                f"--{each.name.replace('_', '-')}"
+                for each, details in options_of(GroupAnalysis)
+                if details.tasks and task not in details.tasks
+                if getattr(self.group, each.name) != getattr(defaults, each.name)
+            ]
         return [word for word in given if word != "--grid"]  # which says in what space results are looked for
 
     @property

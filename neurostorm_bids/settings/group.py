@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from neurostorm_bids.runtime.options import option
 
+WITH_TARGET = ("probe", "decode", "finetune", "associations", "evaluate")  # tasks that predict something
+
 
 @dataclass(frozen=True)
 class GroupAnalysis:
@@ -24,28 +26,87 @@ class GroupAnalysis:
         shown_default="participants.tsv, sessions.tsv",
         must_exist=True,
     )
-    target: str | None = option(None, "What to predict: a column of that table.", metavar="COLUMN")
+    target: tuple[str, ...] = option(
+        (), "What to predict: columns of that table.", metavar="COLUMN...", tasks=WITH_TARGET
+    )
     target_type: str = option(
         "auto",
         "auto: text, and numbers with two values, are classes.",
         choices=("auto", "regression", "classification"),
+        tasks=WITH_TARGET,
     )
     group_by: str | None = option(
         None,
         "Column whose groups (families, sites) stay on one side of every fold.",
         metavar="COLUMN",
         shown_default="subjects",
+        tasks=WITH_TARGET,
     )
     covariates: tuple[str, ...] = option(
-        (), "Regressed out of the features, inside the training folds.", metavar="COLUMN..."
+        (),
+        "What is known already: the question is what the embedding adds. Learnt in the training folds; as a line, or as "
+        "COLUMN:spline, :log, :categorical.",
+        metavar="COLUMN...",
+        tasks=("probe", "normative", "associations"),
+    )
+    samples: str = option(
+        "auto",
+        "What has one label: subject (the mean over its runs) or session. auto: sessions where the label differs between "
+        "them.",
+        choices=("auto", "subject", "session"),
+        tasks=WITH_TARGET,
+    )
+    leave_out: str | None = option(
+        None,
+        "Column (of sites) whose values are left out in turn: each is tested on a model of the others.",
+        metavar="COLUMN",
+        tasks=("probe",),
+    )
+    harmonise: str | None = option(
+        None,
+        "Column of sites whose shift and scale ComBat takes out of the embedding, as learnt in the training folds; what "
+        "the covariates explain is kept.",
+        metavar="COLUMN",
+        tasks=("probe",),
+    )
+    cv_repeats: int | None = option(
+        None,
+        "How often the folds are drawn anew.",
+        shown_default="10; 3 above 1,000 and 1 above 10,000 samples",
+        least=1,
+        most=1000,
+        tasks=("probe", "associations"),
+    )
+    delta: bool = option(
+        False,
+        "Of each person, the predicted minus the true value, corrected for the mean that predictions fall back to (brain "
+        "age).",
+        tasks=("probe",),
+    )
+    reference_group: str | None = option(
+        None,
+        "Whom people are compared with in --group-task normative: those with this value, such as group=control.",
+        metavar="COLUMN=VALUE",
+        shown_default="everybody else",
+        tasks=("normative",),
+    )
+    allow_seen: bool = option(
+        False, "Use people that the model was trained on all the same.", tasks=("probe", "evaluate")
     )
     exchange: str = option(
         "auto",
         "What permutations keep. between: whole subjects (or groups) of the same size change places; within: subjects of a "
         "group, or the sessions of a subject, do; auto: subjects between, families both, sites within.",
         choices=("auto", "within", "between"),
+        tasks=("probe", "finetune", "evaluate", "associations"),
     )
-    n_permutations: int = option(200, "Permutations of the labels, for the p-value.", least=0, most=100000)
+    n_permutations: int = option(
+        200,
+        "Permutations of the labels, for the p-value.",
+        least=0,
+        most=100000,
+        tasks=("probe", "finetune", "evaluate", "associations"),
+    )
 
 
 @dataclass(frozen=True)

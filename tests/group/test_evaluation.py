@@ -1,26 +1,54 @@
-"""The statistics, against scikit-learn's own loops."""
+"""The statistics, against scikit-learn's own loops and by hand."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit, StratifiedGroupKFold, cross_val_predict
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.statistics import COVERED, coverage
+from neurostorm_bids.group.confounds import Confounds
 from neurostorm_bids.group.estimators import ALPHAS, N_INNER, GroupedRidge
-from neurostorm_bids.group.evaluation import PENALTIES, Design, evaluate
-from neurostorm_bids.group.folds import join_groups, make_folds
+from neurostorm_bids.group.evaluation import Design, difference, evaluate, judge
+from neurostorm_bids.group.folds import join_groups, make_folds, repeated_folds
+from neurostorm_bids.group.scores import areas
 
 N = 60
 
 
-def planted(seed=0, n_groups=20):
+def planted(seed=0, n_groups=20, n=N):
     """Features that tell a score, and groups of three samples that share much of it."""
     rng = np.random.default_rng(seed)
-    groups = np.repeat([f"g{i}" for i in range(n_groups)], N // n_groups)
-    score = np.repeat(rng.standard_normal(n_groups), N // n_groups) + 0.3 * rng.standard_normal(N)
-    features = np.outer(score, rng.standard_normal(25)) + 2 * rng.standard_normal((N, 25))
+    groups = np.repeat([f"g{i}" for i in range(n_groups)], n // n_groups)
+    score = np.repeat(rng.standard_normal(n_groups), n // n_groups) + 0.3 * rng.standard_normal(n)
+    features = np.outer(score, rng.standard_normal(25)) + 2 * rng.standard_normal((n, 25))
     return features, score, groups
+
+
+def search(groups, seed=0):
+    """Return scikit-learn's choice of the penalty, with groups kept together."""
+    inner = GroupKFold(N_INNER, shuffle=True, random_state=seed)
+    return GridSearchCV(Ridge(), {"alpha": ALPHAS}, scoring="neg_mean_squared_error", cv=inner)
+
+
+def out_of_fold(features, y, groups, folds):
+    """Predict as scikit-learn does, fold by fold."""
+    found = np.empty(len(y))
+    for fold in np.unique(folds):
+        train, test = folds != fold, folds == fold
+        scaler = StandardScaler().fit(features[train])
+        model = search(groups).fit(scaler.transform(features[train]), y[train], groups=groups[train])
+        found[test] = model.predict(scaler.transform(features[test]))
+    return found
+
+
+def fisher_mean(values, weights):
+    return np.tanh(np.average(np.arctanh(values), weights=weights))
 
 
 def test_penalties_are_chosen_as_grid_search_chooses_them_for_each_target_alone():
@@ -28,43 +56,115 @@ def test_penalties_are_chosen_as_grid_search_chooses_them_for_each_target_alone(
     targets = np.column_stack([score, np.random.default_rng(1).standard_normal((N, 4))])
     ours = GroupedRidge(seed=3).fit(features, targets, groups)
     for k in range(targets.shape[1]):
-        inner = GroupKFold(N_INNER, shuffle=True, random_state=3)
-        search = GridSearchCV(Ridge(), {"alpha": ALPHAS}, scoring="neg_mean_squared_error", cv=inner)
-        search.fit(features, targets[:, k], groups=groups)
-        assert ours.alpha_[k] == search.best_params_["alpha"]
-        np.testing.assert_allclose(ours.predict(features)[:, k], search.predict(features), rtol=1e-8, atol=1e-10)
+        theirs = search(groups, 3).fit(features, targets[:, k], groups=groups)
+        assert ours.alpha_[k] == theirs.best_params_["alpha"]
+        np.testing.assert_allclose(ours.predict(features)[:, k], theirs.predict(features), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("n_features", [25, 200])
+def test_the_path_is_scikit_learns_ridge_whichever_way_it_is_factorised(n_features):
+    rng = np.random.default_rng(0)
+    features, y = rng.standard_normal((N, n_features)), rng.standard_normal(N)
+    ours = GroupedRidge(alphas=ALPHAS[4:5]).fit(features, y, np.arange(N)).predict(features)[:, 0]
+    np.testing.assert_allclose(ours, Ridge(ALPHAS[4]).fit(features, y).predict(features), rtol=1e-8, atol=1e-10)
+
+
+def test_inner_predictions_are_of_models_that_did_not_see_the_sample():
+    features, score, groups = planted()
+    ours = GroupedRidge(alphas=ALPHAS[4:5], n_kept=1).fit(features, score, groups).inner_[:, 0]
+    inner = GroupKFold(N_INNER, shuffle=True, random_state=0)
+    theirs = cross_val_predict(Ridge(ALPHAS[4]), features, score, groups=groups, cv=inner)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-8)
 
 
 def test_regression_is_that_of_scikit_learn():
     """The penalty is chosen in inner folds of whole groups, and everything is fitted in the training folds."""
     features, score, groups = planted()
-    folds = make_folds(score, groups, False, 0)
+    folds = repeated_folds(score, groups, False, 0, 2)
     ours = evaluate(features, Design(score, groups, folds, False))
-    theirs = np.empty(N)
+    theirs = np.array([out_of_fold(features, score, groups, one) for one in folds])
+    np.testing.assert_allclose(ours.predicted, theirs.mean(axis=0), rtol=1e-6, atol=1e-8)
+    r, weights, squares, of_mean = [], [], 0.0, 0.0
+    for one, predicted in zip(folds, theirs, strict=True):
+        for fold in np.unique(one):
+            test = one == fold
+            r.append(np.corrcoef(score[test], predicted[test])[0, 1])
+            weights.append(test.sum() - 3)
+            squares += ((score - predicted)[test] ** 2).sum()
+            of_mean += ((score[test] - score[~test].mean()) ** 2).sum()
+    assert ours.metrics["r"][0] == pytest.approx(fisher_mean(r, weights))
+    assert ours.metrics["R2"][0] == pytest.approx(1 - squares / of_mean)
+
+
+def test_what_features_add_is_that_of_residuals_in_the_training_folds():
+    features, score, groups = planted()
+    rng = np.random.default_rng(5)
+    known = score[:, None] + rng.standard_normal((N, 1))
+    y = score + 0.5 * rng.standard_normal(N)
+    folds = make_folds(y, groups, False, 0)
+    ours = evaluate(features, Design(y, groups, folds, False), Confounds(known, ("linear",)))
+    r, weights, squares, alone, of_mean = [], [], 0.0, 0.0, 0.0
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
-        scaler = StandardScaler().fit(features[train])
-        inner = GroupKFold(N_INNER, shuffle=True, random_state=0)
-        search = GridSearchCV(Ridge(), {"alpha": ALPHAS}, scoring="neg_mean_squared_error", cv=inner)
-        search.fit(scaler.transform(features[train]), score[train], groups=groups[train])
-        theirs[test] = search.predict(scaler.transform(features[test]))
-    np.testing.assert_allclose(ours.predicted, theirs, rtol=1e-6, atol=1e-8)
+        of_y, of_x = (
+            LinearRegression().fit(known[train], y[train]),
+            LinearRegression().fit(known[train], features[train]),
+        )
+        a, b = features[train] - of_x.predict(known[train]), features[test] - of_x.predict(known[test])
+        scaler = StandardScaler().fit(a)
+        model = search(groups).fit(scaler.transform(a), y[train] - of_y.predict(known[train]), groups=groups[train])
+        predicted, expected = model.predict(scaler.transform(b)), of_y.predict(known[test])
+        r.append(np.corrcoef(y[test] - expected, predicted)[0, 1])
+        weights.append(test.sum() - 3)
+        squares += ((y[test] - expected - predicted) ** 2).sum()
+        alone += ((y[test] - expected) ** 2).sum()
+        of_mean += ((y[test] - y[train].mean()) ** 2).sum()
+    assert ours.metrics["partial_r"][0] == pytest.approx(fisher_mean(r, weights))
+    assert ours.metrics["delta_R2"][0] == pytest.approx((alone - squares) / of_mean)
 
 
-def test_classification_is_that_of_scikit_learn():
+def test_classes_are_told_by_ridge_on_their_indicators():
     features, score, groups = planted(2)
     y = (score > 0).astype(int)
     folds = make_folds(y, groups, True, 0)
     ours = evaluate(features, Design(y, groups, folds, True))
-    for fold in np.unique(folds):
-        train, test = folds != fold, folds == fold
-        scaler = StandardScaler().fit(features[train])
-        inner = StratifiedGroupKFold(N_INNER, shuffle=True, random_state=0)
-        classifier = LogisticRegression(class_weight="balanced", max_iter=1000)
-        search = GridSearchCV(classifier, {"C": PENALTIES}, scoring="balanced_accuracy", cv=inner)
-        search.fit(scaler.transform(features[train]), y[train], groups=groups[train])
-        theirs = search.predict_proba(scaler.transform(features[test]))
-        np.testing.assert_allclose(ours.probabilities[test], theirs, atol=1e-3)
+    scores = out_of_fold(features, y.astype(float), groups, folds)
+    each = [roc_auc_score(y[folds == k], scores[folds == k]) for k in np.unique(folds)]
+    assert ours.metrics["AUROC"][0] == pytest.approx(np.average(each, weights=np.bincount(folds)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_probabilities_are_calibrated_to_the_prevalence(share):
+    rng = np.random.default_rng(0)
+    n = 2000
+    y = (rng.random(n) < share).astype(int)
+    features = rng.standard_normal((n, 10)) + 0.5 * y[:, None]
+    found = evaluate(features, Design(y, np.arange(n), make_folds(y, np.arange(n), True, 0), True))
+    assert found.probabilities is not None
+    observed, given = calibration_curve(y, found.probabilities[:, 1], n_bins=5, strategy="quantile")
+    np.testing.assert_allclose(given, observed, atol=0.07)
+    theirs = LogisticRegression(C=np.inf).fit(features, y)
+    assert found.metrics["AUROC"][0] > roc_auc_score(y, theirs.predict_proba(features)[:, 1]) - 0.02
+    assert found.metrics["balanced_accuracy"][0] > 0.7  # a class of 10 % is decided on too
+
+
+def test_areas_are_those_of_scikit_learn_with_ties():
+    rng = np.random.default_rng(0)
+    is_class, scores = rng.random((50, 3)) < 0.4, np.round(rng.random((50, 3)), 1)
+    theirs = [roc_auc_score(is_class[:, k], scores[:, k]) for k in range(3)]
+    np.testing.assert_allclose(areas(is_class, scores), theirs)
+    assert np.isnan(areas(np.ones((5, 1), bool), rng.random((5, 1)))[0])
+
+
+def test_several_classes_are_each_told_from_the_others():
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    features = rng.standard_normal((90, 6)) + 2 * np.eye(3)[y].repeat(2, axis=1)
+    found = evaluate(features, Design(y, np.arange(90), make_folds(y, np.arange(90), True, 0), True), n_permutations=19)
+    assert found.metrics["AUROC"][0] > 0.8
+    assert found.p_value == 1 / 20
+    assert found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
 
 
 def test_missing_values_become_the_mean_of_the_training_folds():
@@ -82,12 +182,76 @@ def test_missing_values_become_the_mean_of_the_training_folds():
     np.testing.assert_allclose(ours.predicted[folds == 0], same.predicted[folds == 0], rtol=1e-6)
 
 
+def test_a_fixed_model_is_judged_on_new_people_with_the_bootstrap():
+    _, score, groups = planted()
+    predicted = score + np.random.default_rng(1).standard_normal(N)
+    folds = np.where(np.arange(N) < 30, -1, 0)
+    found = judge(predicted, None, Design(score, groups, folds, False), n_permutations=99)
+    value, low, high = found.metrics["r"]
+    assert value == pytest.approx(np.corrcoef(score[30:], predicted[30:])[0, 1])
+    assert low < value < high
+    assert found.metrics["R2"][0] == pytest.approx(
+        1 - ((score - predicted)[30:] ** 2).sum() / ((score[30:] - score[:30].mean()) ** 2).sum()
+    )
+    assert found.p_value <= 0.05
+
+
+def test_a_difference_is_of_the_same_folds():
+    features, score, groups = planted()
+    design = Design(score, groups, repeated_folds(score, groups, False, 0, 5), False)
+    good, bad = evaluate(features, design), evaluate(np.random.default_rng(0).standard_normal((N, 25)), design)
+    value, low, high = difference(good, bad)
+    assert low < value < high
+    assert value == pytest.approx(-difference(bad, good)[0])
+    assert low > 0
+
+
 @pytest.mark.parametrize("is_class", [False, True])
 def test_no_fold_divides_a_group(is_class):
     _, score, groups = planted()
     y = (score > 0).astype(int) if is_class else score
-    folds = make_folds(y, groups, is_class, 0)
-    assert all(len(np.unique(folds[groups == name])) == 1 for name in np.unique(groups))
+    for folds in repeated_folds(y, groups, is_class, 0, 3):
+        assert all(len(np.unique(folds[groups == name])) == 1 for name in np.unique(groups))
+
+
+def test_folds_that_can_be_drawn_in_one_way_only_are_drawn_once():
+    _, score, _ = planted()
+    assert len(repeated_folds(score, np.repeat(["a", "b"], N // 2), False, 0, 10)) == 1
+
+
+def test_a_permuted_test_keeps_its_level_when_a_covariate_is_categorical():
+    """A site that shifts both is no finding once it is taken out as categories."""
+    rng = np.random.default_rng(1)
+    site = np.arange(N) % 3
+    features = rng.standard_normal((N, 10)) + np.array([0, 3, -2.0])[site][:, None]
+    y = np.array([0, 5, -1.0])[site] + rng.standard_normal(N)
+    design = Design(y, np.arange(N), make_folds(y, np.arange(N), False, 0), False)
+    assert evaluate(features, design, n_permutations=99).p_value == 0.01
+    categories = Confounds(site[:, None].astype(float), ("categorical",))
+    assert evaluate(features, design, categories, 99).p_value > 0.05
+
+
+def test_covariates_are_learnt_in_the_training_folds():
+    values = np.array([[1.0], [2.0], [np.nan], [100.0]])
+    train, test = np.array([True, True, True, False]), np.array([False, False, False, True])
+    known, new = Confounds(values, ("linear",)).columns_for(train, test)
+    assert known[2, 0] == pytest.approx(0)  # the mean of the two that are known
+    assert new[0, 0] > 100
+    categories = Confounds(np.array([[0.0], [1.0], [0.0], [2.0]]), ("categorical",))
+    known, new = categories.columns_for(train, test)
+    assert known[:, 0].tolist() == [0, 1, 0]
+    assert new.tolist() == [[0]]  # a category never seen is none of those that were
+
+
+def test_intervals_cover_what_such_models_achieve():
+    """Of 25 cohorts without effect 24 should be covered; the bootstrap of pooled predictions covered 60 %."""
+    covers, *_ = coverage(COVERED["no effect, n = 60"], 25, repeats=5)
+    assert covers >= 0.84
+
+
+def test_families_that_share_a_subject_are_one_group():
+    subjects = np.array(["a", "a", "b", "c", "d"])
+    assert join_groups(subjects, ["x", "y", "y", None, float("nan")]).tolist() == ["x", "x", "x", "c", "d"]
 
 
 def test_cross_validated_scores_of_one_sample_a_group_are_those_of_predefined_folds():
@@ -101,13 +265,14 @@ def test_cross_validated_scores_of_one_sample_a_group_are_those_of_predefined_fo
     ours = np.empty(N)
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
-        model = make_pipeline(StandardScaler(), GroupedRidge(alphas=ALPHAS[5:6]))
-        ours[test] = model.fit(features[train], score[train], groupedridge__groups=alone[train]).predict(
-            features[test]
-        )[:, 0]
+        scaler = StandardScaler().fit(features[train])
+        model = GroupedRidge(alphas=ALPHAS[5:6]).fit(scaler.transform(features[train]), score[train], alone[train])
+        ours[test] = model.predict(scaler.transform(features[test]))[:, 0]
     np.testing.assert_allclose(ours, theirs, rtol=1e-8)
 
 
-def test_families_that_share_a_subject_are_one_group():
-    subjects = np.array(["a", "a", "b", "c", "d"])
-    assert join_groups(subjects, ["x", "y", "y", None, float("nan")]).tolist() == ["x", "x", "x", "c", "d"]
+def test_designs_of_one_and_of_several_draws_are_alike():
+    _, score, groups = planted()
+    one = Design(score, groups, make_folds(score, groups, False, 0), False)
+    assert one.folds.shape == (1, N)
+    assert replace(one, folds=one.folds[0]).n_folds == one.n_folds

@@ -13,8 +13,9 @@ import pytest
 from helpers import AFFINE, NARROW, SHAPE, Tree, ellipsoid, lightning, random_network, save
 
 from neurostorm_bids.find.participants import join
-from neurostorm_bids.group.answers import MOTION
+from neurostorm_bids.group.answers import BEYOND_MOTION, MOTION
 from neurostorm_bids.group.cohort import read_cohort
+from neurostorm_bids.group.confounds import Confounds
 from neurostorm_bids.group.evaluation import Design, evaluate
 from neurostorm_bids.group.folds import make_folds
 from neurostorm_bids.group.labels import labels_of
@@ -81,7 +82,7 @@ def samples(cohort, target, **options):
     return samples_of(runs, joined, labels_of(joined, target, **options))
 
 
-def design_of(chosen, seed=0):
+def folds_of(chosen, seed=0):
     labels = chosen.labels
     return Design(labels.y, labels.groups, make_folds(labels.y, labels.groups, False, seed), False, seed)
 
@@ -135,7 +136,7 @@ def test_probe_finds_the_pattern(cohort, group):
     assert low < 0.3
     predictions = pd.read_csv(out / "group_desc-narrow_target-score_predictions.tsv", sep="\t")
     assert np.corrcoef(predictions["target"], predictions["predicted"])[0, 1] == pytest.approx(
-        metrics.loc[("embedding", "r"), "value"]
+        metrics.loc[("embedding", "pooled_r"), "value"]
     )
     assert "--save-grid" in said  # what there is no baseline for, and what would give it
     assert "--model narrow@random" in said
@@ -153,7 +154,7 @@ def test_probe_of_noise_is_not_different_from_chance(cohort):
     p_values = []
     for seed in range(20):
         y = rng.standard_normal(N)
-        design = replace(design_of(chosen, seed), y=y)
+        design = replace(folds_of(chosen, seed), y=y)
         p_values.append(evaluate(chosen.embeddings, design, n_permutations=200).p_value)
     assert sum(p > 0.05 for p in p_values) >= 18
 
@@ -175,18 +176,21 @@ def test_probe_of_classes(cohort, group):
 
 def test_folds_keep_families_together(cohort):
     chosen = samples(cohort, "score", group_by="family")
-    folds = design_of(chosen).folds
+    folds = folds_of(chosen).folds[0]
     for family in np.unique(chosen.labels.groups):
         assert len(np.unique(folds[chosen.labels.groups == family])) == 1
     assert len(np.unique(folds)) == 5
 
 
 def test_covariates_are_regressed_out_inside_the_folds(cohort):
-    """A target that is the covariate itself cannot be found once it is regressed out."""
+    """Of a target that is a covariate and chance, nothing is found once the covariate is taken out."""
     chosen = samples(cohort, "score")
-    design = design_of(chosen)
+    score = chosen.labels.y
+    design = replace(folds_of(chosen), y=score + np.random.RandomState(0).standard_normal(N))
     assert evaluate(chosen.embeddings, design).metrics["r"][0] > 0.5
-    assert evaluate(chosen.embeddings, design, chosen.labels.y[:, None]).metrics["r"][0] < 0.2
+    known = Confounds(score[:, None], ("linear",))
+    _, low, high = evaluate(chosen.embeddings, design, known).metrics["partial_r"]
+    assert low < 0 < high
 
 
 @pytest.mark.parametrize(
@@ -200,7 +204,13 @@ def test_covariates_are_regressed_out_inside_the_folds(cohort):
         (lambda t: t.iloc[:5], ("--target", "score"), "only 5 subjects have both results and a value of 'score'"),
         (lambda t: t.assign(group=["odd", *["x"] * 30, *["y"] * 29]), ("--target", "group"), r"class of one subject \(odd\)"),
         (lambda t: t, (), "needs --target COLUMN"),
-        (lambda t: t.assign(site="A"), ("--target", "score", "--group-by", "site"), "1 groups are too few"),
+        (lambda t: t.assign(site="A"), ("--target", "score", "--group-by", "site"), "1 group is too few"),
+        (lambda t: t.assign(site=["A" if g == "patient" else "B" for g in t["group"]]), ("--target", "group", "--group-by", "site"), r"all \d+ of class 'control' are in one group \(B\)"),
+        (lambda t: t.assign(again=t["score"] * 2 + 1), ("--target", "score", "--covariates", "again"), "'again' is 'score' under another name"),
+        (lambda t: t, ("--target", "mean_fd"), "is a measure of the scan"),
+        (lambda t: t, ("--target", "score", "--covariates", "family:cubic"), "'cubic' is none of linear, log"),
+        (lambda t: t.assign(site=["A", "A", *"B" * 58]), ("--target", "score", "--harmonise", "site"), "only . samples? of 'A'|'A' is tested on models"),
+        (lambda t: t, ("--target", "score", "--harmonise", "site", "--leave-out", "site"), "have not seen it"),
         (lambda t: t, ("--target", "score", "--covariates", "height"), "no column 'height'"),
     ],
 )  # fmt: skip
@@ -223,7 +233,8 @@ def test_missing_labels_are_left_out_and_reported(cohort, group, tmp_path):
     assert status == 0
     assert "5 subjects have no 'score': sub-00, sub-01" in said
     assert "The embedding predicts score" in said
-    predictions = pd.read_csv(cohort[1] / "group_desc-narrow_target-score_predictions.tsv", sep="\t")
+    name = "group_desc-narrow_target-score_analysis-PhenoTable_predictions.tsv"  # another analysis, another file
+    predictions = pd.read_csv(cohort[1] / name, sep="\t")
     assert len(predictions) == N - 5
 
 
@@ -256,8 +267,9 @@ def test_baselines_from_gridded_runs_and_random_weights(tree, tmp_path, neurosto
     metrics = pd.read_csv(out / "group_desc-narrow_target-score_metrics.tsv", sep="\t").set_index(
         ["features", "metric"]
     )
-    named = {"embedding", MOTION, "connectome", "mean image", "the same encoder with random weights"}
-    assert set(metrics.index.get_level_values(0)) == named
+    named = {"embedding", "connectome", "mean image", "the same encoder with random weights"}
+    named |= {name + BEYOND_MOTION for name in named}
+    assert set(metrics.index.get_level_values(0)) == named | {MOTION}
     assert metrics.loc[("mean image", "r"), "value"] > 0.4  # twelve subjects
 
 

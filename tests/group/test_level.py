@@ -158,7 +158,7 @@ from neurostorm_bids.group.study import Study
 from neurostorm_bids.group.task import GroupResult, Section
 
 
-def run(study: Study) -> GroupResult:
+def run(study: Study) -> list[GroupResult]:
     """Compare the spread within and between subjects."""
     runs = pd.DataFrame(study.cohort.embeddings).groupby(study.cohort.runs["participant_id"])
     within, between = float(np.sqrt(runs.var().mean(axis=None))), float(np.sqrt(runs.mean().var().mean()))
@@ -167,7 +167,7 @@ def run(study: Study) -> GroupResult:
     figure.subplots().bar(table["spread"], table["value"])
     answer = f"Within subjects {within:.2f}, between them {between:.2f}."
     name = f"group_desc-{study.cohort.label}_spread"
-    return GroupResult(
+    result = GroupResult(
         name=name,
         title="Spread",
         answer=answer,
@@ -177,6 +177,7 @@ def run(study: Study) -> GroupResult:
         tables={"": table},
         figures={"": figure},
     )
+    return [result]
 ''')
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(folder)])
     assert "spread" in task_names()

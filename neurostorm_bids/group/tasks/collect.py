@@ -31,7 +31,7 @@ MIN_FOR_MOTION = 10  # subjects, for the relation with head motion
 ROWS_AT_A_TIME = 1000  # written; the text of all runs at once would take several times the memory
 
 
-def run(study: Study) -> GroupResult:
+def run(study: Study) -> list[GroupResult]:
     """Collect the runs of one model."""
     cohort, table = study.cohort, study.table
     overview = overview_of(cohort, study.settings.conduct.random_seed)
@@ -48,7 +48,7 @@ def run(study: Study) -> GroupResult:
     }
     n = f"{len(table)} runs of {table[SUBJECT].nunique()} subjects"
     maps = {"principal components": overview.scores} | ({"UMAP": overview.umap} if overview.umap is not None else {})
-    return GroupResult(
+    result = GroupResult(
         name=name,
         title="Group",
         answer=n,
@@ -58,6 +58,7 @@ def run(study: Study) -> GroupResult:
         figures={"_map": maps_figure(table, maps, overview.explained, columns_to_show(table))},
         write_more=lambda out_dir: write_collection(out_dir, cohort, table, about),
     )
+    return [result]
 
 
 @dataclass(frozen=True)

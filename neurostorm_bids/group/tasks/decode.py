@@ -14,8 +14,9 @@ from neurostorm_bids.find.participants import SUBJECT, column
 from neurostorm_bids.group.answers import Evaluations, metrics_table
 from neurostorm_bids.group.cohort import Cohort
 from neurostorm_bids.group.evaluation import Design, evaluate, judge
-from neurostorm_bids.group.figures import evaluations_figure, time_course_figure
+from neurostorm_bids.group.figures import time_course_figure
 from neurostorm_bids.group.folds import join_groups, make_folds
+from neurostorm_bids.group.prediction_figures import windows_figure
 from neurostorm_bids.group.study import LOG, Study, word
 from neurostorm_bids.group.task import GroupResult, Section
 
@@ -28,22 +29,22 @@ WINDOWS, RUNS, MOTION = "embedding of a window", "mean over a run's windows", "h
 FD_COLUMNS = ["mean_framewise_displacement", "max_framewise_displacement"]
 
 
-def run(study: Study) -> GroupResult:
+def run(study: Study) -> list[GroupResult]:
     """Decode the state of every window."""
     options = study.settings.group
-    samples = samples_of(study.cohort, study.table, study.dataset, options.target, options.group_by)
+    samples = samples_of(study.cohort, study.table, study.dataset, study.target(), options.group_by)
     for note in samples.notes:
         LOG.warning(note)
     evaluations = decode(samples, study.settings.conduct.random_seed)
-    answer, metrics = _answer(samples, evaluations), metrics_table(evaluations)
+    answer, metrics = _answer(samples, evaluations), metrics_table(evaluations, study.cohort.label)
     name = f"group_desc-{study.cohort.label}_target-{word(samples.target)}_decode"
     n_folds = len(np.unique(evaluations[WINDOWS].folds))
     method = (
-        f"logistic regression, weighted by class, {n_folds}-fold cross-validation, "
+        f"least-squares classification with ridge penalty, calibrated, {n_folds}-fold cross-validation, "
         "penalty chosen inside the training folds"
     )
     title = f"Decoding: {samples.target}"
-    return GroupResult(
+    result = GroupResult(
         name=name,
         title=title,
         answer=answer,
@@ -76,12 +77,13 @@ def run(study: Study) -> GroupResult:
         page=name,
         tables={"_metrics": metrics, "_predictions": predictions_table(samples, evaluations)},
         figures={
-            "": evaluations_figure(samples.y, samples.classes, evaluations, samples.target),
+            "": windows_figure(samples.y, samples.classes, evaluations),
             "_timecourse": time_course_figure(
                 samples.windows, samples.y, samples.classes, _probabilities(evaluations), samples.events
             ),
         },
     )
+    return [result]
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def samples_of(
 
 
 def decode(samples: DecodingSamples, seed: int = 0) -> Evaluations:
-    """Classify windows by logistic regression; beside it the mean over a run's windows, and head motion alone."""
+    """Classify windows by ridge regression on the classes' indicators; beside it the mean over a run's windows, and head motion alone."""
     # no permutation test: it would have to keep what windows of a run share
     folds = make_folds(samples.y, samples.groups, True, seed)
     design = Design(samples.y, samples.groups, folds, True, seed)

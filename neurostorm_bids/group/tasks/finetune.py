@@ -12,11 +12,12 @@ from neurostorm_bids.find.participants import SUBJECT
 from neurostorm_bids.group.answers import MOTION, Evaluations, metrics_table, predictions_table, verdict
 from neurostorm_bids.group.cohort import Cohort, read_cohort
 from neurostorm_bids.group.evaluation import Design, Evaluation, evaluate, judge
-from neurostorm_bids.group.figures import evaluations_figure, training_figure
+from neurostorm_bids.group.figures import training_figure
 from neurostorm_bids.group.labelled_runs import LabelledRuns, labelled_runs, training_data
 from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.group.model_card import TunedModel, model_card
-from neurostorm_bids.group.samples import samples_of, varying
+from neurostorm_bids.group.prediction_figures import forest_figure, predictions_figure
+from neurostorm_bids.group.samples import samples_of
 from neurostorm_bids.group.splits import FINAL, Split, cross_validation, split_from, split_table
 from neurostorm_bids.group.study import LOG, Study, word
 from neurostorm_bids.group.task import GroupResult, Section
@@ -35,11 +36,12 @@ from neurostorm_bids.train.trainer import EpochRecord
 FROZEN = "frozen embedding (probe)"
 
 
-def run(study: Study) -> GroupResult | None:
-    """Fine-tune the model; `None` in a process that trains with another, which writes the result."""
+def run(study: Study) -> list[GroupResult]:
+    """Fine-tune the model; nothing in a process that trains with another, which writes the result."""
     settings = study.settings
     training = settings.training
-    if settings.group.target is None:
+    target = study.target()
+    if target is None:
         raise NeurostormError("--group-task finetune needs --target COLUMN of participants.tsv or of --phenotype FILE")
     if len(settings.encoding.model) != 1:
         raise NeurostormError("--group-task finetune tunes one model; give one --model")
@@ -50,7 +52,7 @@ def run(study: Study) -> GroupResult | None:
         torch.set_num_threads(max(1, settings.resources.threads // training.devices))
     model = load_model(study.model, distributed.own_device(settings.resources.device))
     check_precision([model], settings.encoding.precision)
-    name = training.save_as or f"{model.label}-{word(settings.group.target)}-{training.tuning}"
+    name = training.save_as or f"{model.label}-{word(target)}-{training.tuning}"
     if not is_first:
         distributed.redirect_output(settings.work / FOLDER / f"{name}.process-{distributed.rank()}.txt")
     overwrite = settings.conduct.force or training.resume or not is_first
@@ -66,11 +68,11 @@ def run(study: Study) -> GroupResult | None:
     trainings = Trainings(name, model, labels, splits, data, plan_of(model, settings))
     if not is_first:
         train_all(trainings, settings)
-        return None
+        return []
     write_description(settings.out_dir, study.dataset, [], {})
     try:
         with lock_model(settings.out_dir, name):
-            return _train(trainings, labelled, grid, study)
+            return [_train(trainings, labelled, grid, study)]
     except Stopped as stop:
         LOG.error("stopped by %s: add --resume to the same command to continue from the last complete epoch", stop.name)
         raise
@@ -96,7 +98,9 @@ def _train(trainings: Trainings, labelled: LabelledRuns, grid: Grid, study: Stud
     evaluations |= others
     notes = [*labels.notes, *notes, *map(str, labelled.problems)]
     histories = {split.name: one.epochs for split, one in zip(trainings.splits, trained, strict=True)}
-    card = model_card(tuned, metrics_table(evaluations), _answer(evaluations, labels), notes, study.settings)
+    card = model_card(
+        tuned, metrics_table(evaluations, trainings.name), _answer(evaluations, labels), notes, study.settings
+    )
     _write_model(tuned, histories, card, study)
     return _result(tuned, evaluations, histories, notes, study)
 
@@ -149,12 +153,11 @@ def _frozen(tuned: TunedModel, study: Study) -> tuple[Evaluations, list[str]]:
             f"no frozen embedding and head motion beside it: not all runs have embeddings of model '{trainings.model.label}';"
             " the participant level makes them"
         ]
-    samples = samples_of(cohort, table, labels, study.settings.group.covariates)
+    samples = samples_of(cohort, table, labels)
     design = _design(trainings, study)
-    found = {FROZEN: evaluate(samples.embeddings, design, samples.covariates)}
-    alone = varying(np.column_stack([samples.motion, samples.covariates]))
-    if alone.shape[1]:
-        found[MOTION] = evaluate(alone, design)
+    found = {FROZEN: evaluate(samples.embeddings, design)}
+    if len(samples.motion):
+        found[MOTION] = evaluate(samples.motion, design)
     return found, []
 
 
@@ -195,7 +198,7 @@ def _result(
 ) -> GroupResult:
     trainings, settings = tuned.trainings, study.settings
     labels, options = trainings.labels, study.settings.group
-    answer, metrics = _answer(evaluations, labels), metrics_table(evaluations)
+    answer, metrics = _answer(evaluations, labels), metrics_table(evaluations, trainings.name)
     folder = settings.out_dir / MODELS / trainings.name
     name = f"group_desc-{label_of_name(folder)}_finetune"
     title = f"Fine-tuning: {labels.target}"
@@ -206,14 +209,17 @@ def _result(
         ("Use it", f"neurostorm BIDS_DIR OUT_DIR participant --model {folder}"),
         ("Files", f"{MODELS}/{trainings.name}/, {name}_metrics.tsv, {name}_predictions.tsv"),
     ]
-    caption = "How well each predicts, on the same unseen samples; predictions of the fine-tuned model."
+    captions = [
+        ("_forest", "How well each predicts, on the same unseen samples."),
+        ("", "What the fine-tuned model predicts."),
+    ]
     about_training = "Training stops when the loss on the validation subjects no longer falls; the weights of the best epoch are kept."
     return GroupResult(
         name=name,
         title=title,
         answer=f"{answer}\nThe model is in {folder}; use it with --model {folder}",
         sections=[
-            Section(title, [answer, tuned.how_tested], facts, metrics, [("", caption)], notes),
+            Section(title, [answer, tuned.how_tested], facts, metrics, captions, notes),
             Section("Training", [about_training], figures=[("_curves", "Every training, epoch by epoch.")]),
         ],
         about={
@@ -229,7 +235,8 @@ def _result(
         page=name,
         tables={"_metrics": metrics, "_predictions": predictions_table(labels, evaluations)},
         figures={
-            "": evaluations_figure(labels.y, labels.classes, evaluations, labels.target),
+            "": predictions_figure(labels, next(iter(evaluations.values()))),
+            "_forest": forest_figure(evaluations),
             "_curves": training_figure(histories),
         },
         shown=metrics,

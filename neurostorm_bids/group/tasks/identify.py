@@ -15,7 +15,7 @@ from neurostorm_bids.group.task import GroupResult, Section
 N_BOOTSTRAP = 1000
 
 
-def run(study: Study) -> GroupResult:
+def run(study: Study) -> list[GroupResult]:
     """Re-identify subjects over repeated runs or sessions."""
     cohort, table, seed = study.cohort, study.table, study.settings.conduct.random_seed
     subjects = table[SUBJECT].to_numpy(str)
@@ -46,7 +46,7 @@ def run(study: Study) -> GroupResult:
     )
     name = f"group_desc-{cohort.label}_identify"
     caption = "Runs of one subject form blocks on the diagonal."
-    return GroupResult(
+    result = GroupResult(
         name=name,
         title="Re-identification",
         answer=answer,
@@ -61,6 +61,7 @@ def run(study: Study) -> GroupResult:
         tables={"": metrics},
         figures={"": similarity_figure(found.similarity, subjects)},
     )
+    return [result]
 
 
 @dataclass(frozen=True)
