@@ -9,6 +9,7 @@ import numpy as np
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.gridded_files import gridding_digest, made_from
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, sidecar_of
+from neurostorm_bids.derivatives.seen import SEEN, was_seen
 from neurostorm_bids.derivatives.sidecars import model_entry, software_versions
 from neurostorm_bids.derivatives.tables import embeddings_table, predictions_table, write_table
 from neurostorm_bids.encode.encoded import EncodedRun
@@ -87,7 +88,7 @@ def write_run(encoded: EncodedRun, figures: Sequence[Path], dataset: Dataset, se
         for path in (outputs.predictions, sidecar_of(outputs.predictions)):
             (out_dir / path).unlink(missing_ok=True)
     else:
-        table, columns = predictions_table(encoded)
+        table, columns = predictions_table(encoded, provenance.get(SEEN))
         write_table(out_dir / outputs.predictions, table)
         about = {"Description": "NeuroSTORM prediction of the run", "Task": _task_entry(model)}
         write_json(out_dir / sidecar_of(outputs.predictions), {**provenance, **about, **columns})
@@ -104,9 +105,11 @@ def write_run(encoded: EncodedRun, figures: Sequence[Path], dataset: Dataset, se
 def _provenance(encoded: EncodedRun, source: RunSource, dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Return how a run was made, for its sidecars."""
     gridded, model, windows = encoded.gridded, encoded.model, encoded.windows
+    seen = was_seen(model, dataset, source.run.subject)
     return {
         "Description": f"NeuroSTORM embeddings, one row per window of {windows.length} frames",
         "Model": model_entry(model),
+        **({} if seen is None else {SEEN: seen}),
         "Grid": gridded.grid.describe(),
         "Preprocessing": gridded.steps,
         "Precision": windows.precision,

@@ -77,8 +77,14 @@ def embeddings_table(run: "EncodedRun") -> tuple[pd.DataFrame, Columns]:
     return _stamped(pd.concat([pd.DataFrame(values), channels], axis=1), columns | about, run.model.warning)
 
 
-def predictions_table(run: "EncodedRun") -> tuple[pd.DataFrame, Columns]:
-    """Return a table of one row, the run's prediction, and its columns."""
+def predictions_table(run: "EncodedRun", seen: bool | None = None) -> tuple[pd.DataFrame, Columns]:
+    """Return a table of one row, the run's prediction, and its columns.
+
+    Parameters
+    ----------
+    seen : bool, optional
+        Whether the model was trained on this person; `None` where that is not known.
+    """
     prediction = run.prediction
     assert prediction is not None
     row = {
@@ -106,6 +112,12 @@ def predictions_table(run: "EncodedRun") -> tuple[pd.DataFrame, Columns]:
         "spread": {"Description": f"Standard deviation over windows of {of_what}"},
         "windows": {"Description": "Number of windows averaged"},
     }
+    if seen is not None:
+        row["seen_in_training"] = int(seen)
+        columns["seen_in_training"] = {
+            "Description": "Whether the model was trained on this person: then the prediction is no test of it",
+            "Levels": {"0": "not seen", "1": "seen"},
+        }
     return _stamped(pd.DataFrame([row]), columns, run.model.warning)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from neurostorm_bids.derivatives.call_logs import crash_account
 from neurostorm_bids.derivatives.gridded_files import gridding_digest, save_gridded
 from neurostorm_bids.derivatives.run import invalidate, is_finished, write_run
+from neurostorm_bids.derivatives.seen import was_seen
 from neurostorm_bids.encode.encoded import Windows, complete, embed_windows
 from neurostorm_bids.encode.sizes import batch_size
 from neurostorm_bids.errors import NeurostormError
@@ -104,6 +105,8 @@ def _process(run: Run, grid: Grid, models: Sequence[Model], job: Job, attempt: "
             figures = figures or draw_run(settings.out_dir, gridded)
             own = draw_model(settings.out_dir, encoded, settings.censoring.fd_threshold)
             write_run(encoded, [*figures, *own], job.dataset, settings)
+            if was_seen(model, job.dataset, run.subject):
+                LOG.warning("%s: model %s was trained on this person", run.name, model.name)
             attempt.n_windows += len(encoded.onsets)
             attempt.finish([model])
         except NeurostormError as error:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neurostorm_bids.derivatives.seen import SEEN
 from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.run import PREPROCESSED
@@ -79,6 +80,9 @@ def read_facts(out_dir: Path, path: Path) -> EncodedFacts | None:
     if predicted.is_file():
         try:
             prediction = _prediction(predicted)
+            if sidecar.get(SEEN):
+                prediction["trained_on"] += "; this person was among them"
+                notes.append("The model was trained on this person: what it predicts of them is no test of it.")
         except (IndexError, KeyError, TypeError, ValueError, NeurostormError):
             notes.append(f"{predicted.name} is damaged; run again with --force")
     model = sidecar.get("Model") or {}

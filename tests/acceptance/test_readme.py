@@ -45,7 +45,7 @@ def cohort(tmp_path_factory):
     tree = Tree(folder / "BIDS_DIR")
     rows = []
     for i in range(N_SUBJECTS):
-        rows.append({"participant_id": f"sub-{i:02d}", "age": 20 + 3.5 * i, "sex": "FM"[i % 2]})
+        rows.append({"participant_id": f"sub-{i:02d}", "age": 20 + 3.5 * i, "sex": "FM"[i % 2], "site": "AB"[i // 6]})
         for task in ("rest", "motor"):
             tree.run(f"sub-{i:02d}_task-{task}", data=signal(i + 50 * (task == "rest"), n_volumes=3))
     pd.DataFrame(rows).to_csv(tree.path / "participants.tsv", sep="\t", index=False)
