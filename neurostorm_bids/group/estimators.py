@@ -6,13 +6,15 @@ Knows no files and no tables.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 N_INNER = 3  # folds that choose the penalty
 ALPHAS = np.logspace(-1, 6, 15)  # of ridge regression, for standardised features
+WEAK_PENALTY = 1e4  # C of a calibration: its two or few weights need none, but must stay finite
+SMALLEST_SHARE = 1e-9
 
 
 class GroupedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -67,6 +69,11 @@ class GroupedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Return predictions, (samples, targets)."""
         return self.path_.predict_along(self.path_.along_axes(X), self.alpha_)
 
+    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same as weights (targets, features) and values at zero (targets,)."""
+        weights = (self.path_.axes @ (self.path_.along / (self.path_.squares[:, None] + self.alpha_))).T
+        return weights, self.path_.means - weights @ self.path_.center
+
 
 class _RidgePath:
     """Ridge regressions of many targets for any penalty, from one factorisation.
@@ -99,7 +106,7 @@ class _RidgePath:
 
 
 class Calibration:
-    """Class probabilities from scores, one class against the others (Platt 1999), and their sum made 1.
+    """Class probabilities from scores, by a logistic regression on them (Platt 1999).
 
     Parameters
     ----------
@@ -108,29 +115,39 @@ class Calibration:
     y : (samples,) int array
         Classes as 0, 1, ...
     n_classes : int
+
+    Attributes
+    ----------
+    shares : (classes,) array
+        Of the classes among the samples.
+    slopes, at_zero : (logits, columns) and (logits,) arrays
+        One logit for two classes, else one for each class; slopes are 0 where scores tell nothing.
     """
 
     def __init__(self, scores: np.ndarray, y: np.ndarray, n_classes: int):
         self.shares = np.bincount(y, minlength=n_classes) / len(y)
         self.columns = [1] if n_classes == 2 else list(range(n_classes))
-        self.lines = [_line(score, y == k) for k, score in zip(self.columns, scores.T, strict=True)]
+        n = len(self.columns)
+        known = np.log(np.maximum(self.shares, SMALLEST_SHARE))
+        self.slopes, self.at_zero = np.zeros((n, n)), known[1:] - known[:1] if n == 1 else known
+        spread = scores.std()
+        if not np.isfinite(scores).all() or spread == 0 or len(np.unique(y)) < 2:
+            return
+        fitted = LogisticRegression(C=WEAK_PENALTY, max_iter=500).fit(scores / spread, y)
+        slopes = fitted.coef_ / spread
+        if np.trace(slopes if n == 1 else slopes[:, fitted.classes_]) <= 0:  # scores that point the wrong way
+            return
+        rows = [0] if n == 1 else fitted.classes_
+        self.slopes[rows], self.at_zero[rows] = slopes, fitted.intercept_
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        """Return logits, (samples, logits)."""
+        return np.asarray(scores @ self.slopes.T + self.at_zero)
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities, (samples, classes)."""
-        found = [expit(slope * s + at_zero) for (slope, at_zero), s in zip(self.lines, scores.T, strict=True)]
-        if len(self.shares) == 2:
-            return np.column_stack([1 - found[0], found[0]])
-        stacked = np.column_stack(found)
-        return np.asarray(stacked / stacked.sum(axis=1, keepdims=True))
-
-
-def _line(scores: np.ndarray, is_class: np.ndarray) -> tuple[float, float]:
-    """Return slope and value at zero of a logistic regression; without a slope where the score tells nothing."""
-    share = np.clip(is_class.mean(), 1e-6, 1 - 1e-6)
-    nothing = 0.0, float(np.log(share / (1 - share)))
-    if not np.isfinite(scores).all() or np.ptp(scores) == 0 or len(set(is_class.tolist())) < 2:
-        return nothing
-    scale = scores.std()
-    fitted = LogisticRegression(C=np.inf).fit(scores[:, None] / scale, is_class)
-    slope = float(fitted.coef_[0, 0] / scale)
-    return (slope, float(fitted.intercept_[0])) if slope > 0 else nothing
+        logits = self.logits(scores)
+        if len(self.columns) == 1:
+            p = expit(logits[:, 0])
+            return np.column_stack([1 - p, p])
+        return np.asarray(softmax(logits, axis=1))
