@@ -20,6 +20,7 @@ from neurostorm_bids.train.plan import Plan
 
 HEAD_RATE = 1e-2  # learning rate of the head, which sees standardised embeddings
 WEIGHT_DECAY = 0.01
+NOT_DECAYED = ("A_log", "D", "prompt", "pos_embed", "time_embed")  # beside biases and norms
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
 
@@ -45,8 +46,7 @@ class TrainingModule(lightning.LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what is trained, with learning rates."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        return [{"params": parameters, "lr": self.plan.learning_rate}]
+        return decayed_and_not(self.network, self.plan.learning_rate)
 
     def epoch_record(self, logged: dict[str, float]) -> dict[str, float]:
         """Return what is kept of an epoch, from what was logged."""
@@ -63,7 +63,7 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises, then falls as a cosine."""
-        optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(self.parameter_groups())
         n_steps = max(1, self.plan.epochs * len(self.train_dataloader()))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step / n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -173,11 +173,9 @@ class FineTuning(TrainingModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the head, and what else is tuned, with learning rates."""
         assert self.network.output_head is not None
-        head = list(self.network.output_head.parameters())
-        others = [p for p in self.network.model.parameters() if p.requires_grad]
         head_rate = self.plan.learning_rate if self.plan.tuning == "linear" else HEAD_RATE
-        groups = [{"params": head, "lr": head_rate}]
-        return groups + ([{"params": others, "lr": self.plan.learning_rate}] if others else [])
+        head = decayed_and_not(self.network.output_head, head_rate)
+        return head + decayed_and_not(self.network.model, self.plan.learning_rate)
 
     def finish(self) -> NeuroSTORM:
         """Return the network with the standardisation put into its head."""
@@ -188,6 +186,16 @@ class FineTuning(TrainingModule):
             linear.bias.sub_(weight @ self.mean)
             linear.weight.copy_(weight)
         return self.network
+
+
+def decayed_and_not(network: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """Return what is trained in a network, as groups for AdamW: weights decay; norms, biases, embeddings, ... do not."""
+    groups: dict[float, list[nn.Parameter]] = {WEIGHT_DECAY: [], 0.0: []}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and name.split(".")[-1] not in NOT_DECAYED
+            groups[WEIGHT_DECAY if decays else 0.0].append(parameter)
+    return [{"params": some, "lr": learning_rate, "weight_decay": decay} for decay, some in groups.items() if some]
 
 
 def rate_at(done: float) -> float:

@@ -21,6 +21,7 @@ from neurostorm_bids.train import augment as augmentation
 from neurostorm_bids.train.augment import augment
 from neurostorm_bids.train.data import Clips, Order
 from neurostorm_bids.train.fit import TrainingData, fit, outputs_of
+from neurostorm_bids.train.module import decayed_and_not
 from neurostorm_bids.train.objective import Objective
 from neurostorm_bids.train.plan import Plan
 from neurostorm_bids.train.trainer import TrainingRun
@@ -155,6 +156,30 @@ def test_only_what_is_named_is_tuned(tmp_path, tuning):
     assert tuning == "full" or all(any(fits(name) for fits in wanted) for name in names)
     assert all(any(fits(name) for name in names) for fits in wanted)
     assert (tuning == "linear") == (not names)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full", "prompt"])
+def test_matrices_of_weights_decay_and_nothing_else(tmp_path, tuning):
+    """Parameters without a gradient change by decay alone; those that shrink are the weights of linear layers."""
+    plan = plan_of(tuning)
+    network = prepare_for_tuning(narrow(tmp_path).network, 1, plan)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1)  # heads and low-rank additions begin as 0
+    groups = decayed_and_not(network, plan.learning_rate)
+    assert {id(p) for group in groups for p in group["params"]} == {
+        id(p) for p in network.parameters() if p.requires_grad
+    }
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    torch.optim.AdamW(groups).step()
+    shrunk = {name for name, parameter in network.named_parameters() if (parameter < 1).all()}
+    linear = {
+        f"{name}.weight" for name, m in network.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d))
+    }
+    low_rank = {name for name, _ in network.named_parameters() if name.endswith(("weight.0.a", "weight.0.b"))}
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert shrunk == (linear | low_rank) & trained
 
 
 def test_before_training_nothing_has_changed(tmp_path):
