@@ -82,14 +82,14 @@ def training_data(labelled: LabelledRuns, labels: Labels, grid: Grid, study: Stu
     labels : Labels
         Of the samples that take part.
     """
-    y = np.full(len(labelled.runs), -1, dtype=labels.y.dtype)
-    for value, rows in zip(labels.y, labels.members, strict=True):
-        y[rows] = value
+    y, samples = np.full(len(labelled.runs), -1, dtype=labels.y.dtype), np.full(len(labelled.runs), -1)
+    for sample, rows in enumerate(labels.members):
+        y[rows], samples[rows] = labels.y[sample], sample
     used, work = set(labels.rows), study.settings.work
     stores = [
         read_int8(work / GriddedOutputs(run, grid).int8) if i in used else None for i, run in enumerate(labelled.runs)
     ]
-    return TrainingData(stores, y, labels.classes)
+    return TrainingData(stores, y, labels.classes, samples)
 
 
 def _labelled(runs: list[Run], study: Study) -> tuple[pd.DataFrame, Labels]:

@@ -70,6 +70,7 @@ def plan_of(model: Model, settings: Settings) -> Plan:
         patience=training.patience,
         batch_size=encoding.batch_size or (BATCH if of_clips else BATCH_OF_EMBEDDINGS),
         device=model.device,
+        windows_per_sample=training.windows_per_sample,
         learning_rate=training.learning_rate or 0.0,
         precision=encoding.precision,
         prompt_length=training.prompt_length,

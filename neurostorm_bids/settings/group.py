@@ -77,6 +77,14 @@ class Training:
     patience: int = option(
         5, "Epochs without a smaller loss on the validation subjects after which training stops.", least=1
     )
+    windows_per_sample: int | None = option(
+        None,
+        "Windows that are drawn of each subject (or session, where it has a value of its own) in an epoch, so that each "
+        "counts the same, however long its runs are.",
+        shown_default="what the median one has, at most 8",
+        least=1,
+        most=10**6,
+    )
     learning_rate: float | None = option(
         None,
         "Learning rate of what is trained beside the head.",

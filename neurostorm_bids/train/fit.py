@@ -15,11 +15,11 @@ from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.network import NeuroSTORM
 from neurostorm_bids.resample.gridded import FrameSource
 from neurostorm_bids.runtime.atomic import replacing, write_text
-from neurostorm_bids.train.data import Clips, Embedded
+from neurostorm_bids.train.data import Clips, Draw, Embedded, Item, LabelledWindows
 from neurostorm_bids.train.distributed import all_gather, is_rank_zero, shard
 from neurostorm_bids.train.module import FineTuning
 from neurostorm_bids.train.objective import Objective
-from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.plan import MAX_WINDOWS, Plan
 from neurostorm_bids.train.trainer import EpochRecord, TrainingRun, load_best, train
 from neurostorm_bids.train.tuning import merged, prepare_for_tuning, tuned_parts
 
@@ -40,6 +40,8 @@ class TrainingData:
         Values, or classes as 0, 1, ...
     classes : list of str
         Empty for a regression.
+    samples : (runs,) int array
+        Number of the sample that each run belongs to, whose label is one and which counts as one.
     embeddings : list of (windows, channels) arrays, or None
         Of the backbone, where it is not tuned.
     """
@@ -47,6 +49,7 @@ class TrainingData:
     runs: Sequence[FrameSource | None]
     y: np.ndarray
     classes: Sequence[str]
+    samples: np.ndarray
     embeddings: Sequence[np.ndarray] | None = None
 
     def run(self, i: int) -> FrameSource:
@@ -100,14 +103,15 @@ def fit(
     training, validation : int arrays
         Numbers of runs.
     """
-    n_windows = [len(_starts(data.run(i), model)) for i in training]
-    objective = Objective.of(np.repeat(data.y[training], n_windows), data.classes)
+    _, first = np.unique(data.samples[training], return_index=True)
+    objective = Objective.of(data.y[training[first]], data.classes)
     network = prepare_for_tuning(model.network, objective.n_outputs, plan)
-    known, datasets = _datasets(model, data, objective.scaled(data.y), training, validation, plan)
+    windows = _windows(model, data, training, objective), _windows(model, data, validation, objective)
+    known, datasets = _datasets(model, data, (training, validation), windows, plan)
     std = known.std(axis=0)
     std[~(std > MIN_SPREAD * (1e-30 + np.abs(known).max()))] = 1.0
     standardisation = torch.from_numpy(known.mean(axis=0)), torch.from_numpy(std)
-    module = FineTuning(network, objective, standardisation, *datasets, plan)
+    module = FineTuning(network, objective, standardisation, datasets, len(windows[1].counts), plan)
     finished = run.folder / FINISHED
     if run.resume and finished.is_file():
         epochs = json.loads(finished.read_text(encoding="utf-8"))
@@ -123,19 +127,37 @@ def fit(
     return TrainedModel(merged(network).to(model.device), parts, objective, epochs, plan.precision)
 
 
-def _datasets(
-    model: Model, data: TrainingData, y: np.ndarray, training: np.ndarray, validation: np.ndarray, plan: Plan
-) -> tuple[np.ndarray, tuple[Dataset[tuple[Tensor, np.float32]], Dataset[tuple[Tensor, np.float32]]]]:
-    """Return embeddings of training windows, and the windows of both parts: as embeddings where nothing else is tuned."""
+def _windows(model: Model, data: TrainingData, which: np.ndarray, objective: Objective) -> LabelledWindows:
+    """Return the windows of some runs."""
     if data.embeddings is not None:
-        known = np.concatenate([data.embeddings[i] for i in training])
-        return known, (_embedded(data, training, y), _embedded(data, validation, y))
-    parts = [([data.run(i) for i in some], y[some]) for some in (training, validation)]
+        starts = [np.arange(len(data.embeddings[i])) * model.n_frames for i in which]
+    else:
+        starts = [_starts(data.run(i), model) for i in which]
+    return LabelledWindows.of(starts, objective.scaled(data.y[which]), data.samples[which])
+
+
+def _datasets(
+    model: Model,
+    data: TrainingData,
+    parts: tuple[np.ndarray, np.ndarray],
+    windows: tuple[LabelledWindows, LabelledWindows],
+    plan: Plan,
+) -> tuple[np.ndarray, tuple[Dataset[Item], Dataset[Item]]]:
+    """Return embeddings that tell how those of training spread, and both parts: as embeddings where nothing else is tuned."""
+    per_sample = plan.windows_per_sample or min(MAX_WINDOWS, int(np.median(windows[0].counts)))
+    draws = Draw(windows[0], plan.seed, per_sample), Draw(windows[1], plan.seed)
+    if data.embeddings is not None:
+        embeddings = [np.concatenate([data.embeddings[i] for i in part]) for part in parts]
+        return embeddings[0], (
+            Embedded(embeddings[0], windows[0], draws[0]),
+            Embedded(embeddings[1], windows[1], draws[1]),
+        )
+    training, validation = ([data.run(i) for i in part] for part in parts)
     clips = (
-        Clips(*parts[0], model.n_frames, plan.seed, shifted=True, augmented=plan.augmented),
-        Clips(*parts[1], model.n_frames, plan.seed),
+        Clips(training, windows[0], model.n_frames, draws[0], shifted=True, augmented=plan.augmented),
+        Clips(validation, windows[1], model.n_frames, draws[1]),
     )
-    return _first_embeddings(model, data, training, plan), clips
+    return _first_embeddings(model, data, parts[0], plan), clips
 
 
 def _first_embeddings(model: Model, data: TrainingData, among: np.ndarray, plan: Plan) -> np.ndarray:
@@ -192,9 +214,3 @@ def outputs_of(
 
 def _starts(run: FrameSource, model: Model) -> np.ndarray:
     return window_starts(run.shape[3], model.n_frames, model.n_frames)
-
-
-def _embedded(data: TrainingData, which: np.ndarray, y: np.ndarray) -> Embedded:
-    assert data.embeddings is not None
-    some = [data.embeddings[i] for i in which]
-    return Embedded(np.concatenate(some), np.repeat(y[which], [len(rows) for rows in some]))

@@ -36,7 +36,7 @@ class Objective:
 
     @classmethod
     def of(cls, y: np.ndarray, classes: Sequence[str]) -> "Objective":
-        """Return the objective for the labels of the training windows: values, or classes as 0, 1, ..."""
+        """Return the objective for the labels of the training samples: values, or classes as 0, 1, ..."""
         if not classes:
             return cls((), float(y.mean()), float(y.std()) or 1.0, label_range=(float(y.min()), float(y.max())))
         counts = np.bincount(y, minlength=len(classes))
@@ -72,19 +72,16 @@ class Objective:
         """Name of the metric that is reported while training."""
         return "balanced_accuracy" if self.classes else "r"
 
-    def metric(self) -> torchmetrics.Metric:
-        """Return the metric of single windows, over all processes."""
-        if self.classes:
-            return torchmetrics.classification.MulticlassRecall(len(self.classes), average="macro")
-        return torchmetrics.PearsonCorrCoef()
-
-    def update(self, metric: torchmetrics.Metric, outputs: Tensor, y: Tensor) -> None:
-        """Add a batch to the metric."""
+    def metric(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the metric of (samples, outputs) for (samples,) labels."""
         if not self.classes:
-            metric.update(outputs[:, 0].float(), y)
-        else:
-            predicted = outputs[:, 0] > 0 if self.n_outputs == 1 else outputs.argmax(dim=1)
-            metric.update(predicted.long(), y.long())
+            return torchmetrics.functional.pearson_corrcoef(outputs[:, 0], y)
+        predicted = outputs[:, 0] > 0 if self.n_outputs == 1 else outputs.argmax(dim=1)
+        n = len(self.classes)
+        recall: Tensor = torchmetrics.functional.classification.multiclass_recall(
+            predicted.long(), y.long(), n, average="macro"
+        )
+        return recall
 
     def task(self, target: str, trained_on: str | None) -> Task:
         """Return what the outputs of the head mean."""

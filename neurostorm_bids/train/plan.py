@@ -13,6 +13,7 @@ LEARNING_RATES = {
     "lora": 1e-3,
     "full": 1e-4,
 }
+MAX_WINDOWS = 8  # of a sample in an epoch, unless more are asked for
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Plan:
     batch_size : int
         Windows in a step of one process.
     device : torch.device
+    windows_per_sample : int or None
+        Windows of each sample in an epoch; `None` takes what the median sample has, at most `MAX_WINDOWS`.
     learning_rate : float
         Of what is tuned beside the head, at its largest; 0 takes what suits the tuning.
     precision : {"fp32", "bf16", "fp16"}
@@ -51,6 +54,7 @@ class Plan:
     patience: int
     batch_size: int
     device: torch.device
+    windows_per_sample: int | None = None
     learning_rate: float = 0.0
     precision: str = "fp32"
     prompt_length: int = 50

@@ -19,7 +19,7 @@ from neurostorm_bids.model import backend
 from neurostorm_bids.model.load import load_model
 from neurostorm_bids.train import augment as augmentation
 from neurostorm_bids.train.augment import augment
-from neurostorm_bids.train.data import Clips, Order
+from neurostorm_bids.train.data import Clips, Draw, LabelledWindows, Order
 from neurostorm_bids.train.fit import TrainingData, fit, outputs_of
 from neurostorm_bids.train.module import decayed_and_not
 from neurostorm_bids.train.objective import Objective
@@ -98,7 +98,7 @@ def task(tmp_path_factory):
     runs, y = asymmetric()
     order = np.random.default_rng(1).permutation(N)
     model = narrow(tmp_path_factory.mktemp("narrow"))
-    return model, TrainingData(runs, y, CLASSES), (order[36:], order[20:36]), order[:20]
+    return model, TrainingData(runs, y, CLASSES, np.arange(N)), (order[36:], order[20:36]), order[:20]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def frozen(task):
         ("prompt", 0.1, 24),
         ("prompt-layernorm", 0.05, 16),
         ("lora", 0.03, 10),
-        ("full", 0.01, 8),
+        ("full", 0.005, 12),
     ],
 )
 def test_tuning_sees_what_the_frozen_probe_does_not(task, frozen, tmp_path, tuning, rate, epochs):
@@ -204,12 +204,23 @@ def _train_and_die(folder: str, die_at: int) -> None:
 
     parts = np.arange(16), np.arange(16, 24)
     folder = Path(folder)
-    tune(narrow(folder), TrainingData(runs, y, CLASSES), parts, folder / "run", plan_of("lora", 4), advance)
+    tune(
+        narrow(folder),
+        TrainingData(runs, y, CLASSES, np.arange(24)),
+        parts,
+        folder / "run",
+        plan_of("lora", 4),
+        advance,
+    )
 
 
 def test_killed_within_an_epoch_and_resumed_the_weights_are_the_same(tmp_path):
     runs, y = asymmetric(24)
-    data, parts, plan = TrainingData(runs, y, CLASSES), (np.arange(16), np.arange(16, 24)), plan_of("lora", 4)
+    data, parts, plan = (
+        TrainingData(runs, y, CLASSES, np.arange(24)),
+        (np.arange(16), np.arange(16, 24)),
+        plan_of("lora", 4),
+    )
     whole = tune(narrow(tmp_path), data, parts, tmp_path / "whole", plan)
     child = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(str(tmp_path), 5))
     child.start()
@@ -229,7 +240,7 @@ def test_training_stops_when_the_validation_loss_no_longer_falls(tmp_path):
     y = np.random.default_rng(0).permutation(y)  # nothing to be learnt
     plan, parts = plan_of("linear", 200, patience=3, rate=0.1), (np.arange(16), np.arange(16, 24))
     model = narrow(tmp_path)
-    data = TrainingData(runs, y, CLASSES, embedded(model, runs))
+    data = TrainingData(runs, y, CLASSES, np.arange(24), embedded(model, runs))
     trained = tune(model, data, parts, tmp_path / "run", plan)
     assert len(trained.epochs) == trained.best_epoch + 3 < 200
     (tmp_path / "run" / "finished.json").unlink()  # as if killed between the last epoch and this note
@@ -256,11 +267,75 @@ def test_processes_share_each_epoch_without_overlap(n, world, epoch):
 
 def test_a_clip_is_the_same_whoever_asks():
     runs, y = asymmetric(2, n_frames=11)
-    clips = Clips(runs, y.astype(np.float32), FRAMES, 5, shifted=True, augmented=True)
-    assert len(clips) == 4  # two windows of four frames in eleven
+    windows = LabelledWindows.of([np.array([0, 4])] * 2, y, np.arange(2))
+    clips = Clips(runs, windows, FRAMES, Draw(windows, 5, 2), shifted=True, augmented=True)
+    assert len(clips) == 4
     for item in [(0, 0), (3, 1), (3, 2)]:
         torch.testing.assert_close(clips[item][0], clips[item][0], rtol=0, atol=0)
     assert not torch.equal(clips[0, 1][0], clips[1, 1][0])
+
+
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    per_sample=st.integers(1, 12),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_has_as_many_windows_of_each_sample(counts, per_sample, seed):
+    starts = [np.arange(n) for n in counts]
+    windows = LabelledWindows.of(starts, np.zeros(len(counts)), np.arange(len(counts)))
+    draw = Draw(windows, seed, per_sample)
+    drawn = np.array([draw.window(3, i) for i in range(len(draw))])
+    assert np.bincount(windows.sample[drawn]).tolist() == [per_sample] * len(counts)
+    for sample, n in enumerate(counts):  # none twice before all have come once
+        times = np.bincount(drawn[windows.sample[drawn] == sample] - sum(counts[:sample]), minlength=n)
+        assert times.max() - times.min() <= 1
+    assert drawn.tolist() == [Draw(windows, seed, per_sample).window(3, i) for i in range(len(draw))]
+
+
+def test_epochs_draw_different_windows():
+    windows = LabelledWindows.of([np.arange(50)], np.zeros(1), np.zeros(1, int))
+    draw = Draw(windows, 0, 4)
+    assert len({tuple(draw.window(epoch, i) for i in range(4)) for epoch in range(5)}) == 5
+
+
+def several_runs(model, seed=0):
+    """Forty samples of one or two runs of 1 to 12 windows, embeddings that know the class a little."""
+    rng = np.random.default_rng(seed)
+    samples = np.sort(np.concatenate([np.arange(40), np.arange(0, 40, 3)]))
+    y = samples % 2
+    n = model.network.config.n_channels
+    embeddings = [
+        (rng.standard_normal((rng.integers(1, 13), n)) + 0.5 * (2 * label - 1)).astype(np.float32) for label in y
+    ]
+    return TrainingData([None] * len(y), y, CLASSES, samples, embeddings)
+
+
+def test_the_validation_loss_is_that_of_samples(tmp_path):
+    """By hand: sigmoid and logarithm of the mean output over all windows of all runs of a sample."""
+    model = narrow(tmp_path)
+    data = several_runs(model)
+    training, validation = np.flatnonzero(data.samples < 28), np.flatnonzero(data.samples >= 28)
+    trained = tune(model, data, (training, validation), tmp_path / "run", plan_of("linear", 3))
+    outputs = predict(model, trained, data, validation)
+    losses, right = [], []
+    for sample in range(28, 40):
+        logit = np.concatenate([outputs[i] for i in validation if data.samples[i] == sample]).mean()
+        losses.append(np.log1p(np.exp(-logit if sample % 2 else logit)))
+        right.append((logit > 0) == sample % 2)
+    best = trained.epochs[trained.best_epoch - 1]
+    assert best["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-5)  # classes have the same size
+    assert best["validation_balanced_accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_labels_are_scaled_by_samples_and_not_by_windows(tmp_path):
+    model = narrow(tmp_path)
+    data = several_runs(model)
+    ages = 20.0 + data.samples
+    parts = np.flatnonzero(data.samples < 30), np.flatnonzero(data.samples >= 30)
+    trained = tune(model, replace(data, y=ages, classes=[]), parts, tmp_path / "run", plan_of("linear", 1))
+    assert trained.objective.mean == pytest.approx(np.mean(20 + np.arange(30)))
+    assert trained.objective.std == pytest.approx(np.std(20 + np.arange(30)))
 
 
 def test_augmentation_turns_and_scales_all_frames_alike_as_scipy_does(monkeypatch):
