@@ -75,7 +75,10 @@ class Training:
     )
     epochs: int = option(30, "Epochs at most.", least=1, most=10**6)
     patience: int = option(
-        5, "Epochs without a smaller loss on the validation subjects after which training stops.", least=1
+        5,
+        "Epochs without a smaller loss on the validation subjects after which training stops. They count from half of "
+        "--epochs on: before, the learning rate is still high, and has yet to fall.",
+        least=1,
     )
     windows_per_sample: int | None = option(
         None,

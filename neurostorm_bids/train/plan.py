@@ -27,7 +27,8 @@ class Plan:
     epochs : int
         At most.
     patience : int
-        Epochs without a smaller loss on the validation subjects, after which training stops.
+        Epochs without a smaller loss on the validation subjects, after which training stops; they count from half of
+        `epochs` on.
     batch_size : int
         Windows in a step of one process.
     device : torch.device

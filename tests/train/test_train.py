@@ -238,11 +238,12 @@ def test_killed_within_an_epoch_and_resumed_the_weights_are_the_same(tmp_path):
 def test_training_stops_when_the_validation_loss_no_longer_falls(tmp_path):
     runs, y = asymmetric(24)
     y = np.random.default_rng(0).permutation(y)  # nothing to be learnt
-    plan, parts = plan_of("linear", 200, patience=3, rate=0.1), (np.arange(16), np.arange(16, 24))
+    plan, parts = plan_of("linear", 30, patience=3, rate=0.1), (np.arange(16), np.arange(16, 24))
     model = narrow(tmp_path)
     data = TrainingData(runs, y, CLASSES, np.arange(24), embedded(model, runs))
     trained = tune(model, data, parts, tmp_path / "run", plan)
-    assert len(trained.epochs) == trained.best_epoch + 3 < 200
+    assert trained.best_epoch + 3 < 15  # it does not stop where the learning rate is high
+    assert len(trained.epochs) == 15 + 3
     (tmp_path / "run" / "finished.json").unlink()  # as if killed between the last epoch and this note
     steps = []
     again = tune(model, data, parts, tmp_path / "run", plan, lambda *step: steps.append(step), resume=True)
