@@ -92,7 +92,6 @@ def model_card(tuned: TunedModel, metrics: pd.DataFrame, verdict: str, notes: li
         n_tuned=f"{kept.n_tuned:,}",
         n_weights=f"{sum(p.numel() for p in kept.network.parameters()):,}",
         n_frames=trainings.model.n_frames,
-        batch=plan.batch_size * plan.n_processes,
         best_epoch=kept.best_epoch,
         n_validation=len(trainings.splits[-1].validation),
         how=tuned.how_tested,

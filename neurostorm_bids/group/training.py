@@ -23,11 +23,10 @@ from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train.distributed import is_rank_zero
 from neurostorm_bids.train.fit import TrainedModel, TrainingData, embed_all, fit, kept_in_file, outputs_of
-from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.plan import BATCH, BATCH_OF_EMBEDDINGS, Plan
 from neurostorm_bids.train.trainer import EpochRecord, TrainingRun
 
 FOLDER = "neurostorm-training"  # of checkpoints, in the work folder
-BATCH, BATCH_OF_EMBEDDINGS = 4, 256  # windows in a step
 MAX_WORKERS = 8  # that prepare clips
 
 
@@ -72,6 +71,7 @@ def plan_of(model: Model, settings: Settings) -> Plan:
         device=model.device,
         windows_per_sample=training.windows_per_sample,
         learning_rate=training.learning_rate or 0.0,
+        accumulate=training.accumulate,
         precision=encoding.precision,
         prompt_length=training.prompt_length,
         lora_rank=training.lora_rank,

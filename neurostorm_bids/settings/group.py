@@ -88,9 +88,13 @@ class Training:
         least=1,
         most=10**6,
     )
+    accumulate: int = option(
+        1, "Batches in a step: the same as a larger --batch-size, in less memory.", least=1, most=10**6
+    )
     learning_rate: float | None = option(
         None,
-        "Learning rate of what is trained beside the head.",
+        "Largest learning rate of what is trained beside the head (of the head with linear); taken as it is. The default "
+        "grows with the square root of the windows in a step. Published: full with 5e-5, constant, 8 windows a step.",
         shown_default="1e-2 to 1e-4, by what is trained",
         least=0.0,
         above=True,

@@ -18,7 +18,6 @@ from neurostorm_bids.train.data import Order
 from neurostorm_bids.train.objective import Objective
 from neurostorm_bids.train.plan import Plan
 
-HEAD_RATE = 1e-2  # learning rate of the head, which sees standardised embeddings
 WEIGHT_DECAY = 0.01
 NOT_DECAYED = ("A_log", "D", "prompt", "pos_embed", "time_embed")  # beside biases and norms
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
@@ -66,7 +65,7 @@ class TrainingModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises, then falls as a cosine."""
         optimizer = torch.optim.AdamW(self.parameter_groups())
-        n_steps = max(1, self.plan.epochs * len(self.train_dataloader()))
+        n_steps = self.plan.epochs * max(1, math.ceil(len(self.train_dataloader()) / self.plan.accumulate))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step / n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -203,8 +202,7 @@ class FineTuning(TrainingModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the head, and what else is tuned, with learning rates."""
         assert self.network.output_head is not None
-        head_rate = self.plan.learning_rate if self.plan.tuning == "linear" else HEAD_RATE
-        head = decayed_and_not(self.network.output_head, head_rate)
+        head = decayed_and_not(self.network.output_head, self.plan.head_rate)
         return head + decayed_and_not(self.network.model, self.plan.learning_rate)
 
     def finish(self) -> NeuroSTORM:

@@ -75,7 +75,8 @@ class EpochLog(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, _module: Any, *_: Any) -> None:
         """Report a step."""
-        self.run.advance(trainer.global_step, (trainer.max_epochs or 0) * int(trainer.num_training_batches))
+        of_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        self.run.advance(trainer.global_step, (trainer.max_epochs or 0) * of_epoch)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Keep and report the record of the epoch."""
@@ -182,6 +183,7 @@ def _trainer(plan: Plan, folder: Path, log: EpochLog) -> lightning.Trainer:
         max_epochs=plan.epochs,
         callbacks=callbacks,
         plugins=[AtomicCheckpoints(), _environment(alone)],
+        accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=MAX_GRADIENT_NORM,
         default_root_dir=folder,
         num_sanity_val_steps=0,

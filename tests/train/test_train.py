@@ -251,6 +251,34 @@ def test_training_stops_when_the_validation_loss_no_longer_falls(tmp_path):
     assert all(torch.equal(again.parts[name], weight) for name, weight in trained.parts.items())
 
 
+def test_accumulated_batches_train_as_one_larger_batch(tmp_path):
+    runs, y = asymmetric(24)
+    data, parts = TrainingData(runs, y, CLASSES, np.arange(24)), (np.arange(16), np.arange(16, 24))
+    plans = [replace(plan_of("layernorm", 4), batch_size=8 // n, accumulate=n) for n in (1, 4)]
+    steps = [], []
+    trained = [
+        tune(narrow(tmp_path), data, parts, tmp_path / str(n), plan, lambda *step, n=n: steps[n].append(step))
+        for n, plan in enumerate(plans)
+    ]
+    assert steps[0][-1] == steps[1][-1] == (8, 8)
+    for name, weight in trained[0].parts.items():
+        torch.testing.assert_close(trained[1].parts[name], weight, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "rate", "head"),
+    [
+        ({}, 1e-4, 1e-2),
+        ({"batch_size": 8}, 1e-4 * 2**0.5, 1e-2 * 2**0.5),
+        ({"accumulate": 2, "devices": 2, "nodes": 4}, 4e-4, 4e-2),
+        ({"accumulate": 4, "learning_rate": 5e-5}, 5e-5, 2e-2),
+    ],
+)
+def test_the_learning_rate_follows_the_windows_in_a_step(more, rate, head):
+    plan = Plan("full", 30, 5, **{"batch_size": 4, "device": CPU, **more})
+    assert (plan.learning_rate, plan.head_rate) == pytest.approx((rate, head))
+
+
 @given(n=st.integers(2, 60), world=st.integers(1, 5), epoch=st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_processes_share_each_epoch_without_overlap(n, world, epoch):
