@@ -14,7 +14,9 @@ from neurostorm_bids.find.run import Run
 from neurostorm_bids.find.runs import find_runs
 from neurostorm_bids.group.cohort import QUALITY, run_columns
 from neurostorm_bids.group.labels import Labels, labels_of
+from neurostorm_bids.group.read_runs import ReadRun, read_run
 from neurostorm_bids.group.study import LOG, Study
+from neurostorm_bids.model.model import Model
 from neurostorm_bids.participant.gridded_runs import keep_gridded
 from neurostorm_bids.participant.level import workers
 from neurostorm_bids.participant.one_run import Job
@@ -25,7 +27,7 @@ from neurostorm_bids.train.fit import TrainingData
 
 @dataclass(frozen=True)
 class LabelledRuns:
-    """Runs with labels, each with an int8 store in the work folder.
+    """Runs with labels, each with an int8 store in the work folder or with embeddings that were read.
 
     Attributes
     ----------
@@ -36,21 +38,21 @@ class LabelledRuns:
         Of samples, made of these runs.
     problems : list of Problem
         Why other runs take no part.
+    read : dict
+        Name of a run -> `ReadRun`, where the embeddings are all that is needed.
     """
 
     runs: list[Run]
     table: pd.DataFrame
     labels: Labels
     problems: list[Problem]
+    read: dict[str, ReadRun]
 
 
-def labelled_runs(study: Study, grid: Grid, n_frames: int) -> LabelledRuns:
+def labelled_runs(study: Study, grid: Grid, model: Model) -> LabelledRuns:
     """Find the labelled runs, and resample those that no earlier call has kept.
 
-    Parameters
-    ----------
-    n_frames : int
-        The fewest that a run must have: those of one window.
+    Where nothing but a head is trained, the embeddings of runs that have them in the output folder are read instead.
 
     Raises
     ------
@@ -64,14 +66,16 @@ def labelled_runs(study: Study, grid: Grid, n_frames: int) -> LabelledRuns:
     table, labels = _labelled(runs, study)
     for name in study.settings.group.covariates:
         column(table, name)
-    problems += _resample([runs[i] for i in labels.rows], grid, n_frames, study)
+    wanted = [runs[i] for i in labels.rows]
+    read = _read(wanted, grid, model, study) if study.settings.training.tuning == "linear" else {}
+    problems += _resample([run for run in wanted if run.name not in read], grid, model.n_frames, study)
     for problem in problems:
         LOG.error("%s", problem)
     failed = {problem.run for problem in problems}
     left = [run for run in runs if run.name not in failed]
     if not left:
         raise NeurostormError(f"no run is left to train on: all {len(failed)} have problems, listed above")
-    return LabelledRuns(left, *_labelled(left, study), problems)
+    return LabelledRuns(left, *_labelled(left, study), problems, read)
 
 
 def training_data(labelled: LabelledRuns, labels: Labels, grid: Grid, study: Study) -> TrainingData:
@@ -85,11 +89,26 @@ def training_data(labelled: LabelledRuns, labels: Labels, grid: Grid, study: Stu
     y, samples = np.full(len(labelled.runs), -1, dtype=labels.y.dtype), np.full(len(labelled.runs), -1)
     for sample, rows in enumerate(labels.members):
         y[rows], samples[rows] = labels.y[sample], sample
-    used, work = set(labels.rows), study.settings.work
+    work = study.settings.work
+    to_open = {labelled.runs[i].name for i in labels.rows} - labelled.read.keys()
     stores = [
-        read_int8(work / GriddedOutputs(run, grid).int8) if i in used else None for i, run in enumerate(labelled.runs)
+        read_int8(work / GriddedOutputs(run, grid).int8) if run.name in to_open else None for run in labelled.runs
     ]
     return TrainingData(stores, y, labels.classes, samples)
+
+
+def _read(runs: list[Run], grid: Grid, model: Model, study: Study) -> dict[str, ReadRun]:
+    """Read the embeddings of the runs that have them."""
+    found = {run.name: read_run(run, model, grid, study) for run in runs}
+    read = {name: one for name, one in found.items() if one is not None}
+    LOG.info(
+        "embeddings of %d of %d runs are read from %s, the other %d are resampled and encoded",
+        len(read),
+        len(runs),
+        study.settings.out_dir,
+        len(runs) - len(read),
+    )
+    return read
 
 
 def _labelled(runs: list[Run], study: Study) -> tuple[pd.DataFrame, Labels]:

@@ -10,7 +10,6 @@ from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.models import MODELS
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.labelled_runs import LabelledRuns
 from neurostorm_bids.group.training import Trainings
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.settings import Settings
@@ -28,14 +27,12 @@ class TunedModel:
         One for each of its splits; the last one is kept.
     grid : Grid
     dataset : Dataset
-    labelled : LabelledRuns
     """
 
     trainings: Trainings
     trained: list[TrainedModel]
     grid: Grid
     dataset: Dataset
-    labelled: LabelledRuns
 
     @property
     def kept(self) -> TrainedModel:
@@ -71,7 +68,7 @@ def model_card(tuned: TunedModel, metrics: pd.DataFrame, verdict: str, notes: li
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     trainings, kept = tuned.trainings, tuned.kept
-    labels, plan, table = trainings.labels, trainings.plan, tuned.labelled.table
+    labels, plan, table = trainings.labels, trainings.plan, trainings.labelled.table
     tasks: list[str] = table["task"].iloc[labels.rows].dropna().unique().tolist() if "task" in table else []
     options = settings.in_words(settings.changing("gridded"))
     return environment.from_string(text).render(

@@ -15,7 +15,7 @@ import torch
 from helpers import NARROW, SHAPE, Tree, lightning, random_network
 from safetensors.torch import load_file
 
-from neurostorm_bids.derivatives.tables import read_table
+from neurostorm_bids.derivatives.tables import channels_of, read_table
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
 from neurostorm_bids.model.load import load_model
@@ -182,6 +182,37 @@ def test_linear_heads_share_one_forward_pass(study, finetune, neurostorm, monkey
     ours = pd.read_csv(out / "group_desc-linAge_finetune_predictions.tsv", sep="\t").set_index("participant_id")
     assert age["value"] == pytest.approx(ours.loc["sub-15", "predicted"], abs=0.2)  # years
     assert 25 < age["value"] < 50
+
+
+def test_linear_tuning_reads_the_embeddings_that_are_there(study, neurostorm, tmp_path):
+    data, backbone, _, split = study
+    here = tmp_path / "out"
+    subjects = [f"{i:02d}" for i in range(N)]
+    assert neurostorm(data, here, "participant", "--model", backbone, "--participant-label", *subjects[2:])[0] == 0
+    call = ("--group-task", "finetune", "--target", "group", "--model", backbone, "--split", split, *QUICK)
+    status, _, said = neurostorm(data, here, "group", *call, "--save-as", "read")
+    assert status == 0, said
+    assert f"embeddings of 14 of 16 runs are read from {here}, the other 2 are resampled and encoded" in said
+    assert sorted(path.name[:6] for path in here.glob("work/**/*.npy")) == ["sub-00", "sub-01"]
+    with np.load(next(here.glob("work/neurostorm-training/read/embeddings-*.npz"))) as kept:
+        rows = np.split(kept["rows"], kept["ends"][:-1])
+    written = read_table(next((here / "sub-05").rglob("func/*_embeddings.tsv")))
+    np.testing.assert_array_equal(rows[5], channels_of(written).astype(np.float32))
+    model = load_model(backbone, "cpu")  # a run that was encoded: what a table would hold, but for the steps of int8
+    assert neurostorm(data, here, "participant", "--model", backbone, "--participant-label", "01")[0] == 0
+    encoded = channels_of(read_table(next((here / "sub-01").rglob("func/*_embeddings.tsv"))))
+    np.testing.assert_allclose(rows[1], encoded, atol=0.02 * np.abs(encoded).max())
+    assert rows[1].shape == (1, model.network.config.n_channels)
+
+
+@pytest.mark.parametrize("change", [("--interpolation", "cubic"), ("--fd-threshold", "0.5"), ("--window-stride", "3")])
+def test_embeddings_of_other_settings_are_not_read(study, neurostorm, tmp_path, change):
+    data, backbone, _, split = study
+    assert neurostorm(data, tmp_path, "participant", "--model", backbone, *change, "--participant-label", "03")[0] == 0
+    call = ("--group-task", "finetune", "--target", "group", "--model", backbone, "--split", split, *QUICK)
+    status, _, said = neurostorm(data, tmp_path, "group", *call)
+    assert status == 0, said
+    assert "embeddings of 0 of 16 runs are read" in said
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(study, finetune):

@@ -13,7 +13,7 @@ from neurostorm_bids.group.answers import MOTION, Evaluations, metrics_table, pr
 from neurostorm_bids.group.cohort import Cohort, read_cohort
 from neurostorm_bids.group.evaluation import Design, Evaluation, evaluate, judge
 from neurostorm_bids.group.figures import evaluations_figure, training_figure
-from neurostorm_bids.group.labelled_runs import LabelledRuns, labelled_runs, training_data
+from neurostorm_bids.group.labelled_runs import labelled_runs, training_data
 from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.group.model_card import TunedModel, model_card
 from neurostorm_bids.group.samples import samples_of, varying
@@ -56,21 +56,21 @@ def run(study: Study) -> GroupResult | None:
     overwrite = settings.conduct.force or training.resume or not is_first
     check_name_is_free(settings.out_dir / MODELS / name, overwrite)
     grid = grid_of(model, settings)
-    labelled = labelled_runs(study, grid, model.n_frames)
+    labelled = labelled_runs(study, grid, model)
     labels, splits = _splits_of(labelled.labels, study)
     if "tuning" in model.hyper_parameters:
         labels.notes.append(
             f"model {model.name} was itself tuned: subjects that were in that training are not unseen in this test"
         )
     data = training_data(labelled, labels, grid, study)
-    trainings = Trainings(name, model, labels, splits, data, plan_of(model, settings))
+    trainings = Trainings(name, model, labels, splits, labelled, data, plan_of(model, settings))
     if not is_first:
         train_all(trainings, settings)
         return None
     write_description(settings.out_dir, study.dataset, [], {})
     try:
         with lock_model(settings.out_dir, name):
-            return _train(trainings, labelled, grid, study)
+            return _train(trainings, grid, study)
     except Stopped as stop:
         LOG.error("stopped by %s: add --resume to the same command to continue from the last complete epoch", stop.name)
         raise
@@ -85,16 +85,16 @@ def _splits_of(labels: Labels, study: Study) -> tuple[Labels, list[Split]]:
     return labels, cross_validation(labels, seed)
 
 
-def _train(trainings: Trainings, labelled: LabelledRuns, grid: Grid, study: Study) -> GroupResult:
+def _train(trainings: Trainings, grid: Grid, study: Study) -> GroupResult:
     """Train, test, and write the model's folder."""
     labels = trainings.labels
     _log_beginning(trainings)
     trained, predictions = train_all(trainings, study.settings)
-    tuned = TunedModel(trainings, trained, grid, study.dataset, labelled)
+    tuned = TunedModel(trainings, trained, grid, study.dataset)
     evaluations = {f"fine-tuned ({trainings.plan.tuning})": _tested(predictions, trainings, study)}
     others, notes = _frozen(tuned, study)
     evaluations |= others
-    notes = [*labels.notes, *notes, *map(str, labelled.problems)]
+    notes = [*labels.notes, *notes, *map(str, trainings.labelled.problems)]
     histories = {split.name: one.epochs for split, one in zip(trainings.splits, trained, strict=True)}
     card = model_card(tuned, metrics_table(evaluations), _answer(evaluations, labels), notes, study.settings)
     _write_model(tuned, histories, card, study)
@@ -139,7 +139,7 @@ def _design(trainings: Trainings, study: Study) -> Design:
 
 def _frozen(tuned: TunedModel, study: Study) -> tuple[Evaluations, list[str]]:
     """Return what the frozen embedding, and head motion alone, predict in the same folds; and notes."""
-    trainings, labelled = tuned.trainings, tuned.labelled
+    trainings, labelled = tuned.trainings, tuned.trainings.labelled
     labels = trainings.labels
     try:
         cohort = read_cohort(study.settings.out_dir, label_of_name(study.model), tuned.grid.template)
@@ -233,7 +233,7 @@ def _result(
             "_curves": training_figure(histories),
         },
         shown=metrics,
-        problems=tuned.labelled.problems,
+        problems=trainings.labelled.problems,
     )
 
 
