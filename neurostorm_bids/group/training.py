@@ -156,7 +156,7 @@ def _embedded(trainings: Trainings, path: Path, batch: int, resume: bool) -> Tra
     advance = progress.step(f"encoding {len(others)} runs once", "run")
 
     def make() -> list[np.ndarray]:
-        made = embed_all(trainings.model, [data.run(i) for i in others], trainings.plan.precision, batch, advance)
+        made = embed_all(trainings.model, data, others, trainings.plan.precision, batch, advance)
         every = read | dict(zip(others, made, strict=True))
         return [every[i] for i in used]
 
@@ -178,6 +178,7 @@ def _begin(folder: Path, trainings: Trainings, settings: Settings) -> str:
         "splits": [[part.tolist() for part in (s.train, s.validation, s.test)] for s in trainings.splits],
         "plan": {name: str(value) for name, value in plan.items() if name not in ("device", "workers")},
         "grid": settings.resampling.grid,
+        "censoring": asdict(settings.censoring),
         "runs": [
             (
                 run.name,

@@ -82,8 +82,7 @@ class Settings:
         if self.analysis_level == "participant":
             idle.append(self.group)
         else:
-            idle.append(self.censoring)
-            idle += [] if trains else [self.resampling]
+            idle += [] if trains else [self.censoring, self.resampling]
         given = [word for group in idle for word in as_words(group) if word.startswith("--")]
         return [word for word in given if word != "--grid"]  # which says in what space results are looked for
 

@@ -89,8 +89,8 @@ class Clips(Dataset[Item]):
     length : int
         Frames of a window.
     draw : Draw
-    shifted : bool
-        Start every window up to a window's length later, at random.
+    shifts : sequence of bool array or None, optional
+        Start every window up to a window's length later, at random: where the run's array has True, or `None`, anywhere.
     augmented : bool
         Rotate, scale, smooth and add noise.
     """
@@ -102,11 +102,11 @@ class Clips(Dataset[Item]):
         length: int,
         draw: Draw,
         *,
-        shifted: bool = False,
+        shifts: Sequence[np.ndarray | None] | None = None,
         augmented: bool = False,
     ):
         self.runs, self.windows, self.length, self.draw = runs, windows, length, draw
-        self.shifted, self.augmented = shifted, augmented
+        self.shifts, self.augmented = shifts, augmented
 
     def __len__(self) -> int:
         return len(self.draw)
@@ -117,9 +117,10 @@ class Clips(Dataset[Item]):
         rng = np.random.default_rng([self.draw.seed, epoch, i])
         k = self.draw.window(epoch, i)
         run, start = self.runs[self.windows.run[k]], int(self.windows.start[k])
-        if self.shifted:
-            latest = min(start + self.length - 1, run.shape[3] - self.length)
-            start = int(rng.integers(start, latest + 1))
+        if self.shifts is not None:
+            later = np.arange(start, min(start + self.length, run.shape[3] - self.length + 1))
+            allowed = self.shifts[self.windows.run[k]]
+            start = int(rng.choice(later if allowed is None else later[allowed[later]]))
         clip = torch.from_numpy(run.window(start, start + self.length))
         if self.augmented:
             clip = augment(clip, run.background, rng)

@@ -1,8 +1,8 @@
 """From a model and labelled runs to a tuned model, and what it predicts for runs."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,8 @@ class TrainingData:
         Number of the sample that each run belongs to, whose label is one and which counts as one.
     embeddings : list of (windows, channels) arrays, or None
         Of the backbone, where it is not tuned.
+    allowed : dict
+        Number of a run -> whether a window may start at a frame, (possible starts,) bool; where there is none, it may.
     """
 
     runs: Sequence[FrameSource | None]
@@ -51,12 +53,18 @@ class TrainingData:
     classes: Sequence[str]
     samples: np.ndarray
     embeddings: Sequence[np.ndarray] | None = None
+    allowed: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def run(self, i: int) -> FrameSource:
         """Return a run that takes part."""
         run = self.runs[i]
         assert run is not None
         return run
+
+    def starts(self, i: int, length: int) -> np.ndarray:
+        """Return the first frames of the windows of a run, end to end, that may be used."""
+        starts = window_starts(self.run(i).shape[3], length, length)
+        return starts[self.allowed[i][starts]] if i in self.allowed else starts
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ def _windows(model: Model, data: TrainingData, which: np.ndarray, objective: Obj
     if data.embeddings is not None:
         starts = [np.arange(len(data.embeddings[i])) * model.n_frames for i in which]
     else:
-        starts = [_starts(data.run(i), model) for i in which]
+        starts = [data.starts(i, model.n_frames) for i in which]
     return LabelledWindows.of(starts, objective.scaled(data.y[which]), data.samples[which])
 
 
@@ -153,8 +161,9 @@ def _datasets(
             Embedded(embeddings[1], windows[1], draws[1]),
         )
     training, validation = ([data.run(i) for i in part] for part in parts)
+    shifts = [data.allowed.get(i) for i in parts[0]]
     clips = (
-        Clips(training, windows[0], model.n_frames, draws[0], shifted=True, augmented=plan.augmented),
+        Clips(training, windows[0], model.n_frames, draws[0], shifts=shifts, augmented=plan.augmented),
         Clips(validation, windows[1], model.n_frames, draws[1]),
     )
     return _first_embeddings(model, data, parts[0], plan), clips
@@ -163,17 +172,23 @@ def _datasets(
 def _first_embeddings(model: Model, data: TrainingData, among: np.ndarray, plan: Plan) -> np.ndarray:
     """Return the embeddings of the first windows of some runs, (runs, channels)."""
     chosen = np.random.default_rng(plan.seed).permutation(among)[:MAX_SAMPLED]
-    return np.concatenate([encode(model, data.run(i), np.array([0]), 1, plan.precision)[0] for i in sorted(chosen)])
+    firsts = ((data.run(i), data.starts(i, model.n_frames)[:1]) for i in sorted(chosen))
+    return np.concatenate([encode(model, run, start, 1, plan.precision)[0] for run, start in firsts if len(start)])
 
 
 def embed_all(
-    model: Model, runs: Sequence[FrameSource], precision: str, batch: int, advance: Callable[[int, int], None]
+    model: Model,
+    data: TrainingData,
+    which: Sequence[int],
+    precision: str,
+    batch: int,
+    advance: Callable[[int, int], None],
 ) -> list[np.ndarray]:
-    """Return the embeddings of all windows of all runs."""
+    """Return the embeddings of all windows of some runs that may be used."""
     embeddings = []
-    for i, run in enumerate(runs):
-        embeddings.append(encode(model, run, _starts(run, model), batch, precision)[0])
-        advance(i + 1, len(runs))
+    for done, i in enumerate(which, start=1):
+        embeddings.append(encode(model, data.run(i), data.starts(i, model.n_frames), batch, precision)[0])
+        advance(done, len(which))
     return embeddings
 
 
@@ -205,12 +220,7 @@ def outputs_of(
         if data.embeddings is not None:
             embeddings = data.embeddings[i]
         else:
-            starts = _starts(data.run(i), model)
-            embeddings, _ = encode(tuned, data.run(i), starts, batch, trained.precision)
+            embeddings, _ = encode(tuned, data.run(i), data.starts(i, model.n_frames), batch, trained.precision)
         found[i] = tuned.predict_from(torch.from_numpy(embeddings)).cpu().numpy()
         advance(done, len(mine))
     return all_gather(found)
-
-
-def _starts(run: FrameSource, model: Model) -> np.ndarray:
-    return window_starts(run.shape[3], model.n_frames, model.n_frames)

@@ -215,6 +215,73 @@ def test_embeddings_of_other_settings_are_not_read(study, neurostorm, tmp_path, 
     assert "embeddings of 0 of 16 runs are read" in said
 
 
+@pytest.fixture(scope="module")
+def restless(tmp_path_factory):
+    """(fMRIPrep's folder, a split): runs of two windows, whose second one has framewise displacements above 0.5 mm."""
+    folder = tmp_path_factory.mktemp("restless")
+    rng = np.random.RandomState(0)
+    tree = Tree(folder / "fmriprep")
+    front = np.linspace(-1, 1, SHAPE[1])[None, :, None, None] > 0
+    names = [f"sub-{i:02d}" for i in range(14)]
+    for i, name in enumerate(names):
+        data = 1000 + 300 * (2 * (i % 2) - 1) * front + 40 * rng.standard_normal((*SHAPE, 2 * FRAMES))
+        data[..., FRAMES:] = 40 * rng.standard_normal((*SHAPE, FRAMES)) + 1000
+        tree.run(f"{name}_task-rest", data=data.astype(np.float32), repetition_time=0.8, header_repetition_time=0.8)
+    groups = pd.DataFrame({"participant_id": names, "group": ["control", "patient"] * 7})
+    groups.to_csv(tree.path / "participants.tsv", sep="\t", index=False)
+    split = groups.assign(split=["train"] * 6 + ["validation"] * 4 + ["test"] * 4)
+    split.to_csv(folder / "split.tsv", sep="\t", index=False)
+    return tree, folder / "split.tsv"
+
+
+@pytest.mark.parametrize("tuning", ["linear", "layernorm"])
+def test_censored_windows_take_no_part_in_fine_tuning(study, restless, neurostorm, tmp_path, tuning):
+    tree, split = restless
+    call = ("--group-task", "finetune", "--target", "group", "--model", study[1], "--split", split, "--tuning", tuning)
+    censoring, rate = ("--fd-threshold", "0.5"), ("--learning-rate", "0.1")
+    status, _, said = neurostorm(tree.path, tmp_path, "group", *call, *QUICK, *rate, "--save-as", "calm", *censoring)
+    assert status == 0, said
+    assert "no effect" not in said
+    if tuning == "linear":
+        with np.load(next(tmp_path.rglob("embeddings-*.npz"))) as kept:
+            assert np.diff(kept["ends"], prepend=0).tolist() == [1] * 14
+    group = pd.read_csv(tmp_path / "group_desc-calm_finetune_predictions.tsv", sep="\t").set_index("participant_id")
+    use = ("participant", "--model", tmp_path / "models" / "calm", "--participant-label", "10", "11")
+    found = {}
+    for name, more in (("calm", censoring), ("all", ())):
+        out = tmp_path / name
+        assert neurostorm(tree.path, out, *use, *more)[0] == 0
+        tables = [read_table(next((out / subject).rglob("*_predictions.tsv"))) for subject in ("sub-10", "sub-11")]
+        found[name] = [table["probability_patient"].iloc[0] for table in tables]
+    ours = group.loc[["sub-10", "sub-11"], "probability_patient"]
+    np.testing.assert_allclose(ours, found["calm"], atol=0.005)
+    assert np.abs(np.array(found["calm"]) - found["all"]).min() > 0.02
+
+
+def test_runs_without_a_calm_window_or_without_head_motion_are_named(study, restless, neurostorm, tmp_path):
+    tree, split = restless
+    call = ("--group-task", "finetune", "--target", "group", "--model", study[1], "--split", split)
+    confounds = [next(tree.path.glob(f"sub-{i}/func/*confounds*.tsv")) for i in ("00", "01")]
+    before = [path.read_text() for path in confounds]
+    confounds[0].write_text("framewise_displacement\n" + "3.0\n" * 2 * FRAMES)
+    confounds[1].unlink()
+    try:
+        status, _, said = neurostorm(tree.path, tmp_path, "group", *call, *QUICK, "--fd-threshold", "0.5")
+    finally:
+        for path, text in zip(confounds, before, strict=True):
+            path.write_text(text)
+    assert status == 1
+    assert "sub-01_task-rest: --fd-threshold needs framewise displacement" in said
+    assert "1 runs whose every window is censored for head motion are left out" in said
+    assert "for 'group' on 12 samples" in said
+
+
+def test_covariates_are_refused(finetune):
+    status, said = finetune("--covariates", "age")
+    assert status == 1
+    assert "--covariates cannot be taken out of a model that learns from images; --group-task probe says" in said
+
+
 def test_two_processes_train_as_one_with_twice_the_batch(study, finetune):
     data, model, out, split = study
     assert finetune("--tuning", "layernorm", "--save-as", "one", "--batch-size", "4")[0] == 0

@@ -297,11 +297,20 @@ def test_processes_share_each_epoch_without_overlap(n, world, epoch):
 def test_a_clip_is_the_same_whoever_asks():
     runs, y = asymmetric(2, n_frames=11)
     windows = LabelledWindows.of([np.array([0, 4])] * 2, y, np.arange(2))
-    clips = Clips(runs, windows, FRAMES, Draw(windows, 5, 2), shifted=True, augmented=True)
+    clips = Clips(runs, windows, FRAMES, Draw(windows, 5, 2), shifts=[None, None], augmented=True)
     assert len(clips) == 4
     for item in [(0, 0), (3, 1), (3, 2)]:
         torch.testing.assert_close(clips[item][0], clips[item][0], rtol=0, atol=0)
     assert not torch.equal(clips[0, 1][0], clips[1, 1][0])
+
+
+def test_shifted_windows_do_not_reach_into_censored_ones():
+    run = InMemory(np.broadcast_to(np.arange(20.0, dtype=np.float32), (2, 2, 2, 20)).copy())
+    windows = LabelledWindows.of([np.array([0, 4, 12])], np.zeros(1), np.zeros(1, int))
+    allowed = np.isin(np.arange(17), [0, 1, 2, 4, 12, 14])
+    clips = Clips([run], windows, FRAMES, Draw(windows, 0, 3), shifts=[allowed])
+    begun = {int(clips[epoch, i][0][0, 0, 0, 0, 0]) for epoch in range(40) for i in range(3)}
+    assert begun == {0, 1, 2, 4, 12, 14}
 
 
 @given(

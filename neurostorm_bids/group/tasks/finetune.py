@@ -43,6 +43,11 @@ def run(study: Study) -> GroupResult | None:
         raise NeurostormError("--group-task finetune needs --target COLUMN of participants.tsv or of --phenotype FILE")
     if len(settings.encoding.model) != 1:
         raise NeurostormError("--group-task finetune tunes one model; give one --model")
+    if settings.group.covariates:
+        raise NeurostormError(
+            "--covariates cannot be taken out of a model that learns from images; --group-task probe says what the embedding "
+            "adds to them"
+        )
     distributed.setup(training.devices * training.nodes, training.nodes)
     is_first = distributed.is_rank_zero()
     prepare_folders(settings if is_first else settings.replacing(clean_workdir=False), study.dataset)
@@ -149,10 +154,10 @@ def _frozen(tuned: TunedModel, study: Study) -> tuple[Evaluations, list[str]]:
             f"no frozen embedding and head motion beside it: not all runs have embeddings of model '{trainings.model.label}';"
             " the participant level makes them"
         ]
-    samples = samples_of(cohort, table, labels, study.settings.group.covariates)
+    samples = samples_of(cohort, table, labels)
     design = _design(trainings, study)
-    found = {FROZEN: evaluate(samples.embeddings, design, samples.covariates)}
-    alone = varying(np.column_stack([samples.motion, samples.covariates]))
+    found = {FROZEN: evaluate(samples.embeddings, design)}
+    alone = varying(samples.motion)
     if alone.shape[1]:
         found[MOTION] = evaluate(alone, design)
     return found, []
