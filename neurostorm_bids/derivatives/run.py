@@ -135,6 +135,7 @@ def _task_entry(model: Model) -> dict[str, Any]:
         "LabelStd": model.task.label_std,
         "LabelRange": model.task.label_range,
         "TrainedOn": model.task.trained_on,
+        "ClassShares": dict(zip(model.task.classes, model.task.class_shares, strict=False)) or None,
     }
 
 

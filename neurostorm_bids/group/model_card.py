@@ -89,6 +89,9 @@ def model_card(tuned: TunedModel, metrics: pd.DataFrame, verdict: str, notes: li
         n_tuned=f"{kept.n_tuned:,}",
         n_weights=f"{sum(p.numel() for p in kept.network.parameters()):,}",
         n_frames=trainings.model.n_frames,
+        shares=", ".join(
+            f"{name} {share:.3g}" for name, share in zip(labels.classes, kept.objective.class_shares, strict=True)
+        ),
         best_epoch=kept.best_epoch,
         n_validation=len(trainings.splits[-1].validation),
         how=tuned.how_tested,

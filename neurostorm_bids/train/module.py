@@ -206,12 +206,13 @@ class FineTuning(TrainingModule):
         return head + decayed_and_not(self.network.model, self.plan.learning_rate)
 
     def finish(self) -> NeuroSTORM:
-        """Return the network with the standardisation put into its head."""
+        """Return the network with the standardisation, and what the shares of classes add to outputs, put into its head."""
         assert self.network.output_head is not None
         linear = self.network.output_head.head.head
         with torch.no_grad():
             weight = linear.weight / self.std
             linear.bias.sub_(weight @ self.mean)
+            linear.bias.add_(self.objective.prior.to(linear.bias.device))
             linear.weight.copy_(weight)
         return self.network
 

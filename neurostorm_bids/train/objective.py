@@ -22,8 +22,8 @@ class Objective:
         Empty for a regression.
     mean, std : float
         Labels of a regression are standardised with these.
-    class_weights : tuple of float
-        Of the loss, such that every class counts the same.
+    class_shares : tuple of float
+        Share of each class among the samples; the loss is weighted such that every class counts the same.
     label_range : tuple of 2 float, or None
         Smallest and largest label in training.
     """
@@ -31,7 +31,7 @@ class Objective:
     classes: tuple[str, ...]
     mean: float = 0.0
     std: float = 1.0
-    class_weights: tuple[float, ...] = ()
+    class_shares: tuple[float, ...] = ()
     label_range: tuple[float, float] | None = None
 
     @classmethod
@@ -40,8 +40,7 @@ class Objective:
         if not classes:
             return cls((), float(y.mean()), float(y.std()) or 1.0, label_range=(float(y.min()), float(y.max())))
         counts = np.bincount(y, minlength=len(classes))
-        weights = len(y) / (len(classes) * np.maximum(counts, 1))
-        return cls(tuple(classes), class_weights=tuple(weights.tolist()))
+        return cls(tuple(classes), class_shares=tuple((counts / len(y)).tolist()))
 
     @property
     def n_outputs(self) -> int:
@@ -60,12 +59,24 @@ class Objective:
         """
         if not self.classes:
             return F.mse_loss(outputs[:, 0], y)
-        weights = torch.tensor(self.class_weights, device=y.device)[y.long()]
+        weights = 1 / (len(self.classes) * torch.tensor(self.class_shares, device=y.device)[y.long()])
         if self.n_outputs == 1:
             each = F.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="none")
         else:
             each = F.cross_entropy(outputs, y.long(), reduction="none")
         return (each * weights).mean()
+
+    @property
+    def prior(self) -> Tensor:
+        """What to add to outputs, (outputs,), for probabilities that go with the shares of classes.
+
+        The weighted loss makes outputs as if all classes had the same share; a logit is the logarithm of a probability up
+        to what all have in common, and that of the one output of two classes is the second one's against the first's.
+        """
+        if not self.classes:
+            return torch.zeros(1)
+        logs = torch.tensor(self.class_shares).log()
+        return logs[1:] - logs[:1] if self.n_outputs == 1 else logs
 
     @property
     def metric_name(self) -> str:
@@ -87,7 +98,7 @@ class Objective:
         """Return what the outputs of the head mean."""
         if self.classes:
             kind = "binary" if self.n_outputs == 1 else "multiclass"
-            return Task(kind, target, classes=self.classes, trained_on=trained_on)
+            return Task(kind, target, classes=self.classes, trained_on=trained_on, class_shares=self.class_shares)
         return Task(
             "regression",
             target,

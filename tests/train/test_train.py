@@ -17,6 +17,7 @@ from scipy.ndimage import affine_transform
 from neurostorm_bids.group.evaluation import Design, evaluate
 from neurostorm_bids.model import backend
 from neurostorm_bids.model.load import load_model
+from neurostorm_bids.model.task import interpret
 from neurostorm_bids.train import augment as augmentation
 from neurostorm_bids.train.augment import augment
 from neurostorm_bids.train.data import Clips, Draw, LabelledWindows, Order
@@ -359,11 +360,41 @@ def test_the_validation_loss_is_that_of_samples(tmp_path):
     losses, right = [], []
     for sample in range(28, 40):
         logit = np.concatenate([outputs[i] for i in validation if data.samples[i] == sample]).mean()
-        losses.append(np.log1p(np.exp(-logit if sample % 2 else logit)))
+        losses.append(np.log1p(np.exp(-logit if sample % 2 else logit)))  # half of the samples are of each class
         right.append((logit > 0) == sample % 2)
     best = trained.epochs[trained.best_epoch - 1]
     assert best["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-5)  # classes have the same size
     assert best["validation_balanced_accuracy"] == pytest.approx(np.mean(right))
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (0.7, 0.2, 0.1)])
+def test_what_is_given_a_probability_happens_that_often(tmp_path, shares):
+    """Classes that differ in a few channels, in shares that are unequal; new samples, observed against given."""
+    rng = np.random.default_rng(0)
+    model, n = narrow(tmp_path), 12000
+    classes = ["a", "b", "c"][: len(shares)]
+    y = rng.choice(len(shares), n, p=shares)
+    embeddings = rng.standard_normal((n, 1, model.network.config.n_channels)).astype(np.float32)
+    for label in range(1, len(shares)):
+        embeddings[y == label, 0, label] += 1.5
+    data = TrainingData([None] * n, y, classes, np.arange(n), list(embeddings))
+    parts, new = (np.arange(2000), np.arange(2000, 2500)), np.arange(2500, n)
+    plan = replace(plan_of("linear", 15, rate=0.01), batch_size=64)
+    trained = tune(model, data, parts, tmp_path / "run", plan)
+    assert trained.objective.class_shares == pytest.approx(np.bincount(y[:2000]) / 2000)
+    outputs, task = predict(model, trained, data, new), trained.objective.task("t", None)
+    predictions = [interpret(task, outputs[i]) for i in new]
+    for k, name in enumerate(classes):
+        given_p = np.array([one.probabilities[name] for one in predictions])
+        bins = np.digitize(given_p, [0.1, 0.2, 0.4, 0.6, 0.8])
+        for some in (bins == b for b in np.unique(bins)):
+            if some.sum() >= 100:
+                error = (y[new][some] == k).mean() - given_p[some].mean()
+                assert abs(error) < 0.05 + 2 * np.sqrt(0.25 / some.sum())
+    recall = [
+        np.mean([predictions[i].value == name for i in np.flatnonzero(y[new] == k)]) for k, name in enumerate(classes)
+    ]
+    assert min(recall) > 0.55  # the most probable class would hardly ever be the rare one
 
 
 def test_labels_are_scaled_by_samples_and_not_by_windows(tmp_path):

@@ -126,7 +126,7 @@ def _tested(predictions: dict[int, Prediction], trainings: Trainings, study: Stu
         probabilities = np.zeros((len(labels.y), len(labels.classes)))
         for k, one in predictions.items():
             probabilities[k] = [one.probabilities[name] for name in labels.classes]
-        predicted = probabilities.argmax(axis=1)
+            predicted[k] = labels.classes.index(str(one.value))
     else:
         predicted[list(predictions)] = [float(one.value) for one in predictions.values()]
     return judge(predicted, probabilities, _design(trainings, study), study.settings.group.n_permutations)
