@@ -80,6 +80,7 @@ def plan_of(model: Model, settings: Settings) -> Plan:
         precision=encoding.precision,
         prompt_length=training.prompt_length,
         lora_rank=training.lora_rank,
+        lora_alpha=training.lora_alpha or 0.0,
         augmented=of_clips and not training.no_augmentation,
         devices=training.devices,
         nodes=training.nodes,

@@ -101,6 +101,14 @@ class Training:
     )
     prompt_length: int = option(50, "Tokens before every window.", least=1, most=4096)
     lora_rank: int = option(8, "Rank of the low-rank additions.", least=1, most=4096)
+    lora_alpha: float | None = option(
+        None,
+        "The low-rank additions are multiplied with this over --lora-rank.",
+        shown_default="the rank",
+        least=0.0,
+        most=1e6,
+        above=True,
+    )
     no_augmentation: bool = option(False, "Do not rotate, scale, smooth and add noise to the training windows.")
     devices: int = option(1, "GPUs, or processes on CPUs, that train together on a node.", least=1)
     nodes: int = option(1, "Nodes that train together (srun, torchrun).", least=1)

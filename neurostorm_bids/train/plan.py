@@ -47,6 +47,8 @@ class Plan:
         Tokens before every window.
     lora_rank : int
         Of the low-rank additions.
+    lora_alpha : float
+        They are scaled by this over their rank; 0 is the rank, for a scale of 1.
     augmented : bool
         Rotate, scale, smooth and add noise to the training windows.
     devices, nodes : int
@@ -67,6 +69,7 @@ class Plan:
     precision: str = "fp32"
     prompt_length: int = 50
     lora_rank: int = 8
+    lora_alpha: float = 0.0
     augmented: bool = True
     devices: int = 1
     nodes: int = 1
@@ -76,6 +79,11 @@ class Plan:
     def __post_init__(self) -> None:
         rate = self.learning_rate or LEARNING_RATES[self.tuning] * self.rate_factor
         object.__setattr__(self, "learning_rate", rate)
+
+    @property
+    def lora_scale(self) -> float:
+        """What low-rank additions are multiplied with."""
+        return self.lora_alpha / self.lora_rank if self.lora_alpha else 1.0
 
     @property
     def n_processes(self) -> int:

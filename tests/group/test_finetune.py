@@ -24,6 +24,7 @@ from neurostorm_bids.participant import one_run
 N = 16
 FRAMES = NARROW["img_size"][3]
 QUICK = ("--epochs", "2", "--omp-nthreads", "1", "--learning-rate", "0.01")
+LOW_RANK = ("--no-augmentation", "--lora-rank", "4", "--lora-alpha", "12")
 COMMAND = Path(sys.executable).with_name("neurostorm")
 
 
@@ -86,7 +87,7 @@ def tuned(study, finetune):
     """Folder of a model with low-rank additions."""
     folder = study[2] / "models" / "tuned"
     if not folder.exists():
-        status, said = finetune("--tuning", "lora", "--save-as", "tuned", "--no-augmentation", "--epochs", "6")
+        status, said = finetune("--tuning", "lora", "--save-as", "tuned", *LOW_RANK, "--epochs", "6")
         assert status == 0, said
     return folder
 
@@ -106,13 +107,13 @@ def test_a_tuned_model_predicts_at_the_participant_level_what_it_predicted_at_gr
 
 
 def test_tuned_parts_alone_are_stored(study, tuned):
-    _, backbone, _, _ = study
+    _, backbone, _, _ = study  # tuned with --lora-rank 4 --lora-alpha 12
     stored = load_file(tuned / "model.safetensors")
     assert all("lora" in name or name.startswith("output_head.") for name in stored)
     whole = load_model(backbone, "cpu").network.state_dict()
     model = load_model(tuned, "cpu")
     name = "model.layers.0.blocks.0.mamba.in_proj.weight"
-    added = stored[f"{name}.lora_B"] @ stored[f"{name}.lora_A"]
+    added = 3 * stored[f"{name}.lora_B"] @ stored[f"{name}.lora_A"]
     torch.testing.assert_close(model.network.state_dict()[name], whole[name] + added)
     assert model.task.classes == ("control", "patient")
     assert model.about.startswith("fine-tuned from narrow (lora) on test")
@@ -314,7 +315,7 @@ def test_cross_validation_tests_every_subject_once(study, finetune):
 
 def test_a_finished_training_resumes_to_the_same_model(study, tuned, finetune):
     before = (tuned / "model.safetensors").read_bytes()
-    options = ("--tuning", "lora", "--save-as", "tuned", "--no-augmentation", "--epochs")
+    options = ("--tuning", "lora", "--save-as", "tuned", *LOW_RANK, "--epochs")
     status, said = finetune(*options, "6", "--resume")
     assert status == 0, said
     assert "epoch 1," not in said

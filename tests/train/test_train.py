@@ -194,6 +194,15 @@ def test_before_training_nothing_has_changed(tmp_path):
             torch.testing.assert_close(backend.embed(network, clip), before)
 
 
+def test_alpha_over_rank_scales_low_rank_additions(tmp_path):
+    network = prepare_for_tuning(narrow(tmp_path).network, 1, replace(plan_of("lora"), lora_rank=2, lora_alpha=6.0))
+    linear = network.model.layers[0].blocks[0].mamba.in_proj
+    low_rank, before = linear.parametrizations.weight[0], linear.weight.detach().clone()
+    with torch.no_grad():
+        low_rank.b.fill_(1.0)
+    torch.testing.assert_close(linear.weight - before, (3 * low_rank.a.sum(dim=0)).expand_as(before))
+
+
 def _train_and_die(folder: str, die_at: int) -> None:
     """In a process of its own: train, and be killed after a step."""
     torch.set_num_threads(1)

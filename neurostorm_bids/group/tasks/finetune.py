@@ -189,6 +189,8 @@ def _write_model(tuned: TunedModel, histories: dict[str, list[EpochRecord]], car
     hyper_parameters = hyper_parameters_of(
         trainings.model, backbone, task, trainings.plan.tuning, tuned.grid.name, gridding
     )
+    if trainings.plan.tuning == "lora":
+        hyper_parameters["lora_scale"] = trainings.plan.lora_scale
     parts = kept.network.state_dict() if hyper_parameters["backbone"] is None else kept.parts
     history = pd.concat([pd.DataFrame(epochs).assign(training=name) for name, epochs in histories.items()])
     folder = settings.out_dir / MODELS / trainings.name
