@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.adoption import adoption_entry
 from neurostorm_bids.derivatives.gridded_files import gridding_digest, made_from
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, sidecar_of
 from neurostorm_bids.derivatives.sidecars import model_entry, software_versions
@@ -109,6 +110,7 @@ def _provenance(encoded: EncodedRun, source: RunSource, dataset: Dataset, settin
         "Model": model_entry(model),
         "Grid": gridded.grid.describe(),
         "Preprocessing": gridded.steps,
+        "ResamplingOfModel": adoption_entry(model, settings),
         "Precision": windows.precision,
         "Windows": {
             "Frames": windows.length,

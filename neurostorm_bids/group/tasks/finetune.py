@@ -1,9 +1,12 @@
 """Fine-tune a model for --target, test it on subjects it has not seen, and keep it for the participant level."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 
+from neurostorm_bids.derivatives.adoption import adopt
 from neurostorm_bids.derivatives.description import write_description
 from neurostorm_bids.derivatives.models import MODELS, check_name_is_free, hyper_parameters_of, write_model
 from neurostorm_bids.encode.sizes import check_precision
@@ -25,6 +28,7 @@ from neurostorm_bids.model.load import load_model
 from neurostorm_bids.model.names import label_of_name, reference_to
 from neurostorm_bids.model.task import Prediction
 from neurostorm_bids.participant.checks import prepare_folders
+from neurostorm_bids.participant.level import log_adoption
 from neurostorm_bids.participant.locks import lock_model
 from neurostorm_bids.participant.one_run import grid_of
 from neurostorm_bids.resample.grid import Grid
@@ -60,6 +64,9 @@ def run(study: Study) -> GroupResult | None:
         distributed.redirect_output(settings.work / FOLDER / f"{name}.process-{distributed.rank()}.txt")
     overwrite = settings.conduct.force or training.resume or not is_first
     check_name_is_free(settings.out_dir / MODELS / name, overwrite)
+    settings = adopt([model], settings)
+    study = replace(study, settings=settings)
+    log_adoption([model], settings)
     grid = grid_of(model, settings)
     labelled = labelled_runs(study, grid, model)
     labels, splits = _splits_of(labelled.labels, study)
