@@ -14,6 +14,7 @@ from neurostorm_bids.group.training import Trainings
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train.fit import TrainedModel
+from neurostorm_bids.train.plan import MAX_WINDOWS
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def model_card(tuned: TunedModel, metrics: pd.DataFrame, verdict: str, notes: li
     labels, plan, table = trainings.labels, trainings.plan, trainings.labelled.table
     tasks: list[str] = table["task"].iloc[labels.rows].dropna().unique().tolist() if "task" in table else []
     options = settings.in_words(settings.changing("gridded"))
+    censoring, threshold = settings.censoring, settings.censoring.fd_threshold
     return environment.from_string(text).render(
         name=trainings.name,
         version=__version__,
@@ -89,6 +91,10 @@ def model_card(tuned: TunedModel, metrics: pd.DataFrame, verdict: str, notes: li
         n_tuned=f"{kept.n_tuned:,}",
         n_weights=f"{sum(p.numel() for p in kept.network.parameters()):,}",
         n_frames=trainings.model.n_frames,
+        max_windows=MAX_WINDOWS,
+        censoring=""
+        if threshold is None
+        else f"; none with more than {censoring.max_censored:g} of its volumes above {threshold:g} mm",
         shares=", ".join(
             f"{name} {share:.3g}" for name, share in zip(labels.classes, kept.objective.class_shares, strict=True)
         ),

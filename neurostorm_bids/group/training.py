@@ -154,7 +154,8 @@ def _embedded(trainings: Trainings, path: Path, batch: int, resume: bool) -> Tra
     }
     others = [i for i in used if i not in read]
     progress = Progress(f"model {trainings.name}", "embed")
-    advance = progress.step(f"encoding {len(others)} runs once", "run")
+    what = f"encoding {len(others)} runs once" if others else f"taking the embeddings of {len(used)} runs"
+    advance = progress.step(what, "run")
 
     def make() -> list[np.ndarray]:
         made = embed_all(trainings.model, data, others, trainings.plan.precision, batch, advance)

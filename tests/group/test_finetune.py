@@ -246,6 +246,8 @@ def test_censored_windows_take_no_part_in_fine_tuning(study, restless, neurostor
     if tuning == "linear":
         with np.load(next(tmp_path.rglob("embeddings-*.npz"))) as kept:
             assert np.diff(kept["ends"], prepend=0).tolist() == [1] * 14
+    card = (tmp_path / "models" / "calm" / "README.md").read_text()
+    assert "of each sample in an epoch; none with more than 0.5 of its volumes above 0.5 mm" in card
     group = pd.read_csv(tmp_path / "group_desc-calm_finetune_predictions.tsv", sep="\t").set_index("participant_id")
     use = ("participant", "--model", tmp_path / "models" / "calm", "--participant-label", "10", "11")
     found = {}
