@@ -3,11 +3,12 @@
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from neurostorm_bids import __version__
 from neurostorm_bids.command.options import BidsCommand, options_from, read_config
@@ -15,6 +16,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.runtime.options import options_of
 from neurostorm_bids.runtime.signals import Stopped
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.settings.participant import OF_MODEL
 
 # The groups of options, in the order of the help
 GROUPS: list[Any] = [each.default for each in fields(Settings)[3:]]
@@ -134,4 +136,6 @@ def _settings(options: dict[str, Any]) -> Settings:
     if options["mean_from"]:
         options["mean_from"] = str(Path(options["mean_from"]).expanduser().absolute())
     options["model"] = tuple(_absolute(name) for name in options["model"])
-    return Settings.of(**options)
+    settings, context = Settings.of(**options), click.get_current_context()
+    given = {name for name in OF_MODEL if context.get_parameter_source(name) != ParameterSource.DEFAULT}
+    return replace(settings, resampling=replace(settings.resampling, explicit=frozenset(given)))

@@ -34,8 +34,14 @@ class Choices(click.Choice[str]):
 
     @property
     def choices(self) -> Sequence[str]:  # type: ignore[override]
-        """What there is to choose from."""
-        return self.details.list_choices()
+        """What there is to choose from, the word that stands for `None` included."""
+        word = self.details.word_for_none
+        return (*(() if word is None else (word,)), *self.details.list_choices())
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the choice, or `None` for its word."""
+        chosen = super().convert(value, param, ctx)
+        return None if chosen == self.details.word_for_none else chosen
 
 
 class Number(click.ParamType):

@@ -16,6 +16,7 @@ from neurostorm_bids.runtime.json_files import digest, fingerprint, write_json
 from neurostorm_bids.runtime.outcome import Outcome
 from neurostorm_bids.runtime.process import peak_mb
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.settings.participant import OF_MODEL
 
 CONFIGURATION, OUTCOME = "neurostorm.toml", "outcome.json"
 CRASH = "crash-{}.txt"
@@ -60,6 +61,7 @@ def requested(settings: Settings, model_files: Sequence[Path]) -> str:
     model_files : sequence of Path
         Of the models that are no names of the registry.
     """
+    settings = settings.as_given  # whether a model was loaded yet, or not
     filters = settings.selection.bids_filter_file
     files = [*model_files, *([filters] if filters and filters.is_file() else [])]
     return digest(
@@ -68,6 +70,7 @@ def requested(settings: Settings, model_files: Sequence[Path]) -> str:
             "bids_dir": settings.bids_dir,
             "files": [[str(path), *about] for path, about in zip(files, fingerprint(files), strict=True)],
             **settings.changing("run", "gridded", "numbers"),
+            "given": sorted(name for name in OF_MODEL if settings.resampling.is_given(name)),
         }
     )
 

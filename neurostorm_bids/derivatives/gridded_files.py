@@ -14,6 +14,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.resample.gridded import GriddedRun
+from neurostorm_bids.resample.timing import TimeMap
 from neurostorm_bids.runtime.atomic import replacing
 from neurostorm_bids.runtime.json_files import digest, fingerprint, read_json, write_json
 
@@ -77,6 +78,9 @@ def write_int8(path: Path, run: GriddedRun, made_from: str) -> None:
             "RepetitionTime": run.repetition_time,
             "FirstFrameOnset": float(run.frame_onsets[0]),
             "Grid": run.grid.describe(),
+            "Displacement": _as_json(run.displacement),
+            "FirstVolumes": run.time_map.lower.tolist(),
+            "SharesOfNextVolumes": run.time_map.fraction.tolist(),
             "MadeFrom": made_from,
         },
     )
@@ -130,12 +134,11 @@ def made_from(path: Path) -> str | None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a store can be opened and has the length that its header says."""
+    """Whether a store can be opened, has the length that its header says, and holds head motion as far as it is known."""
     try:
-        read_int8(path)
+        return len(read_motion(path).time_map) == read_int8(path).shape[3]
     except NeurostormError:
         return False
-    return True
 
 
 def read_int8(path: Path) -> StoredRun:
@@ -158,6 +161,47 @@ def read_int8(path: Path) -> StoredRun:
             f"{path} cannot be read ({type(error).__name__}: {error}); remove it and its .json, and it will be made again"
         ) from None
     return StoredRun(path, scale, background, (*stored.shape[1:], len(stored)), written)
+
+
+@dataclass(frozen=True)
+class StoredMotion:
+    """Head motion during a run in an int8 store.
+
+    Attributes
+    ----------
+    time_map : TimeMap
+        Which volumes each frame was mixed from.
+    displacement : (volumes,) array or None
+        As of a `GriddedRun`.
+    """
+
+    time_map: TimeMap
+    displacement: np.ndarray | None
+
+
+def read_motion(path: Path) -> StoredMotion:
+    """Read the head motion beside a store that `write_int8` wrote.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not there.
+    """
+    about = read_json(path.with_suffix(".json"))
+    try:
+        displacement = None if about["Displacement"] is None else np.array(about["Displacement"], float)
+        lower, fraction = np.array(about["FirstVolumes"], int), np.array(about["SharesOfNextVolumes"], float)
+        return StoredMotion(TimeMap(lower, fraction, float(about["RepetitionTime"])), displacement)
+    except (ValueError, KeyError, TypeError) as error:
+        raise NeurostormError(
+            f"{path} has no head motion beside it ({type(error).__name__}: {error}); remove it and its .json, and it will be "
+            "made again"
+        ) from None
+
+
+def _as_json(values: np.ndarray | None) -> list[float | None] | None:
+    """Return numbers as JSON has them, which knows no NaN."""
+    return None if values is None else [None if np.isnan(value) else float(value) for value in values]
 
 
 def gridding_digest(source: RunSource, grid: Grid, options: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ def hyper_parameters_of(
         "downstream_task_type": "regression" if task.kind == "regression" else "classification",
         "task_name": task.target,
         "classes": list(task.classes),
+        "class_shares": list(task.class_shares),
         "label_scaling_method": "standardization",
         "label_mean": task.label_mean,
         "label_std": task.label_std,

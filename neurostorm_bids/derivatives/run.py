@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.adoption import adoption_entry
 from neurostorm_bids.derivatives.gridded_files import gridding_digest, made_from
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, sidecar_of
 from neurostorm_bids.derivatives.seen import SEEN, was_seen
@@ -112,6 +113,7 @@ def _provenance(encoded: EncodedRun, source: RunSource, dataset: Dataset, settin
         **({} if seen is None else {SEEN: seen}),
         "Grid": gridded.grid.describe(),
         "Preprocessing": gridded.steps,
+        "ResamplingOfModel": adoption_entry(model, settings),
         "Precision": windows.precision,
         "Windows": {
             "Frames": windows.length,
@@ -138,6 +140,7 @@ def _task_entry(model: Model) -> dict[str, Any]:
         "LabelStd": model.task.label_std,
         "LabelRange": model.task.label_range,
         "TrainedOn": model.task.trained_on,
+        "ClassShares": dict(zip(model.task.classes, model.task.class_shares, strict=False)) or None,
     }
 
 

@@ -99,7 +99,10 @@ def predictions_table(run: "EncodedRun", seen: bool | None = None) -> tuple[pd.D
     of_what = "the predicted class's probability" if prediction.probabilities else "the value, in its unit"
     columns: Columns = {
         "target": {"Description": "What is predicted"},
-        "value": {"Description": "The prediction: the mean over windows, or the class that it makes most probable"},
+        "value": {
+            "Description": "The prediction: the mean over windows, or the class whose probability is largest, of models "
+            "that know the shares of classes in training relative to its share"
+        },
         "unit": {"Description": "Unit of the value"},
         **{
             f"probability_{name}": {"Description": f"Probability of {name}, from the mean output over windows"}

@@ -1,11 +1,24 @@
 """Head motion in each window."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.resample.gridded import GriddedRun
+from neurostorm_bids.resample.timing import TimeMap
+
+
+class HasMotion(Protocol):
+    """A run in the model's grid, in memory or kept, with what is known of head motion in it."""
+
+    @property
+    def time_map(self) -> TimeMap:
+        """Which volumes each frame is mixed from."""
+
+    @property
+    def displacement(self) -> np.ndarray | None:
+        """Framewise displacement of the volumes, mm, (volumes,); `None` if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class WindowMotion:
         return np.zeros(len(self.mean), dtype=bool) if self.above is None else self.above > most
 
 
-def motion_of(run: GriddedRun, starts: np.ndarray, length: int, threshold: float | None = None) -> WindowMotion:
+def motion_of(run: HasMotion, starts: np.ndarray, length: int, threshold: float | None = None) -> WindowMotion:
     """Return the head motion of windows, over the volumes that each window is made from.
 
     Parameters

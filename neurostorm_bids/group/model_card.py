@@ -10,11 +10,11 @@ from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.models import MODELS
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.labelled_runs import LabelledRuns
 from neurostorm_bids.group.training import Trainings
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train.fit import TrainedModel
+from neurostorm_bids.train.plan import MAX_WINDOWS
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,12 @@ class TunedModel:
         One for each of its splits; the last one is kept.
     grid : Grid
     dataset : Dataset
-    labelled : LabelledRuns
     """
 
     trainings: Trainings
     trained: list[TrainedModel]
     grid: Grid
     dataset: Dataset
-    labelled: LabelledRuns
 
     @property
     def kept(self) -> TrainedModel:
@@ -71,9 +69,10 @@ def model_card(tuned: TunedModel, metrics: pd.DataFrame, verdict: str, notes: li
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     trainings, kept = tuned.trainings, tuned.kept
-    labels, plan, table = trainings.labels, trainings.plan, tuned.labelled.table
+    labels, plan, table = trainings.labels, trainings.plan, trainings.labelled.table
     tasks: list[str] = table["task"].iloc[labels.rows].dropna().unique().tolist() if "task" in table else []
     options = settings.in_words(settings.changing("gridded"))
+    censoring, threshold = settings.censoring, settings.censoring.fd_threshold
     return environment.from_string(text).render(
         name=trainings.name,
         version=__version__,
@@ -92,7 +91,13 @@ def model_card(tuned: TunedModel, metrics: pd.DataFrame, verdict: str, notes: li
         n_tuned=f"{kept.n_tuned:,}",
         n_weights=f"{sum(p.numel() for p in kept.network.parameters()):,}",
         n_frames=trainings.model.n_frames,
-        batch=plan.batch_size * plan.n_processes,
+        max_windows=MAX_WINDOWS,
+        censoring=""
+        if threshold is None
+        else f"; none with more than {censoring.max_censored:g} of its volumes above {threshold:g} mm",
+        shares=", ".join(
+            f"{name} {share:.3g}" for name, share in zip(labels.classes, kept.objective.class_shares, strict=True)
+        ),
         best_epoch=kept.best_epoch,
         n_validation=len(trainings.splits[-1].validation),
         how=tuned.how_tested,

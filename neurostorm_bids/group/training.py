@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,24 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives.gridded_files import StoredRun, made_from
+from neurostorm_bids.derivatives.gridded_files import made_from
+from neurostorm_bids.derivatives.names import GriddedOutputs
 from neurostorm_bids.encode.sizes import batch_size
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.group.labelled_runs import LabelledRuns
 from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.group.splits import Split
 from neurostorm_bids.group.study import LOG
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.task import Prediction, interpret
+from neurostorm_bids.participant.one_run import grid_of
 from neurostorm_bids.runtime.json_files import digest, read_json, write_json
 from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train.distributed import is_rank_zero
 from neurostorm_bids.train.fit import TrainedModel, TrainingData, embed_all, fit, kept_in_file, outputs_of
-from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.plan import BATCH, BATCH_OF_EMBEDDINGS, Plan
 from neurostorm_bids.train.trainer import EpochRecord, TrainingRun
 
 FOLDER = "neurostorm-training"  # of checkpoints, in the work folder
-BATCH, BATCH_OF_EMBEDDINGS = 4, 256  # windows in a step
 MAX_WORKERS = 8  # that prepare clips
 
 
@@ -42,8 +43,10 @@ class Trainings:
     model : Model
         To start from.
     labels : Labels
+        Of the samples that take part.
     splits : list of Split
         One training each; the model of the last one is kept.
+    labelled : LabelledRuns
     data : TrainingData
     plan : Plan
     """
@@ -52,6 +55,7 @@ class Trainings:
     model: Model
     labels: Labels
     splits: list[Split]
+    labelled: LabelledRuns
     data: TrainingData
     plan: Plan
 
@@ -70,10 +74,13 @@ def plan_of(model: Model, settings: Settings) -> Plan:
         patience=training.patience,
         batch_size=encoding.batch_size or (BATCH if of_clips else BATCH_OF_EMBEDDINGS),
         device=model.device,
+        windows_per_sample=training.windows_per_sample,
         learning_rate=training.learning_rate or 0.0,
+        accumulate=training.accumulate,
         precision=encoding.precision,
         prompt_length=training.prompt_length,
         lora_rank=training.lora_rank,
+        lora_alpha=training.lora_alpha or 0.0,
         augmented=of_clips and not training.no_augmentation,
         devices=training.devices,
         nodes=training.nodes,
@@ -141,12 +148,19 @@ def _predict(
 
 def _embedded(trainings: Trainings, path: Path, batch: int, resume: bool) -> TrainingData:
     """Return the data with the embeddings of all windows, which do not change where the head alone is tuned."""
-    data, used = trainings.data, trainings.labels.rows
+    data, used, runs = trainings.data, trainings.labels.rows, trainings.labelled.runs
+    read = {
+        i: trainings.labelled.read[runs[i].name].embeddings for i in used if runs[i].name in trainings.labelled.read
+    }
+    others = [i for i in used if i not in read]
     progress = Progress(f"model {trainings.name}", "embed")
-    advance = progress.step(f"encoding {len(used)} runs once", "run")
+    what = f"encoding {len(others)} runs once" if others else f"taking the embeddings of {len(used)} runs"
+    advance = progress.step(what, "run")
 
     def make() -> list[np.ndarray]:
-        return embed_all(trainings.model, [data.run(i) for i in used], trainings.plan.precision, batch, advance)
+        made = embed_all(trainings.model, data, others, trainings.plan.precision, batch, advance)
+        every = read | dict(zip(others, made, strict=True))
+        return [every[i] for i in used]
 
     found = dict(zip(used, kept_in_file(path, resume, make), strict=True))
     progress.close()
@@ -157,7 +171,8 @@ def _embedded(trainings: Trainings, path: Path, batch: int, resume: bool) -> Tra
 def _begin(folder: Path, trainings: Trainings, settings: Settings) -> str:
     """Make the folder of checkpoints; returns a digest of what the training depends on."""
     labels, plan = trainings.labels, asdict(trainings.plan)
-    runs: Sequence[StoredRun | None] = trainings.data.runs  # type: ignore[assignment]
+    labelled, grid = trainings.labelled, grid_of(trainings.model, settings)
+    used = [labelled.runs[i] for i in labels.rows]
     requested = {
         "version": __version__,
         "model": trainings.model.sha256,
@@ -165,7 +180,16 @@ def _begin(folder: Path, trainings: Trainings, settings: Settings) -> str:
         "splits": [[part.tolist() for part in (s.train, s.validation, s.test)] for s in trainings.splits],
         "plan": {name: str(value) for name, value in plan.items() if name not in ("device", "workers")},
         "grid": settings.resampling.grid,
-        "runs": [(run.path.name, made_from(run.path)) for run in runs if run is not None],
+        "censoring": asdict(settings.censoring),
+        "runs": [
+            (
+                run.name,
+                labelled.read[run.name].made_from
+                if run.name in labelled.read
+                else made_from(settings.work / GriddedOutputs(run, grid).int8),
+            )
+            for run in used
+        ],
     }
     stamp = digest(json.loads(json.dumps(requested)))
     note = folder / "begun.json"

@@ -68,10 +68,12 @@ def task_of(hyper_parameters: HyperParameters, config: NeuroSTORMConfig) -> Task
     kind = kinds.get(str(hyper_parameters.get("downstream_task_type")), "unknown")
     if kind == "regression" and config.n_outputs != 1:
         kind = "unknown"
+    n_classes = 2 if kind == "binary" else config.n_outputs
     return Task(
         kind,
         target=one_line(hyper_parameters.get("task_name") or "target"),
-        classes=_class_names(hyper_parameters.get("classes"), 2 if kind == "binary" else config.n_outputs),
+        classes=_class_names(hyper_parameters.get("classes"), n_classes),
+        class_shares=_class_shares(hyper_parameters.get("class_shares"), n_classes),
         unit=one_line(hyper_parameters["unit"]) if isinstance(hyper_parameters.get("unit"), str) else None,
         label_range=_range(hyper_parameters.get("label_range")),
         trained_on=one_line(hyper_parameters.get("dataset_name") or "") or None,
@@ -104,6 +106,13 @@ def _class_names(names: Any, expected: int) -> tuple[str, ...]:
         return ()
     lines = tuple(map(one_line, names))
     return lines if len(set(lines)) == expected and all(lines) else ()
+
+
+def _class_shares(shares: Any, expected: int) -> tuple[float, ...]:
+    if not isinstance(shares, list) or len(shares) != expected:
+        return ()
+    good = all(type(share) in (int, float) and 0 < share < 1 for share in shares) and abs(sum(shares) - 1) < 1e-6
+    return tuple(map(float, shares)) if good else ()
 
 
 def _size(name: str, value: Any) -> int:

@@ -28,6 +28,8 @@ class Task:
         Smallest and largest label in training, in ``unit``.
     trained_on : str or None
         Data set that the head was trained on.
+    class_shares : tuple of float
+        Share of each class in training, which probabilities are calibrated to; empty if it is not known.
     """
 
     kind: str
@@ -38,9 +40,11 @@ class Task:
     label_std: float | None = None
     label_range: tuple[float, float] | None = None
     trained_on: str | None = None
+    class_shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "class_shares", tuple(self.class_shares))
         object.__setattr__(self, "label_range", tuple(self.label_range) if self.label_range else None)
 
     def with_scaling(self, mean: float | None, std: float | None) -> "Task":
@@ -102,7 +106,9 @@ class Prediction:
 def interpret(task: Task, outputs: np.ndarray) -> Prediction:
     """Turn the raw outputs of a run's windows into a prediction.
 
-    Outputs are averaged over windows before the sigmoid or softmax, as in the published evaluation.
+    Outputs are averaged over windows before the sigmoid or softmax, as in the published evaluation. Where the shares of
+    classes in training are known, the class is predicted whose probability is largest relative to its share: the most
+    probable one would always be the one that is most frequent.
 
     Parameters
     ----------
@@ -131,7 +137,7 @@ def interpret(task: Task, outputs: np.ndarray) -> Prediction:
     logits = np.concatenate([np.zeros_like(outputs), outputs], axis=1) if task.kind == "binary" else outputs
     names = task.classes or tuple(f"class{i}" for i in range(logits.shape[1]))
     of_run = softmax(logits.mean(axis=0))
-    winner = int(of_run.argmax())
+    winner = int((of_run / task.class_shares if task.class_shares else of_run).argmax())
     return Prediction(
         task.target,
         names[winner],

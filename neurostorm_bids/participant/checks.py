@@ -72,27 +72,6 @@ def _make(option: str, folder: Path) -> None:
         raise NeurostormError(f"{option} {folder} cannot be written to: {error.strerror}") from None
 
 
-def other_gridding(models: Sequence["Model"], settings: Settings) -> list[str]:
-    """Say where this call resamples runs otherwise than those that a fine-tuned model was trained on."""
-    notes = []
-    ours = settings.in_words(settings.changing("gridded"))
-    for model in models:
-        trained = model.hyper_parameters.get("gridding", model.hyper_parameters.get("placing"))  # as 0.1 called it
-        theirs = settings.in_words(trained) if isinstance(trained, dict) else {}
-        for name, value in ours.items():
-            if name in theirs and theirs[name] != value:
-                option = name.replace("_", "-")
-                notes.append(
-                    f"model {model.name} was trained on runs resampled with --{option} {_shown(theirs[name])}, "
-                    f"this call has {_shown(value)}"
-                )
-    return notes
-
-
-def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
-
-
 def warnings_of(models: Sequence["Model"]) -> list[str]:
     """Return the warnings on the weights of models, such as that they are untrained."""
     return [f"model {model.name}: {model.warning}" for model in models if model.warning]

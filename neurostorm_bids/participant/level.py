@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from neurostorm_bids.derivatives.adoption import adopt, adopted_in_words, notes_of
 from neurostorm_bids.derivatives.description import write_description
 from neurostorm_bids.derivatives.names import LOGS, RunOutputs, sidecar_of
 from neurostorm_bids.derivatives.run import settings_hash
@@ -15,7 +16,7 @@ from neurostorm_bids.find.source import choose_source
 from neurostorm_bids.model.load import load_models
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.scan import kernels
-from neurostorm_bids.participant.checks import other_gridding, prepare_folders, warnings_of
+from neurostorm_bids.participant.checks import prepare_folders, warnings_of
 from neurostorm_bids.participant.one_run import Job, by_grid, grid_of, process_run
 from neurostorm_bids.participant.subjects import Subjects
 from neurostorm_bids.report.methods import Gridding, methods_html, methods_text, read_methods, write_methods
@@ -41,6 +42,7 @@ def participant_level(settings: Settings) -> int:
     prepare(settings)()
     warn_of_idle_options(settings)
     models = [] if settings.conduct.reports_only else _checked_models(settings)
+    settings = adopt(models, settings)
     dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
     prepare_folders(settings, dataset)
     LOG.info("reading %s (written by %s; --input-type %s)", dataset.path, dataset.generator, dataset.input_type)
@@ -121,7 +123,14 @@ def _log_models(models: Sequence[Model], settings: Settings) -> None:
         LOG.warning("installed without the compiled kernels (no compiler?): encoding on a CPU is 2 to 3 times slower")
     for model in models:
         LOG.info("model %s on %s%s", model.name, model.device, f" ({model.warning})" if model.warning else "")
-    for note in other_gridding(models, settings):
+    log_adoption(models, settings)
+
+
+def log_adoption(models: Sequence[Model], settings: Settings) -> None:
+    """Say what of the resampling was taken over from the models, and what is not as in their training."""
+    if words := adopted_in_words(settings):
+        LOG.info("runs are resampled as in the training of model %s: %s", models[0].name, words)
+    for note in notes_of(models, settings):
         LOG.warning(note)
 
 

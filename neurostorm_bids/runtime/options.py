@@ -106,10 +106,15 @@ def takes_several(group: type, name: str) -> bool:
 
 
 def as_words(group: Any) -> Iterator[str]:
-    """Yield the words of a command line for the options of a dataclass that differ from their defaults."""
+    """Yield the words of a command line for the options of a dataclass that differ from their defaults.
+
+    Those in its ``explicit`` count as well, and those in its ``adopted``, which the user did not give, do not.
+    """
+    explicit: frozenset[str] = getattr(group, "explicit", frozenset())
+    adopted: frozenset[str] = getattr(group, "adopted", frozenset())
     for each, details in options_of(type(group)):
         value = getattr(group, each.name)
-        if value == each.default:
+        if each.name in adopted or (value == each.default and each.name not in explicit):
             continue
         if each.name == "verbose":
             yield "-" + "v" * value

@@ -59,6 +59,17 @@ class Settings:
             raise TypeError(f"there is no option {next(iter(values))}")
         return replace(self, **changed)
 
+    def adopting(self, values: dict[str, Any]) -> "Settings":
+        """Return these settings with what a fine-tuned model brings with it."""
+        changed = self.replacing(**values)
+        return replace(changed, resampling=replace(changed.resampling, adopted=frozenset(values)))
+
+    @property
+    def as_given(self) -> "Settings":
+        """These settings without what was adopted from a model."""
+        ours = self.replacing(**{name: getattr(Resampling, name) for name in self.resampling.adopted})
+        return replace(ours, resampling=replace(ours.resampling, adopted=frozenset()))
+
     def groups(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and the options of each group."""
         return ((each.name, getattr(self, each.name)) for each in fields(self)[3:])
@@ -82,8 +93,7 @@ class Settings:
         if self.analysis_level == "participant":
             idle.append(self.group)
         else:
-            idle.append(self.censoring)
-            idle += [] if trains else [self.resampling]
+            idle += [] if trains else [self.censoring, self.resampling]
         given = [word for group in idle for word in as_words(group) if word.startswith("--")]
         if self.analysis_level == "group":
             task, defaults = self.group.group_task, GroupAnalysis()

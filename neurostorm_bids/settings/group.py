@@ -91,7 +91,7 @@ class GroupAnalysis:
         tasks=("normative",),
     )
     allow_seen: bool = option(
-        False, "Use people that the model was trained on all the same.", tasks=("probe", "evaluate")
+        False, "Use people that the model was trained on all the same.", tasks=("probe", "evaluate", "finetune")
     )
     exchange: str = option(
         "auto",
@@ -136,17 +136,40 @@ class Training:
     )
     epochs: int = option(30, "Epochs at most.", least=1, most=10**6)
     patience: int = option(
-        5, "Epochs without a smaller loss on the validation subjects after which training stops.", least=1
+        5,
+        "Epochs without a smaller loss on the validation subjects after which training stops. They count from half of "
+        "--epochs on: before, the learning rate is still high, and has yet to fall.",
+        least=1,
+    )
+    windows_per_sample: int | None = option(
+        None,
+        "Windows that are drawn of each subject (or session, where it has a value of its own) in an epoch, so that each "
+        "counts the same, however long its runs are.",
+        shown_default="what the median one has, at most 8",
+        least=1,
+        most=10**6,
+    )
+    accumulate: int = option(
+        1, "Batches in a step: the same as a larger --batch-size, in less memory.", least=1, most=10**6
     )
     learning_rate: float | None = option(
         None,
-        "Learning rate of what is trained beside the head.",
+        "Largest learning rate of what is trained beside the head (of the head with linear); taken as it is. The default "
+        "grows with the square root of the windows in a step. Published: full with 5e-5, constant, 8 windows a step.",
         shown_default="1e-2 to 1e-4, by what is trained",
         least=0.0,
         above=True,
     )
     prompt_length: int = option(50, "Tokens before every window.", least=1, most=4096)
     lora_rank: int = option(8, "Rank of the low-rank additions.", least=1, most=4096)
+    lora_alpha: float | None = option(
+        None,
+        "The low-rank additions are multiplied with this over --lora-rank.",
+        shown_default="the rank",
+        least=0.0,
+        most=1e6,
+        above=True,
+    )
     no_augmentation: bool = option(False, "Do not rotate, scale, smooth and add noise to the training windows.")
     devices: int = option(1, "GPUs, or processes on CPUs, that train together on a node.", least=1)
     nodes: int = option(1, "Nodes that train together (srun, torchrun).", least=1)

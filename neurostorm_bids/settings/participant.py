@@ -1,7 +1,7 @@
 """The options of a participant-level call: which runs, which models, how each step is done."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from neurostorm_bids.runtime.process import processors
 
 LARGEST_SEED = 2**31 - 1  # SimpleITK and scikit-learn take no larger ones
 FSL_SPACE, FMRIPREP_SPACE = STANDARD_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+OF_MODEL = ("denoise", "interpolation", "target_tr")  # options that a fine-tuned model brings with it
 BOLD_SPACE = "bold"  # the BOLD series' own space, whose files have no space- entity
 
 
@@ -109,7 +110,15 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How runs are brought into the model's grid."""
+    """How runs are brought into the model's grid.
+
+    Attributes
+    ----------
+    explicit : frozenset of str
+        Which options of `OF_MODEL` were given, with whatever value.
+    adopted : frozenset of str
+        Which of them were taken from a fine-tuned model.
+    """
 
     title: ClassVar[str] = "Into the model's grid"
 
@@ -170,9 +179,10 @@ class Resampling:
     )
     denoise: str | None = option(
         None,
-        "Regress out the confounds of this strategy of nilearn, high-pass included.",
+        "Regress out the confounds of this strategy of nilearn, high-pass included; none: as published. A fine-tuned model "
+        "brings its own, and its --target-tr and --interpolation, unless they are given.",
         choices=("simple", "scrubbing", "compcor"),
-        shown_default="none, as published",
+        word_for_none="none",
         changes="gridded",
     )
     mask: str = option(
@@ -198,6 +208,14 @@ class Resampling:
     save_grid: bool = option(
         False, "Keep the resampled runs: NIfTI in OUT_DIR, int8 in the work folder.", changes="run"
     )
+    explicit: frozenset[str] = field(default=frozenset(), compare=False)
+    adopted: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def is_given(self, name: str) -> bool:
+        """Whether the user gave an option of `OF_MODEL`, so that no model changes it."""
+        if name in self.adopted:
+            return False
+        return name in self.explicit or getattr(self, name) != getattr(Resampling, name)
 
 
 @dataclass(frozen=True)

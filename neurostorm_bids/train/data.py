@@ -1,30 +1,96 @@
 """Clips of gridded runs for training, in an order that depends on seed and epoch alone."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from neurostorm_bids.encode.windows import window_starts
 from neurostorm_bids.resample.gridded import FrameSource
 from neurostorm_bids.train.augment import augment
 
+Item = tuple[Tensor, np.float32, int]  # a clip or an embedding, its label, the number of its sample
+DRAWING = 1  # sets the random numbers that choose windows apart from those that change them
 
-class Clips(Dataset[tuple[Tensor, np.float32]]):
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """Windows of runs.
+
+    Attributes
+    ----------
+    run : (windows,) int array
+        Number of the run.
+    start : (windows,) int array
+        First frame.
+    y : (windows,) float32 array
+        Label as the loss takes it.
+    sample : (windows,) int array
+        Number of the sample, from 0.
+    """
+
+    run: np.ndarray
+    start: np.ndarray
+    y: np.ndarray
+    sample: np.ndarray
+
+    @classmethod
+    def of(cls, starts: Sequence[np.ndarray], y: np.ndarray, samples: np.ndarray) -> "LabelledWindows":
+        """Return the windows of runs, from their first frames, and the label and the sample of each run."""
+        run = np.repeat(np.arange(len(starts)), [len(some) for some in starts])
+        numbers = np.unique(samples, return_inverse=True)[1]
+        return cls(run, np.concatenate(starts), y[run].astype(np.float32), numbers[run])
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many windows each sample has, (samples,)."""
+        return np.bincount(self.sample)
+
+
+class Draw:
+    """Which windows an epoch is made of: every one once, or the same number of each sample.
+
+    Parameters
+    ----------
+    windows : LabelledWindows
+    seed : int
+    per_sample : int or None
+        Windows of each sample in an epoch, drawn anew in each; none comes twice before all of the sample have come once.
+        `None` for all windows.
+    """
+
+    def __init__(self, windows: LabelledWindows, seed: int, per_sample: int | None = None):
+        self.seed, self.per_sample = seed, per_sample
+        self.of_sample = np.split(np.argsort(windows.sample, kind="stable"), np.cumsum(windows.counts)[:-1])
+        self.n = len(windows.start) if per_sample is None else per_sample * len(self.of_sample)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def window(self, epoch: int, i: int) -> int:
+        """Return the number of the window that is item ``i`` of an epoch."""
+        if self.per_sample is None:
+            return i
+        sample, k = divmod(i, self.per_sample)
+        windows = self.of_sample[sample]
+        rng = np.random.default_rng([self.seed, epoch, sample, DRAWING])
+        return int(rng.permutation(windows)[k % len(windows)])
+
+
+class Clips(Dataset[Item]):
     """Windows of runs with their labels; items are asked for by (epoch, number).
 
     Parameters
     ----------
     runs : sequence of FrameSource
-    y : (runs,) float32 array
-        Labels as the loss takes them.
+    windows : LabelledWindows
     length : int
         Frames of a window.
-    seed : int
-    shifted : bool
-        Start every window up to a window's length later, at random.
+    draw : Draw
+    shifts : sequence of bool array or None, optional
+        Start every window up to a window's length later, at random: where the run's array has True, or `None`, anywhere.
     augmented : bool
         Rotate, scale, smooth and add noise.
     """
@@ -32,54 +98,56 @@ class Clips(Dataset[tuple[Tensor, np.float32]]):
     def __init__(
         self,
         runs: Sequence[FrameSource],
-        y: np.ndarray,
+        windows: LabelledWindows,
         length: int,
-        seed: int,
+        draw: Draw,
         *,
-        shifted: bool = False,
+        shifts: Sequence[np.ndarray | None] | None = None,
         augmented: bool = False,
     ):
-        self.runs, self.y, self.length, self.seed = runs, y, length, seed
-        self.shifted, self.augmented = shifted, augmented
-        starts = [window_starts(run.shape[3], length, length) for run in runs]
-        self.run_of = np.repeat(np.arange(len(runs)), [len(some) for some in starts])
-        self.starts = np.concatenate(starts)
+        self.runs, self.windows, self.length, self.draw = runs, windows, length, draw
+        self.shifts, self.augmented = shifts, augmented
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.draw)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, np.float32]:
-        """Return a clip (1, X, Y, Z, length) and its label: the same for the same epoch and number, in every process."""
+    def __getitem__(self, item: tuple[int, int]) -> Item:
+        """Return a clip (1, X, Y, Z, length), its label and its sample: the same for the same epoch and number, in every process."""
         epoch, i = item
-        rng = np.random.default_rng([self.seed, epoch, i])
-        run, start = self.runs[self.run_of[i]], int(self.starts[i])
-        if self.shifted:
-            latest = min(start + self.length - 1, run.shape[3] - self.length)
-            start = int(rng.integers(start, latest + 1))
+        rng = np.random.default_rng([self.draw.seed, epoch, i])
+        k = self.draw.window(epoch, i)
+        run, start = self.runs[self.windows.run[k]], int(self.windows.start[k])
+        if self.shifts is not None:
+            later = np.arange(start, min(start + self.length, run.shape[3] - self.length + 1))
+            allowed = self.shifts[self.windows.run[k]]
+            start = int(rng.choice(later if allowed is None else later[allowed[later]]))
         clip = torch.from_numpy(run.window(start, start + self.length))
         if self.augmented:
             clip = augment(clip, run.background, rng)
-        return clip[None], self.y[self.run_of[i]]
+        return clip[None], self.windows.y[k], int(self.windows.sample[k])
 
 
-class Embedded(Dataset[tuple[Tensor, np.float32]]):
+class Embedded(Dataset[Item]):
     """Embeddings of windows with their labels, where the encoder is not tuned.
 
     Parameters
     ----------
     embeddings : (windows, channels) array
-    y : (windows,) float32 array
+    windows : LabelledWindows
+    draw : Draw
     """
 
-    def __init__(self, embeddings: np.ndarray, y: np.ndarray):
-        self.embeddings, self.y = torch.from_numpy(np.asarray(embeddings, np.float32)), y
+    def __init__(self, embeddings: np.ndarray, windows: LabelledWindows, draw: Draw):
+        self.embeddings = torch.from_numpy(np.asarray(embeddings, np.float32))
+        self.windows, self.draw = windows, draw
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.draw)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, np.float32]:
-        """Return an embedding (channels,) and its label."""
-        return self.embeddings[item[1]], self.y[item[1]]
+    def __getitem__(self, item: tuple[int, int]) -> Item:
+        """Return an embedding (channels,), its label and its sample."""
+        k = self.draw.window(*item)
+        return self.embeddings[k], self.windows.y[k], int(self.windows.sample[k])
 
 
 class Order(Sampler[tuple[int, int]]):

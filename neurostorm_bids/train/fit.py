@@ -1,8 +1,8 @@
 """From a model and labelled runs to a tuned model, and what it predicts for runs."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,11 @@ from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.network import NeuroSTORM
 from neurostorm_bids.resample.gridded import FrameSource
 from neurostorm_bids.runtime.atomic import replacing, write_text
-from neurostorm_bids.train.data import Clips, Embedded
+from neurostorm_bids.train.data import Clips, Draw, Embedded, Item, LabelledWindows
 from neurostorm_bids.train.distributed import all_gather, is_rank_zero, shard
 from neurostorm_bids.train.module import FineTuning
 from neurostorm_bids.train.objective import Objective
-from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.plan import MAX_WINDOWS, Plan
 from neurostorm_bids.train.trainer import EpochRecord, TrainingRun, load_best, train
 from neurostorm_bids.train.tuning import merged, prepare_for_tuning, tuned_parts
 
@@ -40,20 +40,31 @@ class TrainingData:
         Values, or classes as 0, 1, ...
     classes : list of str
         Empty for a regression.
+    samples : (runs,) int array
+        Number of the sample that each run belongs to, whose label is one and which counts as one.
     embeddings : list of (windows, channels) arrays, or None
         Of the backbone, where it is not tuned.
+    allowed : dict
+        Number of a run -> whether a window may start at a frame, (possible starts,) bool; where there is none, it may.
     """
 
     runs: Sequence[FrameSource | None]
     y: np.ndarray
     classes: Sequence[str]
+    samples: np.ndarray
     embeddings: Sequence[np.ndarray] | None = None
+    allowed: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def run(self, i: int) -> FrameSource:
         """Return a run that takes part."""
         run = self.runs[i]
         assert run is not None
         return run
+
+    def starts(self, i: int, length: int) -> np.ndarray:
+        """Return the first frames of the windows of a run, end to end, that may be used."""
+        starts = window_starts(self.run(i).shape[3], length, length)
+        return starts[self.allowed[i][starts]] if i in self.allowed else starts
 
 
 @dataclass(frozen=True)
@@ -100,14 +111,15 @@ def fit(
     training, validation : int arrays
         Numbers of runs.
     """
-    n_windows = [len(_starts(data.run(i), model)) for i in training]
-    objective = Objective.of(np.repeat(data.y[training], n_windows), data.classes)
+    _, first = np.unique(data.samples[training], return_index=True)
+    objective = Objective.of(data.y[training[first]], data.classes)
     network = prepare_for_tuning(model.network, objective.n_outputs, plan)
-    known, datasets = _datasets(model, data, objective.scaled(data.y), training, validation, plan)
+    windows = _windows(model, data, training, objective), _windows(model, data, validation, objective)
+    known, datasets = _datasets(model, data, (training, validation), windows, plan)
     std = known.std(axis=0)
     std[~(std > MIN_SPREAD * (1e-30 + np.abs(known).max()))] = 1.0
     standardisation = torch.from_numpy(known.mean(axis=0)), torch.from_numpy(std)
-    module = FineTuning(network, objective, standardisation, *datasets, plan)
+    module = FineTuning(network, objective, standardisation, datasets, len(windows[1].counts), plan)
     finished = run.folder / FINISHED
     if run.resume and finished.is_file():
         epochs = json.loads(finished.read_text(encoding="utf-8"))
@@ -123,35 +135,60 @@ def fit(
     return TrainedModel(merged(network).to(model.device), parts, objective, epochs, plan.precision)
 
 
-def _datasets(
-    model: Model, data: TrainingData, y: np.ndarray, training: np.ndarray, validation: np.ndarray, plan: Plan
-) -> tuple[np.ndarray, tuple[Dataset[tuple[Tensor, np.float32]], Dataset[tuple[Tensor, np.float32]]]]:
-    """Return embeddings of training windows, and the windows of both parts: as embeddings where nothing else is tuned."""
+def _windows(model: Model, data: TrainingData, which: np.ndarray, objective: Objective) -> LabelledWindows:
+    """Return the windows of some runs."""
     if data.embeddings is not None:
-        known = np.concatenate([data.embeddings[i] for i in training])
-        return known, (_embedded(data, training, y), _embedded(data, validation, y))
-    parts = [([data.run(i) for i in some], y[some]) for some in (training, validation)]
+        starts = [np.arange(len(data.embeddings[i])) * model.n_frames for i in which]
+    else:
+        starts = [data.starts(i, model.n_frames) for i in which]
+    return LabelledWindows.of(starts, objective.scaled(data.y[which]), data.samples[which])
+
+
+def _datasets(
+    model: Model,
+    data: TrainingData,
+    parts: tuple[np.ndarray, np.ndarray],
+    windows: tuple[LabelledWindows, LabelledWindows],
+    plan: Plan,
+) -> tuple[np.ndarray, tuple[Dataset[Item], Dataset[Item]]]:
+    """Return embeddings that tell how those of training spread, and both parts: as embeddings where nothing else is tuned."""
+    per_sample = plan.windows_per_sample or min(MAX_WINDOWS, int(np.median(windows[0].counts)))
+    draws = Draw(windows[0], plan.seed, per_sample), Draw(windows[1], plan.seed)
+    if data.embeddings is not None:
+        embeddings = [np.concatenate([data.embeddings[i] for i in part]) for part in parts]
+        return embeddings[0], (
+            Embedded(embeddings[0], windows[0], draws[0]),
+            Embedded(embeddings[1], windows[1], draws[1]),
+        )
+    training, validation = ([data.run(i) for i in part] for part in parts)
+    shifts = [data.allowed.get(i) for i in parts[0]]
     clips = (
-        Clips(*parts[0], model.n_frames, plan.seed, shifted=True, augmented=plan.augmented),
-        Clips(*parts[1], model.n_frames, plan.seed),
+        Clips(training, windows[0], model.n_frames, draws[0], shifts=shifts, augmented=plan.augmented),
+        Clips(validation, windows[1], model.n_frames, draws[1]),
     )
-    return _first_embeddings(model, data, training, plan), clips
+    return _first_embeddings(model, data, parts[0], plan), clips
 
 
 def _first_embeddings(model: Model, data: TrainingData, among: np.ndarray, plan: Plan) -> np.ndarray:
     """Return the embeddings of the first windows of some runs, (runs, channels)."""
     chosen = np.random.default_rng(plan.seed).permutation(among)[:MAX_SAMPLED]
-    return np.concatenate([encode(model, data.run(i), np.array([0]), 1, plan.precision)[0] for i in sorted(chosen)])
+    firsts = ((data.run(i), data.starts(i, model.n_frames)[:1]) for i in sorted(chosen))
+    return np.concatenate([encode(model, run, start, 1, plan.precision)[0] for run, start in firsts if len(start)])
 
 
 def embed_all(
-    model: Model, runs: Sequence[FrameSource], precision: str, batch: int, advance: Callable[[int, int], None]
+    model: Model,
+    data: TrainingData,
+    which: Sequence[int],
+    precision: str,
+    batch: int,
+    advance: Callable[[int, int], None],
 ) -> list[np.ndarray]:
-    """Return the embeddings of all windows of all runs."""
+    """Return the embeddings of all windows of some runs that may be used."""
     embeddings = []
-    for i, run in enumerate(runs):
-        embeddings.append(encode(model, run, _starts(run, model), batch, precision)[0])
-        advance(i + 1, len(runs))
+    for done, i in enumerate(which, start=1):
+        embeddings.append(encode(model, data.run(i), data.starts(i, model.n_frames), batch, precision)[0])
+        advance(done, len(which))
     return embeddings
 
 
@@ -183,18 +220,7 @@ def outputs_of(
         if data.embeddings is not None:
             embeddings = data.embeddings[i]
         else:
-            starts = _starts(data.run(i), model)
-            embeddings, _ = encode(tuned, data.run(i), starts, batch, trained.precision)
+            embeddings, _ = encode(tuned, data.run(i), data.starts(i, model.n_frames), batch, trained.precision)
         found[i] = tuned.predict_from(torch.from_numpy(embeddings)).cpu().numpy()
         advance(done, len(mine))
     return all_gather(found)
-
-
-def _starts(run: FrameSource, model: Model) -> np.ndarray:
-    return window_starts(run.shape[3], model.n_frames, model.n_frames)
-
-
-def _embedded(data: TrainingData, which: np.ndarray, y: np.ndarray) -> Embedded:
-    assert data.embeddings is not None
-    some = [data.embeddings[i] for i in which]
-    return Embedded(np.concatenate(some), np.repeat(y[which], [len(rows) for rows in some]))

@@ -18,9 +18,11 @@ from neurostorm_bids.train.data import Order
 from neurostorm_bids.train.objective import Objective
 from neurostorm_bids.train.plan import Plan
 
-HEAD_RATE = 1e-2  # learning rate of the head, which sees standardised embeddings
 WEIGHT_DECAY = 0.01
+NOT_DECAYED = ("A_log", "D", "prompt", "pos_embed", "time_embed")  # beside biases and norms
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
+
+Batch = tuple[Tensor, Tensor, Tensor]  # clips or embeddings, labels, numbers of samples
 
 
 class TrainingModule(lightning.LightningModule):
@@ -45,8 +47,7 @@ class TrainingModule(lightning.LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what is trained, with learning rates."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        return [{"params": parameters, "lr": self.plan.learning_rate}]
+        return decayed_and_not(self.network, self.plan.learning_rate)
 
     def epoch_record(self, logged: dict[str, float]) -> dict[str, float]:
         """Return what is kept of an epoch, from what was logged."""
@@ -63,8 +64,8 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises, then falls as a cosine."""
-        optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=WEIGHT_DECAY)
-        n_steps = max(1, self.plan.epochs * len(self.train_dataloader()))
+        optimizer = torch.optim.AdamW(self.parameter_groups())
+        n_steps = self.plan.epochs * max(1, math.ceil(len(self.train_dataloader()) / self.plan.accumulate))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step / n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -95,6 +96,34 @@ class TrainingModule(lightning.LightningModule):
         checkpoint["state_dict"] = {name: w for name, w in checkpoint["state_dict"].items() if name in trained}
 
 
+class OutputsOfSamples(torchmetrics.Metric):
+    """The mean output over the windows of each sample, whatever processes they were in; as a prediction is made.
+
+    Parameters
+    ----------
+    n_samples, n_outputs : int
+    """
+
+    outputs: Tensor
+    y: Tensor
+    counts: Tensor
+
+    def __init__(self, n_samples: int, n_outputs: int):
+        super().__init__()
+        for name, shape in (("outputs", (n_samples, n_outputs)), ("y", (n_samples,)), ("counts", (n_samples,))):
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, outputs: Tensor, y: Tensor, sample: Tensor) -> None:
+        """Add (B, outputs) with labels and numbers of samples (B,)."""
+        self.outputs.index_add_(0, sample, outputs.double())
+        self.y.index_add_(0, sample, y.double())
+        self.counts.index_add_(0, sample, torch.ones_like(y, dtype=torch.float64))
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return the outputs (samples, outputs) and labels (samples,), float32."""
+        return (self.outputs / self.counts[:, None]).float(), (self.y / self.counts).float()
+
+
 class FineTuning(TrainingModule):
     """A network that is tuned to predict labels.
 
@@ -105,7 +134,10 @@ class FineTuning(TrainingModule):
     objective : Objective
     standardisation : tuple of 2 (channels,) tensors
         Mean and standard deviation of the backbone's embeddings of the training windows.
-    train, validation : Dataset
+    data : tuple of 2 Dataset
+        To train on, for validation.
+    n_samples : int
+        In validation.
     plan : Plan
     """
 
@@ -117,17 +149,17 @@ class FineTuning(TrainingModule):
         network: NeuroSTORM,
         objective: Objective,
         standardisation: tuple[Tensor, Tensor],
-        train: Dataset[Any],
-        validation: Dataset[Any],
+        data: tuple[Dataset[Any], Dataset[Any]],
+        n_samples: int,
         plan: Plan,
     ):
-        super().__init__(network, train, validation, plan)
+        super().__init__(network, *data, plan)
         self.network: NeuroSTORM = network
         self.objective = objective
         self.register_buffer("mean", standardisation[0])
         self.register_buffer("std", standardisation[1])
-        self.train_loss, self.validation_loss = torchmetrics.MeanMetric(), torchmetrics.MeanMetric()
-        self.metric = objective.metric()
+        self.train_loss = torchmetrics.MeanMetric()
+        self.of_samples = OutputsOfSamples(n_samples, objective.n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (B, 1, X, Y, Z, T), or embeddings (B, C), to raw outputs (B, outputs)."""
@@ -136,29 +168,26 @@ class FineTuning(TrainingModule):
         outputs: Tensor = self.network.output_head((embedding - self.mean) / self.std)
         return outputs
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _number: int) -> Tensor:
+    def training_step(self, batch: Batch, _number: int) -> Tensor:
         """Return the loss of one batch."""
-        x, y = batch
+        x, y, _ = batch
         loss = self.objective.loss(self(x), y)
         self.train_loss.update(loss.detach(), len(y))
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _number: int) -> None:
-        """Add up loss and metric of one batch of the validation subjects."""
-        x, y = batch
-        outputs = self(x).float()
-        self.validation_loss.update(self.objective.loss(outputs, y), len(y))
-        self.objective.update(self.metric, outputs, y)
+    def validation_step(self, batch: Batch, _number: int) -> None:
+        """Add the outputs of one batch to those of their samples."""
+        x, y, sample = batch
+        self.of_samples.update(self(x), y, sample)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what came out, over all processes."""
+        """Log loss and metric of the samples' mean outputs, over all processes."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # r of outputs that do not vary yet
-            found = self.metric.compute().nan_to_num()
-        self.log("validation_loss", self.validation_loss.compute())
-        self.log("validation_metric", found)
-        self.validation_loss.reset()
-        self.metric.reset()
+            outputs, y = self.of_samples.compute()
+            self.log("validation_metric", self.objective.metric(outputs, y).nan_to_num())
+        self.log("validation_loss", self.objective.loss(outputs, y))
+        self.of_samples.reset()
 
     def epoch_record(self, logged: dict[str, float]) -> dict[str, float]:
         """Return losses and the metric of an epoch."""
@@ -173,21 +202,29 @@ class FineTuning(TrainingModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the head, and what else is tuned, with learning rates."""
         assert self.network.output_head is not None
-        head = list(self.network.output_head.parameters())
-        others = [p for p in self.network.model.parameters() if p.requires_grad]
-        head_rate = self.plan.learning_rate if self.plan.tuning == "linear" else HEAD_RATE
-        groups = [{"params": head, "lr": head_rate}]
-        return groups + ([{"params": others, "lr": self.plan.learning_rate}] if others else [])
+        head = decayed_and_not(self.network.output_head, self.plan.head_rate)
+        return head + decayed_and_not(self.network.model, self.plan.learning_rate)
 
     def finish(self) -> NeuroSTORM:
-        """Return the network with the standardisation put into its head."""
+        """Return the network with the standardisation, and what the shares of classes add to outputs, put into its head."""
         assert self.network.output_head is not None
         linear = self.network.output_head.head.head
         with torch.no_grad():
             weight = linear.weight / self.std
             linear.bias.sub_(weight @ self.mean)
+            linear.bias.add_(self.objective.prior.to(linear.bias.device))
             linear.weight.copy_(weight)
         return self.network
+
+
+def decayed_and_not(network: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """Return what is trained in a network, as groups for AdamW: weights decay; norms, biases, embeddings, ... do not."""
+    groups: dict[float, list[nn.Parameter]] = {WEIGHT_DECAY: [], 0.0: []}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and name.split(".")[-1] not in NOT_DECAYED
+            groups[WEIGHT_DECAY if decays else 0.0].append(parameter)
+    return [{"params": some, "lr": learning_rate, "weight_decay": decay} for decay, some in groups.items() if some]
 
 
 def rate_at(done: float) -> float:

@@ -22,8 +22,8 @@ class Objective:
         Empty for a regression.
     mean, std : float
         Labels of a regression are standardised with these.
-    class_weights : tuple of float
-        Of the loss, such that every class counts the same.
+    class_shares : tuple of float
+        Share of each class among the samples; the loss is weighted such that every class counts the same.
     label_range : tuple of 2 float, or None
         Smallest and largest label in training.
     """
@@ -31,17 +31,16 @@ class Objective:
     classes: tuple[str, ...]
     mean: float = 0.0
     std: float = 1.0
-    class_weights: tuple[float, ...] = ()
+    class_shares: tuple[float, ...] = ()
     label_range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, y: np.ndarray, classes: Sequence[str]) -> "Objective":
-        """Return the objective for the labels of the training windows: values, or classes as 0, 1, ..."""
+        """Return the objective for the labels of the training samples: values, or classes as 0, 1, ..."""
         if not classes:
             return cls((), float(y.mean()), float(y.std()) or 1.0, label_range=(float(y.min()), float(y.max())))
         counts = np.bincount(y, minlength=len(classes))
-        weights = len(y) / (len(classes) * np.maximum(counts, 1))
-        return cls(tuple(classes), class_weights=tuple(weights.tolist()))
+        return cls(tuple(classes), class_shares=tuple((counts / len(y)).tolist()))
 
     @property
     def n_outputs(self) -> int:
@@ -60,7 +59,7 @@ class Objective:
         """
         if not self.classes:
             return F.mse_loss(outputs[:, 0], y)
-        weights = torch.tensor(self.class_weights, device=y.device)[y.long()]
+        weights = 1 / (len(self.classes) * torch.tensor(self.class_shares, device=y.device)[y.long()])
         if self.n_outputs == 1:
             each = F.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="none")
         else:
@@ -68,29 +67,38 @@ class Objective:
         return (each * weights).mean()
 
     @property
+    def prior(self) -> Tensor:
+        """What to add to outputs, (outputs,), for probabilities that go with the shares of classes.
+
+        The weighted loss makes outputs as if all classes had the same share; a logit is the logarithm of a probability up
+        to what all have in common, and that of the one output of two classes is the second one's against the first's.
+        """
+        if not self.classes:
+            return torch.zeros(1)
+        logs = torch.tensor(self.class_shares).log()
+        return logs[1:] - logs[:1] if self.n_outputs == 1 else logs
+
+    @property
     def metric_name(self) -> str:
         """Name of the metric that is reported while training."""
         return "balanced_accuracy" if self.classes else "r"
 
-    def metric(self) -> torchmetrics.Metric:
-        """Return the metric of single windows, over all processes."""
-        if self.classes:
-            return torchmetrics.classification.MulticlassRecall(len(self.classes), average="macro")
-        return torchmetrics.PearsonCorrCoef()
-
-    def update(self, metric: torchmetrics.Metric, outputs: Tensor, y: Tensor) -> None:
-        """Add a batch to the metric."""
+    def metric(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the metric of (samples, outputs) for (samples,) labels."""
         if not self.classes:
-            metric.update(outputs[:, 0].float(), y)
-        else:
-            predicted = outputs[:, 0] > 0 if self.n_outputs == 1 else outputs.argmax(dim=1)
-            metric.update(predicted.long(), y.long())
+            return torchmetrics.functional.pearson_corrcoef(outputs[:, 0], y)
+        predicted = outputs[:, 0] > 0 if self.n_outputs == 1 else outputs.argmax(dim=1)
+        n = len(self.classes)
+        recall: Tensor = torchmetrics.functional.classification.multiclass_recall(
+            predicted.long(), y.long(), n, average="macro"
+        )
+        return recall
 
     def task(self, target: str, trained_on: str | None) -> Task:
         """Return what the outputs of the head mean."""
         if self.classes:
             kind = "binary" if self.n_outputs == 1 else "multiclass"
-            return Task(kind, target, classes=self.classes, trained_on=trained_on)
+            return Task(kind, target, classes=self.classes, trained_on=trained_on, class_shares=self.class_shares)
         return Task(
             "regression",
             target,

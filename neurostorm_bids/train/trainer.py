@@ -75,7 +75,8 @@ class EpochLog(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, _module: Any, *_: Any) -> None:
         """Report a step."""
-        self.run.advance(trainer.global_step, (trainer.max_epochs or 0) * int(trainer.num_training_batches))
+        of_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        self.run.advance(trainer.global_step, (trainer.max_epochs or 0) * of_epoch)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Keep and report the record of the epoch."""
@@ -96,6 +97,30 @@ class EpochLog(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         self.epochs = list(state["epochs"])
+
+
+class EarlyStoppingFromHalfway(EarlyStopping):
+    """Stops when the loss no longer falls; no epoch counts as waiting before half of them, where the rate is still high.
+
+    Parameters
+    ----------
+    patience : int
+        Epochs to wait from then on.
+    epochs : int
+        At most.
+    """
+
+    def __init__(self, patience: int, epochs: int):
+        super().__init__(patience=patience, check_on_train_epoch_end=True, **MONITORED)  # type: ignore[arg-type]
+        self.epochs_to_wait, self.first = patience, epochs // 2
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Compare the loss of the epoch with the smallest one."""
+        waiting = trainer.current_epoch >= self.first
+        self.patience = self.epochs_to_wait if waiting else (trainer.max_epochs or 0) + 1
+        super().on_train_epoch_end(trainer, pl_module)
+        if not waiting:
+            self.wait_count = 0
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -145,7 +170,7 @@ def _trainer(plan: Plan, folder: Path, log: EpochLog) -> lightning.Trainer:
     kept: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
         log,
-        EarlyStopping(patience=plan.patience, check_on_train_epoch_end=True, **MONITORED),  # type: ignore[arg-type]
+        EarlyStoppingFromHalfway(plan.patience, plan.epochs),
         ModelCheckpoint(filename=Path(BEST).stem, **MONITORED, **kept),  # type: ignore[arg-type]
         ModelCheckpoint(filename=Path(LAST).stem, every_n_epochs=1, **kept),
     ]
@@ -158,6 +183,7 @@ def _trainer(plan: Plan, folder: Path, log: EpochLog) -> lightning.Trainer:
         max_epochs=plan.epochs,
         callbacks=callbacks,
         plugins=[AtomicCheckpoints(), _environment(alone)],
+        accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=MAX_GRADIENT_NORM,
         default_root_dir=folder,
         num_sanity_val_steps=0,

@@ -15,10 +15,11 @@ LOW_RANK_LAYERS = ("in_proj", "out_proj", "linear1", "linear2")  # of every bloc
 
 
 class LowRank(nn.Module):
-    """Adds B @ A to a weight (Hu et al. 2022, arXiv 2106.09685); at first nothing, since B starts as 0."""
+    """Adds scale times B @ A to a weight (Hu et al. 2022, arXiv 2106.09685); at first nothing, since B starts as 0."""
 
-    def __init__(self, weight: Tensor, rank: int):
+    def __init__(self, weight: Tensor, rank: int, scale: float):
         super().__init__()
+        self.scale = scale
         n_out, n_in = weight.shape
         rank = min(rank, n_out, n_in)
         self.a = nn.Parameter(torch.randn(rank, n_in) / math.sqrt(n_in))
@@ -26,7 +27,7 @@ class LowRank(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """(out, in) -> (out, in)."""
-        return weight + self.b @ self.a
+        return weight + self.scale * (self.b @ self.a)
 
 
 def prepare_for_tuning(backbone: NeuroSTORM, n_outputs: int, plan: Plan) -> NeuroSTORM:
@@ -54,16 +55,18 @@ def prepare_for_tuning(backbone: NeuroSTORM, n_outputs: int, plan: Plan) -> Neur
                 nn.init.zeros_(parameter)
         network.requires_grad_(plan.tuning == "full")
         if plan.tuning == "lora":
-            _add_low_rank(network, plan.lora_rank)
+            _add_low_rank(network, plan)
     _require_gradients(network, plan.tuning)
     return network
 
 
-def _add_low_rank(network: NeuroSTORM, rank: int) -> None:
+def _add_low_rank(network: NeuroSTORM, plan: Plan) -> None:
     """Add low-rank matrices to the linear layers of every block."""
     for name, module in list(network.model.named_modules()):
         if name.split(".")[-1] in LOW_RANK_LAYERS:
-            parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank))
+            parametrize.register_parametrization(
+                module, "weight", LowRank(module.weight, plan.lora_rank, plan.lora_scale)
+            )
 
 
 def _require_gradients(network: NeuroSTORM, tuning: str) -> None:

@@ -1,6 +1,7 @@
 """What --save-grid keeps of a run in the model's grid."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from helpers import FSL_SPACE, RUN
 
 from neurostorm_bids import to_model_grid
+from neurostorm_bids.derivatives.gridded_files import is_complete, read_motion, write_int8
+from neurostorm_bids.encode.motion import motion_of
 from neurostorm_bids.resample.grid import FSL
 
 
@@ -36,3 +39,20 @@ def test_saved_grid_opens_upside_right_and_trains(tree, tmp_path, neurostorm, na
     assert "skipped" not in printed
     neurostorm(*call[:-3], "-w", tmp_path / "work", "--clean-workdir")
     assert not store.exists()
+
+
+def test_a_store_tells_the_head_motion_of_windows(tree, tmp_path):
+    """That of the run itself; displacement that is not known of a volume stays unknown."""
+    bold = tree.run(RUN)
+    gridded = to_model_grid(bold, bold.with_name(bold.name.replace("preproc_bold", "brain_mask")))
+    displacement = np.array([np.nan, *np.linspace(0.1, 1.0, 11)])
+    run = replace(gridded, displacement=displacement)
+    write_int8(tmp_path / "store.npy", run, "x")
+    stored = read_motion(tmp_path / "store.npy")
+    starts = np.arange(0, 25)
+    expected, found = (motion_of(each, starts, 6, 0.4) for each in (run, stored))
+    np.testing.assert_array_equal(found.above, expected.above)
+    np.testing.assert_array_equal(found.mean, expected.mean)
+    write_int8(tmp_path / "store.npy", replace(run, displacement=None), "x")
+    assert read_motion(tmp_path / "store.npy").displacement is None
+    assert is_complete(tmp_path / "store.npy")

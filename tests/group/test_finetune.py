@@ -15,7 +15,7 @@ import torch
 from helpers import NARROW, SHAPE, Tree, lightning, random_network
 from safetensors.torch import load_file
 
-from neurostorm_bids.derivatives.tables import read_table
+from neurostorm_bids.derivatives.tables import channels_of, read_table
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
 from neurostorm_bids.model.load import load_model
@@ -24,6 +24,7 @@ from neurostorm_bids.participant import one_run
 N = 16
 FRAMES = NARROW["img_size"][3]
 QUICK = ("--epochs", "2", "--omp-nthreads", "1", "--learning-rate", "0.01")
+LOW_RANK = ("--no-augmentation", "--lora-rank", "4", "--lora-alpha", "12")
 COMMAND = Path(sys.executable).with_name("neurostorm")
 
 
@@ -86,7 +87,7 @@ def tuned(study, finetune):
     """Folder of a model with low-rank additions."""
     folder = study[2] / "models" / "tuned"
     if not folder.exists():
-        status, said = finetune("--tuning", "lora", "--save-as", "tuned", "--no-augmentation", "--epochs", "6")
+        status, said = finetune("--tuning", "lora", "--save-as", "tuned", *LOW_RANK, "--epochs", "6")
         assert status == 0, said
     return folder
 
@@ -106,13 +107,13 @@ def test_a_tuned_model_predicts_at_the_participant_level_what_it_predicted_at_gr
 
 
 def test_tuned_parts_alone_are_stored(study, tuned):
-    _, backbone, _, _ = study
+    _, backbone, _, _ = study  # tuned with --lora-rank 4 --lora-alpha 12
     stored = load_file(tuned / "model.safetensors")
     assert all("lora" in name or name.startswith("output_head.") for name in stored)
     whole = load_model(backbone, "cpu").network.state_dict()
     model = load_model(tuned, "cpu")
     name = "model.layers.0.blocks.0.mamba.in_proj.weight"
-    added = stored[f"{name}.lora_B"] @ stored[f"{name}.lora_A"]
+    added = 3 * stored[f"{name}.lora_B"] @ stored[f"{name}.lora_A"]
     torch.testing.assert_close(model.network.state_dict()[name], whole[name] + added)
     assert model.task.classes == ("control", "patient")
     assert model.about.startswith("fine-tuned from narrow (lora) on test")
@@ -184,6 +185,106 @@ def test_linear_heads_share_one_forward_pass(study, finetune, neurostorm, monkey
     assert 25 < age["value"] < 50
 
 
+def test_linear_tuning_reads_the_embeddings_that_are_there(study, neurostorm, tmp_path):
+    data, backbone, _, split = study
+    here = tmp_path / "out"
+    subjects = [f"{i:02d}" for i in range(N)]
+    assert neurostorm(data, here, "participant", "--model", backbone, "--participant-label", *subjects[2:])[0] == 0
+    call = ("--group-task", "finetune", "--target", "group", "--model", backbone, "--split", split, *QUICK)
+    status, _, said = neurostorm(data, here, "group", *call, "--save-as", "read")
+    assert status == 0, said
+    assert f"embeddings of 14 of 16 runs are read from {here}, the other 2 are resampled and encoded" in said
+    assert sorted(path.name[:6] for path in here.glob("work/**/*.npy")) == ["sub-00", "sub-01"]
+    with np.load(next(here.glob("work/neurostorm-training/read/embeddings-*.npz"))) as kept:
+        rows = np.split(kept["rows"], kept["ends"][:-1])
+    written = read_table(next((here / "sub-05").rglob("func/*_embeddings.tsv")))
+    np.testing.assert_array_equal(rows[5], channels_of(written).astype(np.float32))
+    model = load_model(backbone, "cpu")  # a run that was encoded: what a table would hold, but for the steps of int8
+    assert neurostorm(data, here, "participant", "--model", backbone, "--participant-label", "01")[0] == 0
+    encoded = channels_of(read_table(next((here / "sub-01").rglob("func/*_embeddings.tsv"))))
+    np.testing.assert_allclose(rows[1], encoded, atol=0.02 * np.abs(encoded).max())
+    assert rows[1].shape == (1, model.network.config.n_channels)
+
+
+@pytest.mark.parametrize("change", [("--interpolation", "cubic"), ("--fd-threshold", "0.5"), ("--window-stride", "3")])
+def test_embeddings_of_other_settings_are_not_read(study, neurostorm, tmp_path, change):
+    data, backbone, _, split = study
+    assert neurostorm(data, tmp_path, "participant", "--model", backbone, *change, "--participant-label", "03")[0] == 0
+    call = ("--group-task", "finetune", "--target", "group", "--model", backbone, "--split", split, *QUICK)
+    status, _, said = neurostorm(data, tmp_path, "group", *call)
+    assert status == 0, said
+    assert "embeddings of 0 of 16 runs are read" in said
+
+
+@pytest.fixture(scope="module")
+def restless(tmp_path_factory):
+    """(fMRIPrep's folder, a split): runs of two windows, whose second one has framewise displacements above 0.5 mm."""
+    folder = tmp_path_factory.mktemp("restless")
+    rng = np.random.RandomState(0)
+    tree = Tree(folder / "fmriprep")
+    front = np.linspace(-1, 1, SHAPE[1])[None, :, None, None] > 0
+    names = [f"sub-{i:02d}" for i in range(14)]
+    for i, name in enumerate(names):
+        data = 1000 + 300 * (2 * (i % 2) - 1) * front + 40 * rng.standard_normal((*SHAPE, 2 * FRAMES))
+        data[..., FRAMES:] = 40 * rng.standard_normal((*SHAPE, FRAMES)) + 1000
+        tree.run(f"{name}_task-rest", data=data.astype(np.float32), repetition_time=0.8, header_repetition_time=0.8)
+    groups = pd.DataFrame({"participant_id": names, "group": ["control", "patient"] * 7})
+    groups.to_csv(tree.path / "participants.tsv", sep="\t", index=False)
+    split = groups.assign(split=["train"] * 6 + ["validation"] * 4 + ["test"] * 4)
+    split.to_csv(folder / "split.tsv", sep="\t", index=False)
+    return tree, folder / "split.tsv"
+
+
+@pytest.mark.parametrize("tuning", ["linear", "layernorm"])
+def test_censored_windows_take_no_part_in_fine_tuning(study, restless, neurostorm, tmp_path, tuning):
+    tree, split = restless
+    call = ("--group-task", "finetune", "--target", "group", "--model", study[1], "--split", split, "--tuning", tuning)
+    censoring, rate = ("--fd-threshold", "0.5"), ("--learning-rate", "0.1")
+    status, _, said = neurostorm(tree.path, tmp_path, "group", *call, *QUICK, *rate, "--save-as", "calm", *censoring)
+    assert status == 0, said
+    assert "no effect" not in said
+    if tuning == "linear":
+        with np.load(next(tmp_path.rglob("embeddings-*.npz"))) as kept:
+            assert np.diff(kept["ends"], prepend=0).tolist() == [1] * 14
+    card = (tmp_path / "models" / "calm" / "README.md").read_text()
+    assert "of each sample in an epoch; none with more than 0.5 of its volumes above 0.5 mm" in card
+    group = pd.read_csv(tmp_path / "group_desc-calm_finetune_predictions.tsv", sep="\t").set_index("participant_id")
+    use = ("participant", "--model", tmp_path / "models" / "calm", "--participant-label", "10", "11")
+    found = {}
+    for name, more in (("calm", censoring), ("all", ())):
+        out = tmp_path / name
+        assert neurostorm(tree.path, out, *use, *more)[0] == 0
+        tables = [read_table(next((out / subject).rglob("*_predictions.tsv"))) for subject in ("sub-10", "sub-11")]
+        found[name] = [table["probability_patient"].iloc[0] for table in tables]
+    ours = group.loc[["sub-10", "sub-11"], "probability_patient"]
+    np.testing.assert_allclose(ours, found["calm"], atol=0.005)
+    assert np.abs(np.array(found["calm"]) - found["all"]).min() > 0.02
+
+
+def test_runs_without_a_calm_window_or_without_head_motion_are_named(study, restless, neurostorm, tmp_path):
+    tree, split = restless
+    call = ("--group-task", "finetune", "--target", "group", "--model", study[1], "--split", split)
+    confounds = [next(tree.path.glob(f"sub-{i}/func/*confounds*.tsv")) for i in ("00", "01")]
+    before = [path.read_text() for path in confounds]
+    confounds[0].write_text("framewise_displacement\n" + "3.0\n" * 2 * FRAMES)
+    confounds[1].unlink()
+    try:
+        status, _, said = neurostorm(tree.path, tmp_path, "group", *call, *QUICK, "--fd-threshold", "0.5")
+    finally:
+        for path, text in zip(confounds, before, strict=True):
+            path.write_text(text)
+    assert status == 1
+    assert "sub-01_task-rest: --fd-threshold needs framewise displacement" in said
+    assert "1 runs whose every window is censored for head motion are left out" in said
+    assert "for 'group' on 12 samples" in said
+
+
+def test_covariates_are_refused(finetune):
+    status, said = finetune("--covariates", "age")
+    assert status == 1
+    assert "--covariates cannot be taken out of a model that learns from images; --group-task probe says" in said
+
+
 def test_two_processes_train_as_one_with_twice_the_batch(study, finetune):
     data, model, out, split = study
     assert finetune("--tuning", "layernorm", "--save-as", "one", "--batch-size", "4")[0] == 0
@@ -216,7 +317,7 @@ def test_cross_validation_tests_every_subject_once(study, finetune):
 
 def test_a_finished_training_resumes_to_the_same_model(study, tuned, finetune):
     before = (tuned / "model.safetensors").read_bytes()
-    options = ("--tuning", "lora", "--save-as", "tuned", "--no-augmentation", "--epochs")
+    options = ("--tuning", "lora", "--save-as", "tuned", *LOW_RANK, "--epochs")
     status, said = finetune(*options, "6", "--resume")
     assert status == 0, said
     assert "epoch 1," not in said

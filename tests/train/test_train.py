@@ -17,10 +17,12 @@ from scipy.ndimage import affine_transform
 from neurostorm_bids.group.evaluation import Design, evaluate
 from neurostorm_bids.model import backend
 from neurostorm_bids.model.load import load_model
+from neurostorm_bids.model.task import interpret
 from neurostorm_bids.train import augment as augmentation
 from neurostorm_bids.train.augment import augment
-from neurostorm_bids.train.data import Clips, Order
+from neurostorm_bids.train.data import Clips, Draw, LabelledWindows, Order
 from neurostorm_bids.train.fit import TrainingData, fit, outputs_of
+from neurostorm_bids.train.module import decayed_and_not
 from neurostorm_bids.train.objective import Objective
 from neurostorm_bids.train.plan import Plan
 from neurostorm_bids.train.trainer import TrainingRun
@@ -97,7 +99,7 @@ def task(tmp_path_factory):
     runs, y = asymmetric()
     order = np.random.default_rng(1).permutation(N)
     model = narrow(tmp_path_factory.mktemp("narrow"))
-    return model, TrainingData(runs, y, CLASSES), (order[36:], order[20:36]), order[:20]
+    return model, TrainingData(runs, y, CLASSES, np.arange(N)), (order[36:], order[20:36]), order[:20]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def frozen(task):
         ("prompt", 0.1, 24),
         ("prompt-layernorm", 0.05, 16),
         ("lora", 0.03, 10),
-        ("full", 0.01, 8),
+        ("full", 0.005, 12),
     ],
 )
 def test_tuning_sees_what_the_frozen_probe_does_not(task, frozen, tmp_path, tuning, rate, epochs):
@@ -157,6 +159,30 @@ def test_only_what_is_named_is_tuned(tmp_path, tuning):
     assert (tuning == "linear") == (not names)
 
 
+@pytest.mark.parametrize("tuning", ["lora", "full", "prompt"])
+def test_matrices_of_weights_decay_and_nothing_else(tmp_path, tuning):
+    """Parameters without a gradient change by decay alone; those that shrink are the weights of linear layers."""
+    plan = plan_of(tuning)
+    network = prepare_for_tuning(narrow(tmp_path).network, 1, plan)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1)  # heads and low-rank additions begin as 0
+    groups = decayed_and_not(network, plan.learning_rate)
+    assert {id(p) for group in groups for p in group["params"]} == {
+        id(p) for p in network.parameters() if p.requires_grad
+    }
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    torch.optim.AdamW(groups).step()
+    shrunk = {name for name, parameter in network.named_parameters() if (parameter < 1).all()}
+    linear = {
+        f"{name}.weight" for name, m in network.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d))
+    }
+    low_rank = {name for name, _ in network.named_parameters() if name.endswith(("weight.0.a", "weight.0.b"))}
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert shrunk == (linear | low_rank) & trained
+
+
 def test_before_training_nothing_has_changed(tmp_path):
     """Low-rank additions begin as nothing, so the network is the backbone."""
     model = narrow(tmp_path)
@@ -166,6 +192,15 @@ def test_before_training_nothing_has_changed(tmp_path):
         for tuning in ("linear", "layernorm", "lora", "full"):
             network = prepare_for_tuning(model.network, 1, plan_of(tuning)).eval()
             torch.testing.assert_close(backend.embed(network, clip), before)
+
+
+def test_alpha_over_rank_scales_low_rank_additions(tmp_path):
+    network = prepare_for_tuning(narrow(tmp_path).network, 1, replace(plan_of("lora"), lora_rank=2, lora_alpha=6.0))
+    linear = network.model.layers[0].blocks[0].mamba.in_proj
+    low_rank, before = linear.parametrizations.weight[0], linear.weight.detach().clone()
+    with torch.no_grad():
+        low_rank.b.fill_(1.0)
+    torch.testing.assert_close(linear.weight - before, (3 * low_rank.a.sum(dim=0)).expand_as(before))
 
 
 def _train_and_die(folder: str, die_at: int) -> None:
@@ -179,12 +214,23 @@ def _train_and_die(folder: str, die_at: int) -> None:
 
     parts = np.arange(16), np.arange(16, 24)
     folder = Path(folder)
-    tune(narrow(folder), TrainingData(runs, y, CLASSES), parts, folder / "run", plan_of("lora", 4), advance)
+    tune(
+        narrow(folder),
+        TrainingData(runs, y, CLASSES, np.arange(24)),
+        parts,
+        folder / "run",
+        plan_of("lora", 4),
+        advance,
+    )
 
 
 def test_killed_within_an_epoch_and_resumed_the_weights_are_the_same(tmp_path):
     runs, y = asymmetric(24)
-    data, parts, plan = TrainingData(runs, y, CLASSES), (np.arange(16), np.arange(16, 24)), plan_of("lora", 4)
+    data, parts, plan = (
+        TrainingData(runs, y, CLASSES, np.arange(24)),
+        (np.arange(16), np.arange(16, 24)),
+        plan_of("lora", 4),
+    )
     whole = tune(narrow(tmp_path), data, parts, tmp_path / "whole", plan)
     child = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(str(tmp_path), 5))
     child.start()
@@ -202,16 +248,45 @@ def test_killed_within_an_epoch_and_resumed_the_weights_are_the_same(tmp_path):
 def test_training_stops_when_the_validation_loss_no_longer_falls(tmp_path):
     runs, y = asymmetric(24)
     y = np.random.default_rng(0).permutation(y)  # nothing to be learnt
-    plan, parts = plan_of("linear", 200, patience=3, rate=0.1), (np.arange(16), np.arange(16, 24))
+    plan, parts = plan_of("linear", 30, patience=3, rate=0.1), (np.arange(16), np.arange(16, 24))
     model = narrow(tmp_path)
-    data = TrainingData(runs, y, CLASSES, embedded(model, runs))
+    data = TrainingData(runs, y, CLASSES, np.arange(24), embedded(model, runs))
     trained = tune(model, data, parts, tmp_path / "run", plan)
-    assert len(trained.epochs) == trained.best_epoch + 3 < 200
+    assert trained.best_epoch + 3 < 15  # it does not stop where the learning rate is high
+    assert len(trained.epochs) == 15 + 3
     (tmp_path / "run" / "finished.json").unlink()  # as if killed between the last epoch and this note
     steps = []
     again = tune(model, data, parts, tmp_path / "run", plan, lambda *step: steps.append(step), resume=True)
     assert not steps
     assert all(torch.equal(again.parts[name], weight) for name, weight in trained.parts.items())
+
+
+def test_accumulated_batches_train_as_one_larger_batch(tmp_path):
+    runs, y = asymmetric(24)
+    data, parts = TrainingData(runs, y, CLASSES, np.arange(24)), (np.arange(16), np.arange(16, 24))
+    plans = [replace(plan_of("layernorm", 4), batch_size=8 // n, accumulate=n) for n in (1, 4)]
+    steps = [], []
+    trained = [
+        tune(narrow(tmp_path), data, parts, tmp_path / str(n), plan, lambda *step, n=n: steps[n].append(step))
+        for n, plan in enumerate(plans)
+    ]
+    assert steps[0][-1] == steps[1][-1] == (8, 8)
+    for name, weight in trained[0].parts.items():
+        torch.testing.assert_close(trained[1].parts[name], weight, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "rate", "head"),
+    [
+        ({}, 1e-4, 1e-2),
+        ({"batch_size": 8}, 1e-4 * 2**0.5, 1e-2 * 2**0.5),
+        ({"accumulate": 2, "devices": 2, "nodes": 4}, 4e-4, 4e-2),
+        ({"accumulate": 4, "learning_rate": 5e-5}, 5e-5, 2e-2),
+    ],
+)
+def test_the_learning_rate_follows_the_windows_in_a_step(more, rate, head):
+    plan = Plan("full", 30, 5, **{"batch_size": 4, "device": CPU, **more})
+    assert (plan.learning_rate, plan.head_rate) == pytest.approx((rate, head))
 
 
 @given(n=st.integers(2, 60), world=st.integers(1, 5), epoch=st.integers(0, 9))
@@ -231,11 +306,114 @@ def test_processes_share_each_epoch_without_overlap(n, world, epoch):
 
 def test_a_clip_is_the_same_whoever_asks():
     runs, y = asymmetric(2, n_frames=11)
-    clips = Clips(runs, y.astype(np.float32), FRAMES, 5, shifted=True, augmented=True)
-    assert len(clips) == 4  # two windows of four frames in eleven
+    windows = LabelledWindows.of([np.array([0, 4])] * 2, y, np.arange(2))
+    clips = Clips(runs, windows, FRAMES, Draw(windows, 5, 2), shifts=[None, None], augmented=True)
+    assert len(clips) == 4
     for item in [(0, 0), (3, 1), (3, 2)]:
         torch.testing.assert_close(clips[item][0], clips[item][0], rtol=0, atol=0)
     assert not torch.equal(clips[0, 1][0], clips[1, 1][0])
+
+
+def test_shifted_windows_do_not_reach_into_censored_ones():
+    run = InMemory(np.broadcast_to(np.arange(20.0, dtype=np.float32), (2, 2, 2, 20)).copy())
+    windows = LabelledWindows.of([np.array([0, 4, 12])], np.zeros(1), np.zeros(1, int))
+    allowed = np.isin(np.arange(17), [0, 1, 2, 4, 12, 14])
+    clips = Clips([run], windows, FRAMES, Draw(windows, 0, 3), shifts=[allowed])
+    begun = {int(clips[epoch, i][0][0, 0, 0, 0, 0]) for epoch in range(40) for i in range(3)}
+    assert begun == {0, 1, 2, 4, 12, 14}
+
+
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    per_sample=st.integers(1, 12),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_has_as_many_windows_of_each_sample(counts, per_sample, seed):
+    starts = [np.arange(n) for n in counts]
+    windows = LabelledWindows.of(starts, np.zeros(len(counts)), np.arange(len(counts)))
+    draw = Draw(windows, seed, per_sample)
+    drawn = np.array([draw.window(3, i) for i in range(len(draw))])
+    assert np.bincount(windows.sample[drawn]).tolist() == [per_sample] * len(counts)
+    for sample, n in enumerate(counts):  # none twice before all have come once
+        times = np.bincount(drawn[windows.sample[drawn] == sample] - sum(counts[:sample]), minlength=n)
+        assert times.max() - times.min() <= 1
+    assert drawn.tolist() == [Draw(windows, seed, per_sample).window(3, i) for i in range(len(draw))]
+
+
+def test_epochs_draw_different_windows():
+    windows = LabelledWindows.of([np.arange(50)], np.zeros(1), np.zeros(1, int))
+    draw = Draw(windows, 0, 4)
+    assert len({tuple(draw.window(epoch, i) for i in range(4)) for epoch in range(5)}) == 5
+
+
+def several_runs(model, seed=0):
+    """Forty samples of one or two runs of 1 to 12 windows, embeddings that know the class a little."""
+    rng = np.random.default_rng(seed)
+    samples = np.sort(np.concatenate([np.arange(40), np.arange(0, 40, 3)]))
+    y = samples % 2
+    n = model.network.config.n_channels
+    embeddings = [
+        (rng.standard_normal((rng.integers(1, 13), n)) + 0.5 * (2 * label - 1)).astype(np.float32) for label in y
+    ]
+    return TrainingData([None] * len(y), y, CLASSES, samples, embeddings)
+
+
+def test_the_validation_loss_is_that_of_samples(tmp_path):
+    """By hand: sigmoid and logarithm of the mean output over all windows of all runs of a sample."""
+    model = narrow(tmp_path)
+    data = several_runs(model)
+    training, validation = np.flatnonzero(data.samples < 28), np.flatnonzero(data.samples >= 28)
+    trained = tune(model, data, (training, validation), tmp_path / "run", plan_of("linear", 3))
+    outputs = predict(model, trained, data, validation)
+    losses, right = [], []
+    for sample in range(28, 40):
+        logit = np.concatenate([outputs[i] for i in validation if data.samples[i] == sample]).mean()
+        losses.append(np.log1p(np.exp(-logit if sample % 2 else logit)))  # half of the samples are of each class
+        right.append((logit > 0) == sample % 2)
+    best = trained.epochs[trained.best_epoch - 1]
+    assert best["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-5)  # classes have the same size
+    assert best["validation_balanced_accuracy"] == pytest.approx(np.mean(right))
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (0.7, 0.2, 0.1)])
+def test_what_is_given_a_probability_happens_that_often(tmp_path, shares):
+    """Classes that differ in a few channels, in shares that are unequal; new samples, observed against given."""
+    rng = np.random.default_rng(0)
+    model, n = narrow(tmp_path), 12000
+    classes = ["a", "b", "c"][: len(shares)]
+    y = rng.choice(len(shares), n, p=shares)
+    embeddings = rng.standard_normal((n, 1, model.network.config.n_channels)).astype(np.float32)
+    for label in range(1, len(shares)):
+        embeddings[y == label, 0, label] += 1.5
+    data = TrainingData([None] * n, y, classes, np.arange(n), list(embeddings))
+    parts, new = (np.arange(2000), np.arange(2000, 2500)), np.arange(2500, n)
+    plan = replace(plan_of("linear", 15, rate=0.01), batch_size=64)
+    trained = tune(model, data, parts, tmp_path / "run", plan)
+    assert trained.objective.class_shares == pytest.approx(np.bincount(y[:2000]) / 2000)
+    outputs, task = predict(model, trained, data, new), trained.objective.task("t", None)
+    predictions = [interpret(task, outputs[i]) for i in new]
+    for k, name in enumerate(classes):
+        given_p = np.array([one.probabilities[name] for one in predictions])
+        bins = np.digitize(given_p, [0.1, 0.2, 0.4, 0.6, 0.8])
+        for some in (bins == b for b in np.unique(bins)):
+            if some.sum() >= 100:
+                error = (y[new][some] == k).mean() - given_p[some].mean()
+                assert abs(error) < 0.05 + 2 * np.sqrt(0.25 / some.sum())
+    recall = [
+        np.mean([predictions[i].value == name for i in np.flatnonzero(y[new] == k)]) for k, name in enumerate(classes)
+    ]
+    assert min(recall) > 0.55  # the most probable class would hardly ever be the rare one
+
+
+def test_labels_are_scaled_by_samples_and_not_by_windows(tmp_path):
+    model = narrow(tmp_path)
+    data = several_runs(model)
+    ages = 20.0 + data.samples
+    parts = np.flatnonzero(data.samples < 30), np.flatnonzero(data.samples >= 30)
+    trained = tune(model, replace(data, y=ages, classes=[]), parts, tmp_path / "run", plan_of("linear", 1))
+    assert trained.objective.mean == pytest.approx(np.mean(20 + np.arange(30)))
+    assert trained.objective.std == pytest.approx(np.std(20 + np.arange(30)))
 
 
 def test_augmentation_turns_and_scales_all_frames_alike_as_scipy_does(monkeypatch):

@@ -1,31 +1,46 @@
 """Fine-tune a model for --target, test it on subjects it has not seen, and keep it for the participant level."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 
+from neurostorm_bids.derivatives.adoption import adopt
 from neurostorm_bids.derivatives.description import write_description
 from neurostorm_bids.derivatives.models import MODELS, check_name_is_free, hyper_parameters_of, write_model
+from neurostorm_bids.derivatives.seen import PEOPLE, people_of, was_seen, with_those_before
 from neurostorm_bids.encode.sizes import check_precision
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.answers import MOTION, Evaluations, metrics_table, predictions_table, verdict
+from neurostorm_bids.group.answers import (
+    METRICS_COLUMNS,
+    MOTION,
+    Evaluations,
+    metrics_table,
+    predictions_columns,
+    predictions_table,
+    shown_table,
+    verdict,
+)
 from neurostorm_bids.group.cohort import Cohort, read_cohort
 from neurostorm_bids.group.evaluation import Design, Evaluation, evaluate, judge
 from neurostorm_bids.group.figures import training_figure
-from neurostorm_bids.group.labelled_runs import LabelledRuns, labelled_runs, training_data
+from neurostorm_bids.group.labelled_runs import labelled_runs, training_data
 from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.group.model_card import TunedModel, model_card
 from neurostorm_bids.group.prediction_figures import forest_figure, predictions_figure
 from neurostorm_bids.group.samples import samples_of
 from neurostorm_bids.group.splits import FINAL, Split, cross_validation, split_from, split_table
-from neurostorm_bids.group.study import LOG, Study, word
+from neurostorm_bids.group.study import LOG, Study, counted, some, word
 from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.group.training import FOLDER, Trainings, plan_of, train_all
 from neurostorm_bids.model.load import load_model
+from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import label_of_name, reference_to
 from neurostorm_bids.model.task import Prediction
 from neurostorm_bids.participant.checks import prepare_folders
+from neurostorm_bids.participant.level import log_adoption
 from neurostorm_bids.participant.locks import lock_model
 from neurostorm_bids.participant.one_run import grid_of
 from neurostorm_bids.resample.grid import Grid
@@ -34,6 +49,10 @@ from neurostorm_bids.train import distributed
 from neurostorm_bids.train.trainer import EpochRecord
 
 FROZEN = "frozen embedding (probe)"
+HOW_SURE = (
+    "The permutation test trains nothing again, which makes it conservative. Whoever tries several tunings or rates and keeps the "
+    "best by these tests has tested nothing: keep people aside for that (--split)."
+)
 
 
 def run(study: Study) -> list[GroupResult]:
@@ -45,6 +64,11 @@ def run(study: Study) -> list[GroupResult]:
         raise NeurostormError("--group-task finetune needs --target COLUMN of participants.tsv or of --phenotype FILE")
     if len(settings.encoding.model) != 1:
         raise NeurostormError("--group-task finetune tunes one model; give one --model")
+    if settings.group.covariates:
+        raise NeurostormError(
+            "--covariates cannot be taken out of a model that learns from images; --group-task probe says what the embedding "
+            "adds to them"
+        )
     distributed.setup(training.devices * training.nodes, training.nodes)
     is_first = distributed.is_rank_zero()
     prepare_folders(settings if is_first else settings.replacing(clean_workdir=False), study.dataset)
@@ -57,25 +81,45 @@ def run(study: Study) -> list[GroupResult]:
         distributed.redirect_output(settings.work / FOLDER / f"{name}.process-{distributed.rank()}.txt")
     overwrite = settings.conduct.force or training.resume or not is_first
     check_name_is_free(settings.out_dir / MODELS / name, overwrite)
+    settings = adopt([model], settings)
+    study = replace(study, settings=settings)
+    log_adoption([model], settings)
     grid = grid_of(model, settings)
-    labelled = labelled_runs(study, grid, model.n_frames)
+    labelled = labelled_runs(study, grid, model)
     labels, splits = _splits_of(labelled.labels, study)
-    if "tuning" in model.hyper_parameters:
-        labels.notes.append(
-            f"model {model.name} was itself tuned: subjects that were in that training are not unseen in this test"
-        )
+    _check_seen(model, labels, study)
     data = training_data(labelled, labels, grid, study)
-    trainings = Trainings(name, model, labels, splits, data, plan_of(model, settings))
+    trainings = Trainings(name, model, labels, splits, labelled, data, plan_of(model, settings))
     if not is_first:
         train_all(trainings, settings)
         return []
     write_description(settings.out_dir, study.dataset, [], {})
     try:
         with lock_model(settings.out_dir, name):
-            return [_train(trainings, labelled, grid, study)]
+            return [_train(trainings, grid, study)]
     except Stopped as stop:
         LOG.error("stopped by %s: add --resume to the same command to continue from the last complete epoch", stop.name)
         raise
+
+
+def _check_seen(model: Model, labels: Labels, study: Study) -> None:
+    """Refuse to test on people that the model was trained on before, unless --allow-seen says otherwise."""
+    seen = [
+        name for name in labels.names[SUBJECT].unique() if was_seen(model, study.dataset, name.removeprefix("sub-"))
+    ]
+    if seen and not study.settings.group.allow_seen:
+        raise NeurostormError(
+            f"model {model.name} was trained on {counted(len(seen), 'person')} of these ({some(seen)}): no test on them would tell "
+            "what it makes of others. Leave them out with --participant-label, or add --allow-seen"
+        )
+    if seen:
+        labels.notes.append(
+            f"model {model.name} was trained on {some(seen)} before: this is no test of it (--allow-seen)"
+        )
+    elif "tuning" in model.hyper_parameters and not people_of(model):
+        labels.notes.append(
+            f"model {model.name} was itself tuned, and does not say on whom: people of that are not unseen here"
+        )
 
 
 def _splits_of(labels: Labels, study: Study) -> tuple[Labels, list[Split]]:
@@ -87,16 +131,16 @@ def _splits_of(labels: Labels, study: Study) -> tuple[Labels, list[Split]]:
     return labels, cross_validation(labels, seed)
 
 
-def _train(trainings: Trainings, labelled: LabelledRuns, grid: Grid, study: Study) -> GroupResult:
+def _train(trainings: Trainings, grid: Grid, study: Study) -> GroupResult:
     """Train, test, and write the model's folder."""
     labels = trainings.labels
     _log_beginning(trainings)
     trained, predictions = train_all(trainings, study.settings)
-    tuned = TunedModel(trainings, trained, grid, study.dataset, labelled)
+    tuned = TunedModel(trainings, trained, grid, study.dataset)
     evaluations = {f"fine-tuned ({trainings.plan.tuning})": _tested(predictions, trainings, study)}
     others, notes = _frozen(tuned, study)
     evaluations |= others
-    notes = [*labels.notes, *notes, *map(str, labelled.problems)]
+    notes = [*labels.notes, *notes, *map(str, trainings.labelled.problems)]
     histories = {split.name: one.epochs for split, one in zip(trainings.splits, trained, strict=True)}
     card = model_card(
         tuned, metrics_table(evaluations, trainings.name), _answer(evaluations, labels), notes, study.settings
@@ -125,7 +169,7 @@ def _tested(predictions: dict[int, Prediction], trainings: Trainings, study: Stu
         probabilities = np.zeros((len(labels.y), len(labels.classes)))
         for k, one in predictions.items():
             probabilities[k] = [one.probabilities[name] for name in labels.classes]
-        predicted = probabilities.argmax(axis=1)
+            predicted[k] = labels.classes.index(str(one.value))
     else:
         predicted[list(predictions)] = [float(one.value) for one in predictions.values()]
     return judge(predicted, probabilities, _design(trainings, study), study.settings.group.n_permutations)
@@ -143,7 +187,7 @@ def _design(trainings: Trainings, study: Study) -> Design:
 
 def _frozen(tuned: TunedModel, study: Study) -> tuple[Evaluations, list[str]]:
     """Return what the frozen embedding, and head motion alone, predict in the same folds; and notes."""
-    trainings, labelled = tuned.trainings, tuned.labelled
+    trainings, labelled = tuned.trainings, tuned.trainings.labelled
     labels = trainings.labels
     try:
         cohort = read_cohort(study.settings.out_dir, label_of_name(study.model), tuned.grid.template)
@@ -187,6 +231,10 @@ def _write_model(tuned: TunedModel, histories: dict[str, list[EpochRecord]], car
     hyper_parameters = hyper_parameters_of(
         trainings.model, backbone, task, trainings.plan.tuning, tuned.grid.name, gridding
     )
+    subjects = [name.removeprefix("sub-") for name in trainings.labels.names[SUBJECT].unique()]
+    hyper_parameters[PEOPLE] = with_those_before(trainings.model, study.dataset, subjects)
+    if trainings.plan.tuning == "lora":
+        hyper_parameters["lora_scale"] = trainings.plan.lora_scale
     parts = kept.network.state_dict() if hyper_parameters["backbone"] is None else kept.parts
     history = pd.concat([pd.DataFrame(epochs).assign(training=name) for name, epochs in histories.items()])
     folder = settings.out_dir / MODELS / trainings.name
@@ -219,7 +267,7 @@ def _result(
         title=title,
         answer=f"{answer}\nThe model is in {folder}; use it with --model {folder}",
         sections=[
-            Section(title, [answer, tuned.how_tested], facts, metrics, captions, notes),
+            Section(title, [answer, tuned.how_tested, HOW_SURE], facts, shown_table(evaluations), captions, notes),
             Section("Training", [about_training], figures=[("_curves", "Every training, epoch by epoch.")]),
         ],
         about={
@@ -239,8 +287,9 @@ def _result(
             "_forest": forest_figure(evaluations),
             "_curves": training_figure(histories),
         },
-        shown=metrics,
-        problems=tuned.labelled.problems,
+        columns={"_metrics": METRICS_COLUMNS, "_predictions": predictions_columns(labels)},
+        shown=shown_table(evaluations),
+        problems=trainings.labelled.problems,
     )
 
 
