@@ -28,6 +28,7 @@ OUTLIER = 5.0  # robust standard deviations from the middle
 MAD_TO_SD = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
 MIN_FOR_A_MAP = 3  # runs
 MIN_FOR_MOTION = 10  # subjects, for the relation with head motion
+MOST_FOR_MOTION = 5000  # more would not change it
 ROWS_AT_A_TIME = 1000  # written; the text of all runs at once would take several times the memory
 
 
@@ -108,14 +109,16 @@ def overview_of(cohort: Cohort, seed: int) -> Overview:
 
 
 def _motion(cohort: Cohort, seed: int) -> Evaluation | None:
-    """Return how well the embedding predicts head motion; `None` if that is known of too few subjects."""
-    fd = cohort.runs["mean_fd"].to_numpy(float)
+    """Return how well the embedding predicts head motion, in some of very many subjects; `None` if too few are known."""
+    fd, subjects = cohort.runs["mean_fd"].to_numpy(float), cohort.runs[SUBJECT].to_numpy(str)
     known = ~np.isnan(fd)
-    subjects = cohort.runs[SUBJECT].to_numpy()[known]
-    if len(np.unique(subjects)) < MIN_FOR_MOTION or not np.std(fd[known]) > 0:
+    names = np.unique(subjects[known])
+    if len(names) < MIN_FOR_MOTION or not np.std(fd[known]) > 0:
         return None
-    folds = make_folds(fd[known], subjects, False, seed)
-    return evaluate(cohort.embeddings[known], Design(fd[known], subjects, folds, False, seed))
+    if len(names) > MOST_FOR_MOTION:
+        known &= np.isin(subjects, np.random.RandomState(seed).choice(names, MOST_FOR_MOTION, replace=False))
+    folds = make_folds(fd[known], subjects[known], False, seed)
+    return evaluate(cohort.embeddings[known], Design(fd[known], subjects[known], folds, False, seed))
 
 
 def write_collection(out_dir: Path, cohort: Cohort, table: pd.DataFrame, about: dict[str, Any]) -> None:
@@ -162,6 +165,8 @@ def _sections(study: Study, overview: Overview, missing: list[str], table_name: 
             f"r = {r:.2f} (95 % interval {low:.2f} to {high:.2f}) between mean framewise displacement and what the "
             "embedding predicts of it, out of fold"
         )
+        if (n := len(overview.motion.folds)) < table["mean_fd"].notna().sum():
+            motion += f", in {n} runs of {MOST_FOR_MOTION} subjects drawn at random"
     facts = [
         ("Model", cohort.label),
         ("Runs", f"{len(table)} of {table[SUBJECT].nunique()} subjects, in {cohort.template}"),
