@@ -13,7 +13,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from neurostorm_bids.model.hyper_parameters import HyperParameters, config_of, one_line, task_of
 from neurostorm_bids.model.model import Model
-from neurostorm_bids.model.names import AT_RANDOM, MAX_CHAIN, RANDOM_LABEL, is_file_name, label_of, stem_of_model
+from neurostorm_bids.model.names import AT_RANDOM, LABELS, MAX_CHAIN, is_file_name, label_of, stem_of_model
 from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
 from neurostorm_bids.model.registry import DEMO, Published, find_weights, published
 from neurostorm_bids.model.tuned import is_head_alone, load_backbone, put_into, weights_file
@@ -226,7 +226,7 @@ def _at_random(model: Model) -> Model:
     return replace(
         model,
         name=f"{model.name}{AT_RANDOM}",
-        label=f"{model.label}{RANDOM_LABEL}",
+        label=f"{model.label}{LABELS[AT_RANDOM]}",
         network=random_network(model.network.config).to(model.device),
         task=None,
         sha256=hashlib.sha256(model.sha256.encode() + b"random").hexdigest(),

@@ -9,7 +9,7 @@ from neurostorm_bids.model.registry import DEMO, Published, published, registry
 MODEL_FILE = "model.safetensors"  # in the folder of a fine-tuned model
 MAX_CHAIN = 8  # models that are tuned from one another
 AT_RANDOM = "@random"  # after a model's name: its network with random weights
-RANDOM_LABEL = "Random"  # after a label: the same
+LABELS = {AT_RANDOM: "Random"}  # what follows the label of such a variant
 EXTENSIONS = (".ckpt", ".safetensors", ".pt", ".pth")
 
 
@@ -22,9 +22,19 @@ def is_file_name(name_or_path: str | Path) -> bool:
     return isinstance(name_or_path, Path) or looks_like_one or (not is_name and is_there)
 
 
+def without_variant(name: str) -> tuple[str, str]:
+    """Return a model's name and what makes a variant of it; an empty text for the model itself.
+
+    >>> without_variant("base@random"), without_variant("base")
+    (('base', '@random'), ('base', ''))
+    """
+    at = next((each for each in LABELS if name.endswith(each)), "")
+    return name.removesuffix(at), at
+
+
 def reference_to(name_or_path: str | Path) -> str:
     """Return what a model is found by from any folder: a name of the registry, or an absolute path."""
-    text, at, _ = str(name_or_path).partition(AT_RANDOM)
+    text, at = without_variant(str(name_or_path))
     if text.lower() == DEMO:
         return DEMO + at
     return (str(Path(text).expanduser().absolute()) if is_file_name(text) else published(text).name) + at
@@ -32,8 +42,8 @@ def reference_to(name_or_path: str | Path) -> str:
 
 def label_of_name(name_or_path: str | Path) -> str:
     """Return what a model's files are labelled with (``desc-<label>``); its weights need not be there."""
-    text, at, rest = str(name_or_path).partition(AT_RANDOM)
-    suffix = f" {RANDOM_LABEL}" if at and not rest else ""
+    text, at = without_variant(str(name_or_path))
+    suffix = f" {LABELS[at]}" if at else ""
     if is_file_name(text):
         return label_of(stem_of_model(Path(text)) + suffix)
     return label_of((DEMO if text.lower() == DEMO else published(text).name) + suffix)
