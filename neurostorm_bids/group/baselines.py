@@ -17,14 +17,18 @@ from neurostorm_bids.find.participants import SESSION, SUBJECT
 from neurostorm_bids.find.templateflow import templateflow_home
 from neurostorm_bids.group.cohort import Cohort, read_cohort
 from neurostorm_bids.group.labels import Labels
-from neurostorm_bids.model.names import AT_RANDOM, LABELS
+from neurostorm_bids.model.names import AT_FLUCTUATION, AT_MEAN, AT_RANDOM, LABELS
 from neurostorm_bids.resample.grid import GRIDS, Grid
 from neurostorm_bids.resample.nifti import open_image
 from neurostorm_bids.resample.sampler import nearest
 from neurostorm_bids.resample.template import template_brain
 
 CONNECTOME, MEAN_IMAGE, RANDOM = "connectome", "mean image", "the same encoder with random weights"
-VARIANTS = {RANDOM: AT_RANDOM}  # of the model, by what they are called
+MEAN_INPUT, FLUCTUATION = (
+    "the same encoder, fed the run's temporal mean alone",
+    "the same encoder, fed the run minus its mean",
+)
+VARIANTS = {RANDOM: AT_RANDOM, MEAN_INPUT: AT_MEAN, FLUCTUATION: AT_FLUCTUATION}  # of the model, for `identify`
 MOST_GRIDDED = 5000  # runs whose mean images fit into memory
 BLOCK = 8  # voxels along an edge of a parcel, where there is no atlas: 16 mm
 MIN_VOXELS = 64  # of a parcel

@@ -7,7 +7,7 @@ import numpy as np
 from neurostorm_bids.errors import NeurostormError
 
 N_BOOTSTRAP = 1000
-BLOCK = 2**23  # similarities in memory at a time
+BLOCK = 2**25  # similarities in memory at a time: 268 MB
 MOST_PAIRS = 200_000  # of two people, whose similarities are shown
 RANKS = (1, 5)
 

@@ -9,7 +9,8 @@ from neurostorm_bids.model.registry import DEMO, Published, published, registry
 MODEL_FILE = "model.safetensors"  # in the folder of a fine-tuned model
 MAX_CHAIN = 8  # models that are tuned from one another
 AT_RANDOM = "@random"  # after a model's name: its network with random weights
-LABELS = {AT_RANDOM: "Random"}  # what follows the label of such a variant
+AT_MEAN, AT_FLUCTUATION = "@mean", "@fluctuation"  # the model, fed the run's temporal mean or the run minus its mean
+LABELS = {AT_RANDOM: "Random", AT_MEAN: "Mean", AT_FLUCTUATION: "Fluctuation"}  # what follows a variant's label
 EXTENSIONS = (".ckpt", ".safetensors", ".pt", ".pth")
 
 
@@ -66,10 +67,11 @@ def stem_of_model(path: Path) -> str:
 
 def not_fetched(names: Sequence[str]) -> list[Published]:
     """Return the models of the registry among these names whose weights are not on this machine."""
-    named = [registry().get(name) for name in names]
+    named = [registry().get(without_variant(name)[0]) for name in names]
     return [model for model in named if model and not (model.path.is_file() or model.safetensors_path.is_file())]
 
 
 def model_files(names: Sequence[str]) -> list[Path]:
     """Return the files of weights that names of models stand for, without those of the registry."""
-    return [path for name in names for path in (Path(name), Path(name, MODEL_FILE)) if path.is_file()]
+    paths = [Path(without_variant(name)[0]) for name in names]
+    return [path for each in paths for path in (each, each / MODEL_FILE) if path.is_file()]

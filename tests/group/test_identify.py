@@ -118,6 +118,7 @@ def test_the_page_compares_with_random_weights_and_names_who_is_mixed_up(tmp_pat
             name = f"sub-{i:02d}_ses-{session}_task-rest"
             results.add(name, traits[who] + 0.01 * results.rng.standard_normal((8, results.CHANNELS)))
             results.add(name, label="baseRandom")
+            results.add(name, np.tile(traits[who], (8, 1)), label="baseMean")
     status, printed, said = neurostorm(results.raw, results.out, "group", "--model", "base", "--group-task", "identify")
     assert status == 0, said
     assert "same subject in 90% of cases" in printed
@@ -126,6 +127,8 @@ def test_the_page_compares_with_random_weights_and_names_who_is_mixed_up(tmp_pat
     metrics = pd.read_csv(f"{stem}.tsv", sep="\t").set_index(["features", "among", "metric"])["value"]
     assert metrics["embedding", "other sessions only", "rank1"] == pytest.approx(0.9)
     assert metrics["the same encoder with random weights", "all runs", "rank1"] < 0.4
+    assert metrics["the same encoder, fed the run's temporal mean alone", "all runs", "rank1"] == pytest.approx(0.9)
+    assert "run the participant level with --model base@fluctuation" in said
     runs = pd.read_csv(f"{stem}_runs.tsv", sep="\t").set_index("run_name")
     assert runs.loc["sub-03_ses-a_task-rest", "nearest_run"] == "sub-07_ses-b_task-rest"
     assert runs["rank"].eq(1).sum() == 36

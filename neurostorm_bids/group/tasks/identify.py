@@ -19,8 +19,10 @@ PUBLISHED = (
     "which is harder: the numbers cannot be compared."
 )
 CONTROLS = (
-    "Whatever tells people apart counts: shape of the head and brain, the scanner, distortions, as well as brain activity. "
-    "Where a mean image finds people as surely as the embedding does, being found says nothing about activity."
+    "Whatever tells people apart counts: the shape of head and brain, the scanner, distortions, as well as brain activity. "
+    "Where a mean image, or the encoder fed the run's temporal mean alone, finds people as surely as the embedding does, "
+    "being found says nothing about activity. The run minus its mean lacks the picture of the brain, but keeps its outline "
+    "and how strongly each place fluctuates."
 )
 
 Found = dict[str, dict[str, Identification]]  # name of a set of features -> among which runs -> how well
