@@ -166,7 +166,7 @@ def identification_figure(
     similarity : (runs, runs) array, optional
         Cosines, sorted by person.
     """
-    figure = new_figure(3.6)
+    figure = new_figure(4.0)
     axes = figure.subplots(1, 2 if similarity is None else 3)
     left, right = axes[0], axes[1]
     edges = np.linspace(min(within.min(), between.min()), max(within.max(), between.max()) + 1e-9, 61)
@@ -179,16 +179,13 @@ def identification_figure(
     for i, (name, curve) in enumerate(curves.items()):
         color = SIGNAL if i == 0 else f"C{i % 10}"
         shares = np.pad(curve, (0, longest - len(curve)), constant_values=1)  # once all are found
-        right.plot(
-            range(1, longest + 1), shares, color=color, linewidth=2 if i == 0 else 1, label=name, drawstyle="steps-post"
-        )
-        right.plot(1, curve[0], "o", color=color, markersize=4)
+        right.plot(range(1, longest + 1), shares, color=color, linewidth=2.5 if i == 0 else 1, drawstyle="steps-post")
+        right.plot(1, curve[0], "o", color=color, markersize=5 if i == 0 else 4, label=name, zorder=3)
     right.set_xscale("log")
     right.xaxis.set_major_formatter("{x:g}")
     right.set_ylim(0, 1.03)
-    right.set_xlabel("nearest runs looked at", fontsize=8)
-    right.set_title("share of runs whose person is among them", fontsize=9, color=INK)
-    right.legend(fontsize=7, frameon=False, loc="lower right")
+    right.set_xlabel("k", fontsize=8)
+    right.set_title("share of runs whose person is among the k nearest", fontsize=9, color=INK)
     for ax in (left, right):
         plain(ax)
     if similarity is not None:
@@ -196,7 +193,10 @@ def identification_figure(
         figure.colorbar(image, ax=axes[2], shrink=0.8).ax.tick_params(labelsize=7)
         axes[2].set_title("cosine similarity, runs sorted by person", fontsize=9, color=INK)
         axes[2].tick_params(labelsize=7)
-    figure.tight_layout()
+        for axis in (axes[2].xaxis, axes[2].yaxis):
+            axis.get_major_locator().set_params(integer=True)
+    figure.legend(*right.get_legend_handles_labels(), fontsize=7, frameon=False, loc="lower center", ncols=3)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     return figure
 
 

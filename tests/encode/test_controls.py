@@ -62,6 +62,8 @@ def test_the_participant_level_embeds_them(tree, tmp_path, neurostorm, narrow):
     apart = channels_of(tables["narrow"])
     assert not np.allclose(apart, channels_of(tables["narrowMean"]), rtol=1e-2)
     assert neurostorm(tree.path, out, "participant", "--model", *names, *OPTIONS)[0] == 0
+    methods = (out / "logs" / "CITATION.md").read_text()
+    assert 'Model "narrow@mean" was not fed the runs themselves (control input' in " ".join(methods.split())
     page = next(out.glob("sub-*.html")).read_text()
     assert "narrow@mean: control input, for comparison" in page
 

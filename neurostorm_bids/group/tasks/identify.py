@@ -122,7 +122,7 @@ def _answer(found: Identification) -> str:
     rank1, low, high = found.metrics["rank1"]
     return (
         f"The run nearest to a run is of the same subject in {rank1:.0%} of cases (95 % interval {low:.0%} to {high:.0%}; "
-        f"guessing: {found.chance['rank1']:.2g}), for {len(found.queries)} runs of {found.n_subjects} subjects."
+        f"guessing: {100 * found.chance['rank1']:.2g}%), for {len(found.queries)} runs of {found.n_subjects} subjects."
     )
 
 
