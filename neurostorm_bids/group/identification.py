@@ -53,10 +53,10 @@ def rank_neighbours(embeddings: np.ndarray, subjects: np.ndarray, seed: int = 0)
     persons = np.unique(subjects, return_inverse=True)[1]
     members = np.split(np.argsort(persons, kind="stable"), np.cumsum(np.bincount(persons))[:-1])
     nearest, pairs = np.zeros(n, int), []
-    at_a_time = max(1, BLOCK // n)
-    for start in range(0, n, at_a_time):
-        block = directions[start : start + at_a_time] @ directions.T
-        for i, row in enumerate(block, start):
+    block = np.empty((min(n, max(1, BLOCK // n)), n))
+    for start in range(0, n, len(block)):
+        queries = directions[start : start + len(block)]
+        for i, row in enumerate(np.matmul(queries, directions.T, out=block[: len(queries)]), start):
             row[i] = -np.inf  # not its own neighbour
             nearest[i] = row.argmax()
             others = members[persons[i]]
