@@ -123,10 +123,10 @@ def settings_of(words: list[str]) -> Settings:
 
 def _absolute(model: str) -> str:
     """Return a model's name; of a file or folder that is there, its absolute path."""
-    from neurostorm_bids.model.names import AT_RANDOM, model_files
+    from neurostorm_bids.model.names import model_files, without_variant
 
-    name, at, rest = model.partition(AT_RANDOM)
-    return f"{Path(name).absolute()}{at}{rest}" if model_files([name]) else model
+    name, at = without_variant(model)
+    return f"{Path(name).absolute()}{at}" if model_files([name]) else model
 
 
 def _settings(options: dict[str, Any]) -> Settings:

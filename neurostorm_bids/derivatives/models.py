@@ -40,6 +40,7 @@ def hyper_parameters_of(
         "task_name": task.target,
         "classes": list(task.classes),
         "class_shares": list(task.class_shares),
+        **({"members": task.members} if task.members > 1 else {}),
         "label_scaling_method": "standardization",
         "label_mean": task.label_mean,
         "label_std": task.label_std,

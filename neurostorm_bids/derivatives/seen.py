@@ -12,6 +12,7 @@ from neurostorm_bids.model.model import Model
 
 PEOPLE = "people"  # hyper-parameter of a fine-tuned model
 SEEN = "SeenInTraining"  # in sidecars; left out where it is not known
+SEEN_COLUMN = "seen_in_training"  # in tables
 
 
 def hash_of(dataset: Dataset, subject: str) -> str:

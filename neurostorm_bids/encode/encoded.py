@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from neurostorm_bids.encode.controls import as_fed
 from neurostorm_bids.encode.motion import WindowMotion, motion_of
 from neurostorm_bids.encode.windows import encode, window_starts
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.model import Model
+from neurostorm_bids.model.names import AT_MEAN
 from neurostorm_bids.model.task import Prediction, interpret
 from neurostorm_bids.resample.gridded import GriddedRun
 from neurostorm_bids.runtime.progress import Progress
@@ -89,7 +91,10 @@ def embed_windows(
     stride = stride or model.n_frames
     starts = window_starts(len(gridded.time_map), model.n_frames, stride)
     advance = progress.step(f"encoding {len(starts)} windows with model {model.name}", "window")
-    embeddings, precision = encode(model, gridded, starts, batch_size, precision, advance)
+    run = as_fed(gridded, model.control)
+    different = starts[:1] if model.control == AT_MEAN else starts  # windows of the mean are all the same
+    embeddings, precision = encode(model, run, different, batch_size, precision, advance)
+    embeddings = np.repeat(embeddings, len(starts) // len(different), axis=0)
     if not np.isfinite(embeddings).all():
         raise NeurostormError("the embeddings are not finite; the weights are damaged or do not fit this model")
     return Windows(starts, model.n_frames, stride, embeddings, precision)

@@ -3,6 +3,7 @@
 They are read from what the participant level kept (--save-grid, and --model NAME@random); nothing is run again.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,13 +17,19 @@ from neurostorm_bids.find.participants import SESSION, SUBJECT
 from neurostorm_bids.find.templateflow import templateflow_home
 from neurostorm_bids.group.cohort import Cohort, read_cohort
 from neurostorm_bids.group.labels import Labels
-from neurostorm_bids.model.names import AT_RANDOM, RANDOM_LABEL
+from neurostorm_bids.model.names import AT_FLUCTUATION, AT_MEAN, AT_RANDOM, LABELS
 from neurostorm_bids.resample.grid import GRIDS, Grid
 from neurostorm_bids.resample.nifti import open_image
 from neurostorm_bids.resample.sampler import nearest
 from neurostorm_bids.resample.template import template_brain
 
 CONNECTOME, MEAN_IMAGE, RANDOM = "connectome", "mean image", "the same encoder with random weights"
+MEAN_INPUT, FLUCTUATION = (
+    "the same encoder, fed the run's temporal mean alone",
+    "the same encoder, fed the run minus its mean",
+)
+VARIANTS = {RANDOM: AT_RANDOM, MEAN_INPUT: AT_MEAN, FLUCTUATION: AT_FLUCTUATION}  # of the model, for `identify`
+MOST_GRIDDED = 5000  # runs whose mean images fit into memory
 BLOCK = 8  # voxels along an edge of a parcel, where there is no atlas: 16 mm
 MIN_VOXELS = 64  # of a parcel
 COARSE = 4  # voxels along an edge of the mean image's blocks: 8 mm
@@ -49,44 +56,66 @@ def baselines_of(cohort: Cohort, labels: Labels, out_dir: Path, work: Path) -> t
     notes : list of str
         What there is nothing for, and how to get it.
     """
-    features, notes = _of_gridded_runs(cohort, labels, work)
-    random, more = _of_random_weights(cohort, labels, out_dir)
-    return features | random, notes + more
+    rows = labels.rows
+    features, notes = _of_gridded_runs(cohort, rows, work)
+    weights = dict.fromkeys(features, cohort.runs["windows"].to_numpy(float)[rows])
+    random = of_variant(cohort, rows, out_dir, AT_RANDOM)
+    if random is None:
+        notes.append(f"no encoder with random weights to compare with: {how_to_make(cohort, AT_RANDOM)}")
+    else:
+        features[RANDOM], weights[RANDOM] = random.embeddings, random.runs["windows"].to_numpy(float)
+    place = {row: i for i, row in enumerate(rows)}
+    members = [[place[int(row)] for row in sample] for sample in labels.members]
+    return {
+        name: np.stack([np.average(values[m], axis=0, weights=weights[name][m]) for m in members])
+        for name, values in features.items()
+    }, notes
 
 
-def _of_gridded_runs(cohort: Cohort, labels: Labels, work: Path) -> tuple[Features, list[str]]:
-    """Return connectomes and mean images."""
-    stores = {i: _store(work, cohort, i) for i in labels.rows}
-    if missing := sum(store is None for store in stores.values()):
+def features_of_runs(cohort: Cohort, out_dir: Path, work: Path) -> tuple[Features, list[str]]:
+    """Return features to compare the embedding with, a row per run, and what there is nothing for."""
+    rows = list(range(len(cohort.runs)))
+    if len(rows) > MOST_GRIDDED:
+        features: Features = {}
+        notes = [f"{CONNECTOME} and {MEAN_IMAGE} are compared with up to {MOST_GRIDDED} runs"]
+    else:
+        features, notes = _of_gridded_runs(cohort, rows, work)
+    for name, at in VARIANTS.items():
+        found = of_variant(cohort, rows, out_dir, at)
+        if found is None:
+            notes.append(f"no results of {name}: {how_to_make(cohort, at)}")
+        else:
+            features[name] = found.embeddings
+    return features, notes
+
+
+def _of_gridded_runs(cohort: Cohort, rows: Sequence[int], work: Path) -> tuple[Features, list[str]]:
+    """Return connectomes and mean images, a row per run that is asked for."""
+    stores = [_store(work, cohort, i) for i in rows]
+    if missing := sum(store is None for store in stores):
         return {}, [
             f"no {CONNECTOME} and {MEAN_IMAGE} to compare with: {missing} of {len(stores)} runs have no gridded run in "
             f"{work}; the participant level keeps them with --save-grid"
         ]
     grid = next(grid for grid in GRIDS.values() if grid.template == cohort.template)
-    of_runs = {i: _features_of(store, grid) for i, store in stores.items() if store is not None}
-    weights = cohort.runs["windows"].to_numpy(float)
-    return {
-        name: np.stack(
-            [np.average([of_runs[i][k] for i in rows], axis=0, weights=weights[rows]) for rows in labels.members]
-        )
-        for k, name in enumerate((CONNECTOME, MEAN_IMAGE))
-    }, []
+    of_runs = [_features_of(store, grid) for store in stores if store is not None]
+    return {name: np.stack([each[k] for each in of_runs]) for k, name in enumerate((CONNECTOME, MEAN_IMAGE))}, []
 
 
-def _of_random_weights(cohort: Cohort, labels: Labels, out_dir: Path) -> tuple[Features, list[str]]:
-    """Return the embeddings of the same network with random weights."""
+def of_variant(cohort: Cohort, rows: Sequence[int], out_dir: Path, at: str) -> Cohort | None:
+    """Return the same runs with the results of a variant of the model, such as @random; `None` if one is missing."""
+    names = cohort.runs["run_name"].to_numpy()[rows]
     try:
-        random = read_cohort(out_dir, cohort.label + RANDOM_LABEL, cohort.template)
+        found = read_cohort(out_dir, cohort.label + LABELS[at], cohort.template)
     except NeurostormError:
-        random = None
-    names = cohort.runs["run_name"].to_numpy()
-    where = {} if random is None else {name: i for i, name in enumerate(random.runs["run_name"])}
-    if random is None or not all(names[i] in where for i in labels.rows):
-        how = f"run the participant level with --model {cohort.label}{AT_RANDOM}"
-        return {}, [f"no encoder with random weights to compare with: {how}"]
-    rows = [np.array([where[names[i]] for i in members]) for members in labels.members]
-    weights = random.runs["windows"].to_numpy(float)
-    return {RANDOM: np.stack([np.average(random.embeddings[r], axis=0, weights=weights[r]) for r in rows])}, []
+        return None
+    where = {name: i for i, name in enumerate(found.runs["run_name"])}
+    return found.keep(np.array([where[name] for name in names])) if where.keys() >= set(names) else None
+
+
+def how_to_make(cohort: Cohort, at: str) -> str:
+    """Return what makes the results of a variant of the model."""
+    return f"run the participant level with --model {cohort.label}{at}"
 
 
 def _store(work: Path, cohort: Cohort, i: int) -> Path | None:

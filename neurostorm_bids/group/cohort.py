@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.derivatives.names import run_tables
-from neurostorm_bids.derivatives.tables import censored_in, channel_names
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.entities import entities_of
 from neurostorm_bids.find.participants import SESSION, SUBJECT
-from neurostorm_bids.runtime.json_files import read_json
+from neurostorm_bids.group.run_means import means_of
 
 NAMES = {"sub": SUBJECT, "ses": SESSION}  # as in participants.tsv and sessions.tsv
 QUALITY = {
@@ -25,8 +24,6 @@ QUALITY = {
     "brain_in_template": {"Description": "Share of these that lie in the template's brain"},
     "brain_outside_grid": {"Description": "Share of the brain that lies outside the grid"},
 }
-
-SEEN = "seen_in_training"  # column: whether the model was trained on this person
 
 
 @dataclass(frozen=True)
@@ -81,23 +78,21 @@ def read_cohort(out_dir: Path, label: str, template: str | None = None) -> Cohor
     rows: list[dict[str, Any]] = []
     means, files, notes = [], [], []
     hashes: dict[str, list[Path]] = {}
-    for path, space in _tables(out_dir, label):
-        if template not in (None, space):
-            continue
-        sidecar = read_json(path.with_suffix(".json"))
-        if not sidecar.get("SettingsHash"):
+    tables = list(_tables(out_dir, label))
+    wanted = {path: space for path, space in tables if template in (None, space)}
+    for path, run in means_of(out_dir, label, list(wanted), [path for path, _ in tables]).items():
+        if run is None:
             notes.append(f"{path.name}: not finished, or changed since; left out")
             continue
-        mean, windows = _mean_of(path, sidecar)
-        if not windows["windows"]:
+        if not run.columns["windows"]:
             notes.append(f"{path.name}: every window is censored; left out")
             continue
-        hashes.setdefault(sidecar["SettingsHash"], []).append(path)
-        rows.append({"space": space, **run_columns(path.name), **windows, **_quality(sidecar)})
-        means.append(mean)
+        hashes.setdefault(run.settings_hash, []).append(path)
+        rows.append({"space": wanted[path], **run_columns(path.name), **run.columns})
+        means.append(run.mean)
         files.append(path)
     if not rows:
-        if not notes and any(_tables(out_dir, label)):
+        if not notes and tables:
             notes = [f"they are in another space than {template} (--grid)"]
         why = f"of {len(notes)} tables none can be used, such as {notes[0]}" if notes else _what_there_is(out_dir)
         raise NeurostormError(f"{out_dir} holds no results of model '{label}'; {why}")
@@ -144,39 +139,3 @@ def _what_there_is(out_dir: Path) -> str:
     paths = (path for subject in subjects for path in run_tables(subject, "*_desc-*_embeddings.tsv"))
     labels = sorted({entities_of(path)["desc"] for path in paths})
     return f"there are those of {', '.join(labels)} (--model)" if labels else "run the participant level first"
-
-
-def _mean_of(path: Path, sidecar: dict[str, Any]) -> tuple[np.ndarray, dict[str, int]]:
-    """Return the mean embedding of a run, and how many windows it is made from; the table is as its sidecar says."""
-    try:
-        table = pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False)
-        channels = channel_names(table)
-        values, censored = table[channels].to_numpy(np.float32), censored_in(table)
-    except (OSError, ValueError, KeyError) as error:
-        raise NeurostormError(
-            f"{path} cannot be read ({error}); remove it and run the participant level again"
-        ) from None
-    windows = sidecar.get("Windows")
-    wanted = windows.get("Count") if isinstance(windows, dict) else None
-    n_channels = sum(name.startswith("channel") for name in sidecar)
-    if values.shape != (wanted, n_channels):
-        raise NeurostormError(
-            f"{path} has {len(values)} windows of {len(channels)} channels, its sidecar says {wanted} of {n_channels}: it "
-            "is cut short; remove it and run the participant level again"
-        )
-    if not np.isfinite(values).all():
-        raise NeurostormError(f"{path} lacks numbers in its channels; remove it and run the participant level again")
-    used = values[~censored]
-    mean = used.mean(axis=0) if len(used) else np.zeros(len(channels), np.float32)
-    return mean, {"windows": len(used), "censored_windows": int(censored.sum())}
-
-
-def _quality(sidecar: dict[str, Any]) -> dict[str, Any]:
-    steps, motion = sidecar.get("Preprocessing") or {}, sidecar.get("FramewiseDisplacement") or {}
-    return {
-        "mean_fd": motion.get("Mean", np.nan),
-        "max_fd": motion.get("Max", np.nan),
-        "brain_voxels": steps.get("BrainVoxels", np.nan),
-        "brain_in_template": steps.get("BrainInTemplate", np.nan),
-        "brain_outside_grid": steps.get("BrainOutsideGrid", np.nan),
-    }

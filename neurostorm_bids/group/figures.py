@@ -13,8 +13,6 @@ from neurostorm_bids.report.figures.drawing import FAINT, INK, SIGNAL, new_figur
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_SUBJECTS_MARKED = 60  # in a matrix of similarities
-
 
 def training_figure(histories: dict[str, list[dict[str, float]]]) -> Figure:
     """Draw the losses of training and validation, and the metric of the validation subjects, epoch by epoch."""
@@ -83,19 +81,51 @@ def time_course_figure(
     return figure
 
 
-def similarity_figure(similarity: np.ndarray, subjects: np.ndarray) -> Figure:
-    """Draw the similarity of all runs, sorted by subject; blocks on the diagonal are runs of one subject."""
-    order = np.argsort(subjects, kind="stable")
-    figure = new_figure(6.0)
-    ax = figure.subplots(1, 1)
-    image = ax.imshow(similarity[np.ix_(order, order)], cmap="viridis", interpolation="nearest")
-    figure.colorbar(image, ax=ax, shrink=0.8)
-    ends = np.flatnonzero(np.diff(np.unique(subjects[order], return_inverse=True)[1])) + 0.5
-    if len(ends) <= MAX_SUBJECTS_MARKED:
-        for end in ends:
-            ax.axhline(end, color="white", linewidth=0.4)
-            ax.axvline(end, color="white", linewidth=0.4)
-    ax.set_title("cosine similarity of runs, sorted by subject", fontsize=9, color=INK)
+def identification_figure(
+    within: np.ndarray, between: np.ndarray, curves: dict[str, np.ndarray], similarity: np.ndarray | None = None
+) -> Figure:
+    """Draw how similar runs are within and between people, and how soon people are found.
+
+    Parameters
+    ----------
+    within, between : (pairs,) array
+        Cosines of the first set of features.
+    curves : dict
+        Name of a set of features -> share of runs whose person is among the k nearest, for k from 1.
+    similarity : (runs, runs) array, optional
+        Cosines, sorted by person.
+    """
+    figure = new_figure(4.0)
+    axes = figure.subplots(1, 2 if similarity is None else 3)
+    left, right = axes[0], axes[1]
+    edges = np.linspace(min(within.min(), between.min()), max(within.max(), between.max()) + 1e-9, 61)
+    for values, color, name in ((between, FAINT, "two people"), (within, SIGNAL, "one person")):
+        left.hist(values, edges, weights=np.full(len(values), 1 / len(values)), color=color, alpha=0.7, label=name)
+    left.legend(fontsize=7, frameon=False, title="runs of", title_fontsize=7, loc="upper left")
+    left.set_xlabel("cosine similarity", fontsize=8)
+    left.set_ylabel("share of pairs", fontsize=8)
+    longest = max(map(len, curves.values()))
+    for i, (name, curve) in enumerate(curves.items()):
+        color = SIGNAL if i == 0 else f"C{i % 10}"
+        shares = np.pad(curve, (0, longest - len(curve)), constant_values=1)  # once all are found
+        right.plot(range(1, longest + 1), shares, color=color, linewidth=2.5 if i == 0 else 1, drawstyle="steps-post")
+        right.plot(1, curve[0], "o", color=color, markersize=5 if i == 0 else 4, label=name, zorder=3)
+    right.set_xscale("log")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.set_ylim(0, 1.03)
+    right.set_xlabel("k", fontsize=8)
+    right.set_title("share of runs whose person is among the k nearest", fontsize=9, color=INK)
+    for ax in (left, right):
+        plain(ax)
+    if similarity is not None:
+        image = axes[2].imshow(similarity, cmap="viridis", interpolation="nearest")
+        figure.colorbar(image, ax=axes[2], shrink=0.8).ax.tick_params(labelsize=7)
+        axes[2].set_title("cosine similarity, runs sorted by person", fontsize=9, color=INK)
+        axes[2].tick_params(labelsize=7)
+        for axis in (axes[2].xaxis, axes[2].yaxis):
+            axis.get_major_locator().set_params(integer=True)
+    figure.legend(*right.get_legend_handles_labels(), fontsize=7, frameon=False, loc="lower center", ncols=3)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     return figure
 
 

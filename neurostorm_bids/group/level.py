@@ -1,6 +1,7 @@
 """The group level: one task, for each of the models that are asked for."""
 
 import logging
+from collections.abc import Sequence
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import find_dataset
@@ -8,6 +9,7 @@ from neurostorm_bids.find.participants import read_phenotype
 from neurostorm_bids.group.output import write_results
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.group.task import GroupResult, find_task
+from neurostorm_bids.model.names import AT_FLUCTUATION, AT_MEAN, without_variant
 from neurostorm_bids.participant.level import prepare, warn_of_idle_options
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train import distributed
@@ -30,6 +32,8 @@ def group_level(settings: Settings) -> int:
     for note in phenotype.notes:
         LOG.warning(note)
     run = find_task(settings.group.group_task)
+    if settings.group.group_task == "finetune":
+        _refuse_controls(settings.encoding.model)
     with distributed.ending_together():
         studies = [Study(dataset, phenotype, name, settings) for name in dict.fromkeys(settings.encoding.model)]
         results: list[GroupResult] = []
@@ -48,3 +52,10 @@ def group_level(settings: Settings) -> int:
         status = 1 if n_failed or any(result.problems for result in results) else 0
     distributed.exit_all(status)
     return status
+
+
+def _refuse_controls(models: Sequence[str]) -> None:
+    """Refuse to tune a model that is fed something else than runs: training would feed it runs."""
+    for name in models:
+        if without_variant(name)[1] in (AT_MEAN, AT_FLUCTUATION):
+            raise NeurostormError(f"{name} is a control input to compare with; give the model itself to finetune")

@@ -29,6 +29,7 @@ from neurostorm_bids.group.covariates import covariates_of
 from neurostorm_bids.group.delta import corrected_delta
 from neurostorm_bids.group.evaluation import Evaluation
 from neurostorm_bids.group.exchange import IN_WORDS
+from neurostorm_bids.group.export import exporter_of
 from neurostorm_bids.group.naming import name_of_analysis
 from neurostorm_bids.group.prediction_figures import forest_figure, null_figure, predictions_figure
 from neurostorm_bids.group.probing import EMBEDDING, Probe
@@ -87,6 +88,7 @@ def result_of(found: Probe, study: Study) -> GroupResult:
             "_probe": predictions_figure(labels, evaluations[EMBEDDING], levels),
         },
         shown=shown_table(evaluations),
+        write_more=exporter_of(found, study, answer, about["Methods"]),
     )
 
 

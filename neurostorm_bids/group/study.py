@@ -9,12 +9,13 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.derivatives.tables import channels_named
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.participants import SUBJECT, Phenotype, join
 from neurostorm_bids.find.selection import OF_FILES, filters_of, wants
-from neurostorm_bids.group.cohort import SEEN, Cohort, read_cohort
+from neurostorm_bids.group.cohort import Cohort, read_cohort
 from neurostorm_bids.model.names import label_of_name
 from neurostorm_bids.resample.grid import get_grid
 from neurostorm_bids.settings import Settings
@@ -86,9 +87,9 @@ class Study:
         NeurostormError
             With the first of them.
         """
-        if SEEN not in self.cohort.runs or self.settings.group.allow_seen:
+        if SEEN_COLUMN not in self.cohort.runs or self.settings.group.allow_seen:
             return
-        seen = sorted(set(self.cohort.runs.loc[self.cohort.runs[SEEN] == True, SUBJECT]))  # noqa: E712 (unknown is NaN)
+        seen = sorted(set(self.cohort.runs.loc[self.cohort.runs[SEEN_COLUMN] == True, SUBJECT]))  # noqa: E712 (unknown is NaN)
         if seen:
             raise NeurostormError(
                 f"model '{self.cohort.label}' was trained on {counted(len(seen), 'person')} of these ({some(seen)}): what it tells of "

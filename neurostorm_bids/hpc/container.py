@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.model.names import MAX_CHAIN, MODEL_FILE, model_files
+from neurostorm_bids.model.names import MAX_CHAIN, MODEL_FILE, model_files, without_variant
 from neurostorm_bids.settings import Settings
 
 # Where the image looks for what these folders hold
@@ -53,7 +53,8 @@ def _with_absolute_paths(settings: Settings) -> Settings:
 def _binds(settings: Settings) -> dict[tuple[Path, Path], str]:
     """Return the folders that the call needs, as (outside, inside) -> ":ro", or "" for those that are written to."""
     selection = settings.selection
-    weights = [path for name in settings.encoding.model if model_files([name]) for path in _with_backbones(Path(name))]
+    files = [Path(without_variant(name)[0]) for name in settings.encoding.model if model_files([name])]
+    weights = [path for file in files for path in _with_backbones(file)]
     given = [*weights, selection.bids_filter_file, settings.group.phenotype, settings.training.split]
     if settings.resampling.mean_from:
         given.append(_fixed_part(Path(settings.resampling.mean_from)))

@@ -64,13 +64,18 @@ def task_of(hyper_parameters: HyperParameters, config: NeuroSTORMConfig) -> Task
     """Read what a checkpoint's head predicts, as far as the checkpoint says; `None` without a head."""
     if config.head is None:
         return None
-    kinds = {"classification": "binary" if config.n_outputs == 1 else "multiclass", "regression": "regression"}
+    members = hyper_parameters.get("members", 1)
+    if type(members) is not int or members < 1 or config.n_outputs % members:
+        raise ValueError(f"its head of {config.n_outputs} outputs holds {members!r} models")
+    n_outputs = config.n_outputs // members
+    kinds = {"classification": "binary" if n_outputs == 1 else "multiclass", "regression": "regression"}
     kind = kinds.get(str(hyper_parameters.get("downstream_task_type")), "unknown")
-    if kind == "regression" and config.n_outputs != 1:
+    if kind == "regression" and n_outputs != 1:
         kind = "unknown"
-    n_classes = 2 if kind == "binary" else config.n_outputs
+    n_classes = 2 if kind == "binary" else n_outputs
     return Task(
         kind,
+        members=members,
         target=one_line(hyper_parameters.get("task_name") or "target"),
         classes=_class_names(hyper_parameters.get("classes"), n_classes),
         class_shares=_class_shares(hyper_parameters.get("class_shares"), n_classes),

@@ -13,7 +13,17 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from neurostorm_bids.model.hyper_parameters import HyperParameters, config_of, one_line, task_of
 from neurostorm_bids.model.model import Model
-from neurostorm_bids.model.names import AT_RANDOM, MAX_CHAIN, RANDOM_LABEL, is_file_name, label_of, stem_of_model
+from neurostorm_bids.model.names import (
+    AT_FLUCTUATION,
+    AT_MEAN,
+    AT_RANDOM,
+    LABELS,
+    MAX_CHAIN,
+    is_file_name,
+    label_of,
+    stem_of_model,
+    without_variant,
+)
 from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
 from neurostorm_bids.model.registry import DEMO, Published, find_weights, published
 from neurostorm_bids.model.tuned import is_head_alone, load_backbone, put_into, weights_file
@@ -26,6 +36,10 @@ NOT_USED = re.compile(
     r"|output_head\.head\.norm\."
 )
 MAX_WEIGHTS = 2 * 10**9
+CONTROLS = {
+    AT_MEAN: "control input, for comparison: every frame is the run's temporal mean",
+    AT_FLUCTUATION: "control input, for comparison: the run minus its temporal mean",
+}
 
 
 def load_model(name_or_path: str | Path, device: str = "auto") -> Model:
@@ -35,7 +49,9 @@ def load_model(name_or_path: str | Path, device: str = "auto") -> Model:
     ----------
     name_or_path : str or path
         A name that ``neurostorm-model list`` shows, a ``.ckpt`` or ``.safetensors`` file, or the folder of a
-        fine-tuned model. With ``@random`` after it: a network of its shape with random weights, to compare with.
+        fine-tuned model. With ``@random`` after it: a network of its shape with random weights, to compare with. With
+        ``@mean`` or ``@fluctuation``: the model, which the participant level feeds the run's temporal mean, or the run
+        minus its mean.
     device : {"auto", "cpu", "cuda"}
         "auto" takes a GPU if there is one.
 
@@ -84,8 +100,10 @@ _once = lru_cache(maxsize=None)(load_model)
 
 def _load(name_or_path: str | Path, device: str, chain: int) -> Model:
     where = _device(device)
-    if str(name_or_path).endswith(AT_RANDOM):
-        return _at_random(_load(str(name_or_path).removesuffix(AT_RANDOM), device, chain))
+    name, at = without_variant(str(name_or_path))
+    if at:
+        model = _load(name, device, chain)
+        return _at_random(model) if at == AT_RANDOM else _with_control(model, at)
     if str(name_or_path).lower() == DEMO:
         return _demo(where)
     if is_file_name(name_or_path):
@@ -226,7 +244,7 @@ def _at_random(model: Model) -> Model:
     return replace(
         model,
         name=f"{model.name}{AT_RANDOM}",
-        label=f"{model.label}{RANDOM_LABEL}",
+        label=f"{model.label}{LABELS[AT_RANDOM]}",
         network=random_network(model.network.config).to(model.device),
         task=None,
         sha256=hashlib.sha256(model.sha256.encode() + b"random").hexdigest(),
@@ -234,6 +252,21 @@ def _at_random(model: Model) -> Model:
         about="",
         warning=RANDOM_WEIGHTS,
         encoder_of=None,
+    )
+
+
+def _with_control(model: Model, at: str) -> Model:
+    """Return a model that is fed something else than the run: its head was not made for that, and is left off."""
+    return replace(
+        model,
+        name=f"{model.name}{at}",
+        label=f"{model.label}{LABELS[at]}",
+        task=None,
+        sha256=hashlib.sha256(f"{model.encoder}{at}".encode()).hexdigest(),
+        about="",
+        warning="; ".join(filter(None, (model.warning, CONTROLS[at]))),
+        encoder_of=None,
+        control=at,
     )
 
 

@@ -42,6 +42,8 @@ class Model:
         Goes into every output, such as "untrained, for demonstration".
     encoder_of : str or None
         SHA-256 of the model whose encoder this is, if not its own.
+    control : str
+        What it is fed in place of the run (`AT_MEAN`, `AT_FLUCTUATION`); empty for the run itself.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Model:
     about: str = ""
     warning: str | None = None
     encoder_of: str | None = None
+    control: str = ""
 
     @property
     def encoder(self) -> str:

@@ -9,7 +9,8 @@ from neurostorm_bids.model.registry import DEMO, Published, published, registry
 MODEL_FILE = "model.safetensors"  # in the folder of a fine-tuned model
 MAX_CHAIN = 8  # models that are tuned from one another
 AT_RANDOM = "@random"  # after a model's name: its network with random weights
-RANDOM_LABEL = "Random"  # after a label: the same
+AT_MEAN, AT_FLUCTUATION = "@mean", "@fluctuation"  # the model, fed the run's temporal mean or the run minus its mean
+LABELS = {AT_RANDOM: "Random", AT_MEAN: "Mean", AT_FLUCTUATION: "Fluctuation"}  # what follows a variant's label
 EXTENSIONS = (".ckpt", ".safetensors", ".pt", ".pth")
 
 
@@ -22,9 +23,19 @@ def is_file_name(name_or_path: str | Path) -> bool:
     return isinstance(name_or_path, Path) or looks_like_one or (not is_name and is_there)
 
 
+def without_variant(name: str) -> tuple[str, str]:
+    """Return a model's name and what makes a variant of it; an empty text for the model itself.
+
+    >>> without_variant("base@random"), without_variant("base")
+    (('base', '@random'), ('base', ''))
+    """
+    at = next((each for each in LABELS if name.endswith(each)), "")
+    return name.removesuffix(at), at
+
+
 def reference_to(name_or_path: str | Path) -> str:
     """Return what a model is found by from any folder: a name of the registry, or an absolute path."""
-    text, at, _ = str(name_or_path).partition(AT_RANDOM)
+    text, at = without_variant(str(name_or_path))
     if text.lower() == DEMO:
         return DEMO + at
     return (str(Path(text).expanduser().absolute()) if is_file_name(text) else published(text).name) + at
@@ -32,8 +43,8 @@ def reference_to(name_or_path: str | Path) -> str:
 
 def label_of_name(name_or_path: str | Path) -> str:
     """Return what a model's files are labelled with (``desc-<label>``); its weights need not be there."""
-    text, at, rest = str(name_or_path).partition(AT_RANDOM)
-    suffix = f" {RANDOM_LABEL}" if at and not rest else ""
+    text, at = without_variant(str(name_or_path))
+    suffix = f" {LABELS[at]}" if at else ""
     if is_file_name(text):
         return label_of(stem_of_model(Path(text)) + suffix)
     return label_of((DEMO if text.lower() == DEMO else published(text).name) + suffix)
@@ -56,10 +67,11 @@ def stem_of_model(path: Path) -> str:
 
 def not_fetched(names: Sequence[str]) -> list[Published]:
     """Return the models of the registry among these names whose weights are not on this machine."""
-    named = [registry().get(name) for name in names]
+    named = [registry().get(without_variant(name)[0]) for name in names]
     return [model for model in named if model and not (model.path.is_file() or model.safetensors_path.is_file())]
 
 
 def model_files(names: Sequence[str]) -> list[Path]:
     """Return the files of weights that names of models stand for, without those of the registry."""
-    return [path for name in names for path in (Path(name), Path(name, MODEL_FILE)) if path.is_file()]
+    paths = [Path(without_variant(name)[0]) for name in names]
+    return [path for each in paths for path in (each, each / MODEL_FILE) if path.is_file()]

@@ -30,6 +30,8 @@ class Task:
         Data set that the head was trained on.
     class_shares : tuple of float
         Share of each class in training, which probabilities are calibrated to; empty if it is not known.
+    members : int
+        How many models the head holds side by side, whose outputs are averaged.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Task:
     label_range: tuple[float, float] | None = None
     trained_on: str | None = None
     class_shares: tuple[float, ...] = ()
+    members: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -68,7 +71,8 @@ class Task:
     @property
     def n_outputs(self) -> int | None:
         """Outputs that a head for this task has; `None` if any number will do."""
-        return {"binary": 1, "regression": 1, "multiclass": len(self.classes) or None}.get(self.kind)
+        of_one = {"binary": 1, "regression": 1, "multiclass": len(self.classes) or None}.get(self.kind)
+        return of_one and of_one * self.members
 
     @property
     def is_scaled_back(self) -> bool:
@@ -93,6 +97,8 @@ class Prediction:
         Raw outputs of a head of unknown meaning; else empty.
     spread : float
         Standard deviation over windows, of the value or of the predicted class's probability.
+    spread_of_models : float
+        The same over the models of an ensemble; NaN of one model.
     """
 
     target: str
@@ -101,6 +107,7 @@ class Prediction:
     probabilities: dict[str, float]
     outputs: tuple[float, ...]
     spread: float
+    spread_of_models: float = math.nan
 
 
 def interpret(task: Task, outputs: np.ndarray) -> Prediction:
@@ -114,11 +121,24 @@ def interpret(task: Task, outputs: np.ndarray) -> Prediction:
     ----------
     task : Task
     outputs : (windows, outputs) array
-        Logits, or a standardised value.
+        Logits, or a standardised value; of an ensemble those of its first model, then of its second, ...
     """
+    each = np.asarray(outputs, np.float64).reshape(len(outputs), task.members, -1)
+    found = _interpret(task, each.mean(axis=1))
+    if task.members == 1 or not len(outputs):
+        return found
+    of_models = [_interpret(task, each[:, k]) for k in range(task.members)]
+    if found.probabilities:
+        values = [one.probabilities[str(found.value)] for one in of_models]
+    else:
+        values = [float(one.value) for one in of_models]
+    return replace(found, spread_of_models=float(np.std(values, ddof=1)))
+
+
+def _interpret(task: Task, outputs: np.ndarray) -> Prediction:
+    """Turn the raw outputs of one model into a prediction."""
     from scipy.special import softmax  # a quarter of a second that reading the registry does not need
 
-    outputs = np.asarray(outputs, dtype=np.float64)
     if not len(outputs):  # every window was censored
         names = task.classes if task.kind != "regression" else ()
         return Prediction(task.target, math.nan, "no window left", {name: math.nan for name in names}, (), math.nan)

@@ -233,6 +233,7 @@ def _model_facts(model: Model, stride: int | None) -> dict[str, Any]:
         "name": _foreign(model.name),
         "about": _foreign(model.about),
         "warning": model.warning,
+        "control": model.control,
         "sha256": model.sha256[:16],
         "frames": model.n_frames,
         "stride": stride or model.n_frames,

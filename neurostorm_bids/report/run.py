@@ -33,7 +33,7 @@ def draw_model(out_dir: Path, encoded: EncodedRun, threshold: float | None) -> l
     assert gridded.source is not None
     names = FigureOutputs(gridded.source.run, gridded.grid.template)
     draw_carpet(encoded, threshold, out_dir / names.carpet(label))
-    if len(encoded.onsets) == 1:
+    if (encoded.windows.embeddings == encoded.windows.embeddings[0]).all():  # one window, or all the same
         return [names.carpet(label)]
     draw_trajectory(encoded, out_dir / names.trajectory(label))
     return [names.carpet(label), names.trajectory(label)]

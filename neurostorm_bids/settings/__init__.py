@@ -103,6 +103,8 @@ class Settings:
                 if details.tasks and task not in details.tasks
                 if getattr(self.group, each.name) != getattr(defaults, each.name)
             ]
+            if task == "probe":  # which can be kept as a model too
+                given = [word for word in given if word != "--save-as"]
         return [word for word in given if word != "--grid"]  # which says in what space results are looked for
 
     @property

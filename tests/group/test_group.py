@@ -18,8 +18,10 @@ from neurostorm_bids.group.cohort import read_cohort
 from neurostorm_bids.group.confounds import Confounds
 from neurostorm_bids.group.evaluation import Design, evaluate
 from neurostorm_bids.group.folds import make_folds
+from neurostorm_bids.group.heads import fold_heads
 from neurostorm_bids.group.labels import labels_of
-from neurostorm_bids.group.samples import samples_of
+from neurostorm_bids.group.samples import design_of, samples_of
+from neurostorm_bids.settings.group import GroupAnalysis
 
 N = 60
 
@@ -286,3 +288,35 @@ def test_identify_without_repeats_says_so(group):
     status, said = group("--group-task", "identify")
     assert status == 1
     assert "one with two runs or sessions" in said
+
+
+def test_a_probe_is_kept_as_a_model_and_not_tested_on_its_own_people(cohort, group, neurostorm):
+    data, out, _ = cohort
+    chosen = samples(cohort, "score")
+    status, said = group(
+        "--group-task", "probe", "--target", "score", "--n-permutations", "19", "--cv-repeats", "1", "--save-as", "kept"
+    )
+    assert status == 0, said
+    status, _, said = neurostorm(
+        data, out, "participant", "--model", out / "models" / "kept", "--participant-label", "07"
+    )
+    assert status == 0, said
+    assert "model kept was trained on this person" in said
+    table = pd.read_csv(next(out.glob("sub-07/func/*_desc-kept_predictions.tsv")), sep="\t")
+    heads = fold_heads(chosen.embeddings, design_of(chosen.labels, GroupAnalysis(cv_repeats=1), 0))
+    each = [float((weights @ chosen.embeddings[7] + bias)[0]) for weights, bias in zip(*heads, strict=True)]
+    assert table.loc[0, "value"] == pytest.approx(np.mean(each), abs=1e-3)
+    assert table.loc[0, "spread_of_models"] == pytest.approx(np.std(each, ddof=1), rel=1e-3)
+    assert table.loc[0, "seen_in_training"] == 1
+    assert "this person was among them" in (out / "sub-07.html").read_text()
+    status, said = group("--group-task", "evaluate", "--target", "score", model="out/models/kept")
+    assert status == 1
+    assert "model 'kept' was trained on 1 person of these (sub-07)" in said
+
+
+def test_a_probe_is_not_kept_under_a_name_that_is_taken(cohort, group):
+    (cohort[1] / "models" / "taken").mkdir(parents=True, exist_ok=True)
+    (cohort[1] / "models" / "taken" / "model.safetensors").write_bytes(b"")
+    status, said = group("--group-task", "probe", "--target", "score", "--save-as", "taken")
+    assert status == 1
+    assert "taken is there already" in said

@@ -267,6 +267,13 @@ def test_a_run_far_from_all_others_is_named_and_columns_that_vary_are_shown(tmp_
     assert "sub-08" not in outliers
 
 
+def test_head_motion_of_very_many_subjects_is_looked_at_in_some(results, neurostorm, monkeypatch):
+    monkeypatch.setattr(collect, "MOST_FOR_MOTION", 11)
+    collected(results, neurostorm)
+    page = " ".join((results.out / "group.html").read_text().split())
+    assert "out of fold, in 44 runs of 11 subjects drawn at random" in page
+
+
 def test_parcels_of_an_atlas_are_nilearn_s(tmp_path, monkeypatch):
     """TemplateFlow's atlas on another grid, brought to the model's by the nearest voxel."""
     affine = nib.affines.from_matvec(np.diag([2.0, 2, 2]), [-96.5, -132.5, -78.5])

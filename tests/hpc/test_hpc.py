@@ -129,6 +129,19 @@ def test_in_a_container_what_is_needed_is_bound(three, tmp_path, monkeypatch):
         assert f" --bind {bind} " in call
 
 
+@pytest.mark.parametrize("at", ["@random", "@mean"])
+def test_in_a_container_the_weights_of_a_variant_are_bound(three, tmp_path, at):
+    image, model = tmp_path / "n.sif", tmp_path / "models" / "m.ckpt"
+    model.parent.mkdir()
+    for path in (image, model):
+        path.write_bytes(b"")
+    status, said = hpc("slurm", three.path, tmp_path / "o", "--container", image, "--", "--model", f"{model}{at}")
+    assert status == 0, said
+    call = script_of(said).splitlines()[-1]
+    assert f" --bind {model.parent}:{model.parent}:ro " in call
+    assert f" --model {model}{at} " in f"{call} "
+
+
 def test_awkward_paths_are_quoted_or_refused(three, tmp_path):
     work = tmp_path / "a $(touch b) 'c'"
     script = script_of(hpc("slurm", three.path, tmp_path / "o", "--", *MODEL, "--work-dir", work)[1])

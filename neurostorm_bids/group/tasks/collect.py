@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
+from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.derivatives.sidecars import software_versions
 from neurostorm_bids.derivatives.tables import CHANNEL
 from neurostorm_bids.find.participants import SUBJECT
@@ -28,6 +29,7 @@ OUTLIER = 5.0  # robust standard deviations from the middle
 MAD_TO_SD = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
 MIN_FOR_A_MAP = 3  # runs
 MIN_FOR_MOTION = 10  # subjects, for the relation with head motion
+MOST_FOR_MOTION = 5000  # more would not change it
 ROWS_AT_A_TIME = 1000  # written; the text of all runs at once would take several times the memory
 
 
@@ -45,6 +47,11 @@ def run(study: Study) -> list[GroupResult]:
         "Sources": study.sources(),
         "run_name": {"Description": "The run, by its entities"},
         **{column: description for column, description in QUALITY.items() if column in table},
+        **(
+            {SEEN_COLUMN: {"Description": "Whether the model was trained on this person"}}
+            if SEEN_COLUMN in table
+            else {}
+        ),
     }
     n = f"{len(table)} runs of {table[SUBJECT].nunique()} subjects"
     maps = {"principal components": overview.scores} | ({"UMAP": overview.umap} if overview.umap is not None else {})
@@ -109,14 +116,16 @@ def overview_of(cohort: Cohort, seed: int) -> Overview:
 
 
 def _motion(cohort: Cohort, seed: int) -> Evaluation | None:
-    """Return how well the embedding predicts head motion; `None` if that is known of too few subjects."""
-    fd = cohort.runs["mean_fd"].to_numpy(float)
+    """Return how well the embedding predicts head motion, in some of very many subjects; `None` if too few are known."""
+    fd, subjects = cohort.runs["mean_fd"].to_numpy(float), cohort.runs[SUBJECT].to_numpy(str)
     known = ~np.isnan(fd)
-    subjects = cohort.runs[SUBJECT].to_numpy()[known]
-    if len(np.unique(subjects)) < MIN_FOR_MOTION or not np.std(fd[known]) > 0:
+    names = np.unique(subjects[known])
+    if len(names) < MIN_FOR_MOTION or not np.std(fd[known]) > 0:
         return None
-    folds = make_folds(fd[known], subjects, False, seed)
-    return evaluate(cohort.embeddings[known], Design(fd[known], subjects, folds, False, seed))
+    if len(names) > MOST_FOR_MOTION:
+        known &= np.isin(subjects, np.random.RandomState(seed).choice(names, MOST_FOR_MOTION, replace=False))
+    folds = make_folds(fd[known], subjects[known], False, seed)
+    return evaluate(cohort.embeddings[known], Design(fd[known], subjects[known], folds, False, seed))
 
 
 def write_collection(out_dir: Path, cohort: Cohort, table: pd.DataFrame, about: dict[str, Any]) -> None:
@@ -163,6 +172,8 @@ def _sections(study: Study, overview: Overview, missing: list[str], table_name: 
             f"r = {r:.2f} (95 % interval {low:.2f} to {high:.2f}) between mean framewise displacement and what the "
             "embedding predicts of it, out of fold"
         )
+        if (n := len(overview.motion.folds)) < table["mean_fd"].notna().sum():
+            motion += f", in {n} runs of {MOST_FOR_MOTION} subjects drawn at random"
     facts = [
         ("Model", cohort.label),
         ("Runs", f"{len(table)} of {table[SUBJECT].nunique()} subjects, in {cohort.template}"),

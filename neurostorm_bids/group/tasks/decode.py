@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
+from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_windows
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.events import find_events, read_events
@@ -152,7 +152,8 @@ def samples_of(
     states = None if target == TRIAL_TYPE else column(table, target)
     parts, embeddings, n_unnamed = [], [], 0
     for i, path in enumerate(cohort.files):
-        windows = read_table(path)
+        names, values = read_windows(path)
+        windows = pd.DataFrame(values, columns=list(names))
         windows = windows[~censored_in(windows)]
         name = table["run_name"].iloc[i]
         if states is None:

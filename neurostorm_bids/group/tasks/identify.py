@@ -1,149 +1,148 @@
 """Re-identify subjects: whether the nearest neighbour of a run is another run of the same subject."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-from sklearn.metrics.pairwise import cosine_similarity
 
-from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SESSION, SUBJECT
-from neurostorm_bids.group.figures import similarity_figure
-from neurostorm_bids.group.study import Study
+from neurostorm_bids.group.baselines import features_of_runs
+from neurostorm_bids.group.figures import identification_figure
+from neurostorm_bids.group.identification import Identification, Neighbours, identify, normalised, rank_neighbours
+from neurostorm_bids.group.study import LOG, Study
 from neurostorm_bids.group.task import GroupResult, Section
 
-N_BOOTSTRAP = 1000
+EMBEDDING = "embedding"
+ALL_RUNS, OTHER_SESSIONS = "all runs", "other sessions only"
+MOST_FOR_A_MATRIX = 200  # runs
+N_WORST = 10  # people shown
+PUBLISHED = (
+    "The published Rank-1 looks for clips of the same run; here a run is found by other runs and sessions of its person, "
+    "which is harder: the numbers cannot be compared."
+)
+CONTROLS = (
+    "Whatever tells people apart counts: the shape of head and brain, the scanner, distortions, as well as brain activity. "
+    "Where a mean image, or the encoder fed the run's temporal mean alone, finds people as surely as the embedding does, "
+    "being found says nothing about activity. The run minus its mean lacks the picture of the brain, but keeps its outline "
+    "and how strongly each place fluctuates."
+)
+
+Found = dict[str, dict[str, Identification]]  # name of a set of features -> among which runs -> how well
 
 
 def run(study: Study) -> list[GroupResult]:
     """Re-identify subjects over repeated runs or sessions."""
-    cohort, table, seed = study.cohort, study.table, study.settings.conduct.random_seed
-    subjects = table[SUBJECT].to_numpy(str)
-    embeddings = cohort.embeddings.astype(float)
-    found = identify(embeddings, subjects, seed)
-    comparisons = {"all runs": found}
-    if SESSION in table and (table.groupby(SUBJECT)[SESSION].nunique() > 1).any():
-        sessions = table[SESSION].fillna("").to_numpy(str)
-        comparisons["other sessions only"] = identify(embeddings, subjects, seed, sessions)
-    metrics = pd.DataFrame(
+    cohort, table, settings = study.cohort, study.table, study.settings
+    subjects, seed = table[SUBJECT].to_numpy(str), settings.conduct.random_seed
+    near = rank_neighbours(cohort.embeddings, subjects, seed)
+    found: Found = {EMBEDDING: _among(near, table, seed)}
+    others, notes = features_of_runs(cohort, settings.out_dir, settings.work)
+    for name, features in others.items():
+        found[name] = _among(rank_neighbours(features, subjects, seed), table, seed)
+    for note in notes:
+        LOG.warning(note)
+    metrics, ours = metrics_table(found), found[EMBEDDING][ALL_RUNS]
+    runs = runs_table(table, near, ours)
+    answer = _answer(ours)
+    name = f"group_desc-{cohort.label}_identify"
+    curves = {features: among[ALL_RUNS].found_within() for features, among in found.items()}
+    worst, about_worst = _worst(runs)
+    result = GroupResult(
+        name=name,
+        title="Re-identification",
+        answer=answer,
+        sections=[
+            Section(
+                "Re-identification",
+                words=[answer, PUBLISHED, CONTROLS],
+                facts=[("Model", cohort.label), ("Files", f"{name}.tsv, {name}_runs.tsv")],
+                table=metrics,
+                figures=[("", "Similarity of runs within and between people, and how soon people are found.")],
+                notes=notes,
+            ),
+            Section("People worst found", words=[about_worst], table=worst),
+        ],
+        about={
+            "Description": "Whether the run nearest to a run (cosine of the embeddings) is of the same subject",
+            "Runs": len(ours.queries),
+            "SubjectsWithSeveralRuns": ours.n_subjects,
+            "Notes": notes,
+            "Sources": study.sources(),
+        },
+        page=name,
+        tables={"": metrics, "_runs": runs},
+        figures={
+            "": identification_figure(near.similarity, near.between, curves, _matrix(cohort.embeddings, subjects))
+        },
+        shown=metrics,
+    )
+    return [result]
+
+
+def metrics_table(found: Found) -> pd.DataFrame:
+    """Return a table with a row per set of features, runs that are searched, and metric."""
+    return pd.DataFrame(
         [
             {
+                "features": features,
                 "among": among,
                 "metric": name,
                 "value": value,
                 "lower": low,
                 "upper": high,
-                "chance": one.chance.get(name),
+                "chance": one.chance[name],
             }
+            for features, comparisons in found.items()
             for among, one in comparisons.items()
             for name, (value, low, high) in one.metrics.items()
         ]
     )
+
+
+def runs_table(table: pd.DataFrame, near: Neighbours, found: Identification) -> pd.DataFrame:
+    """Return a row per run that could be found: at which rank another run of its person comes, and the nearest run."""
+    names = table["run_name"].to_numpy(str)
+    return pd.DataFrame(
+        {
+            SUBJECT: table[SUBJECT].to_numpy(str)[found.queries],
+            "run_name": names[found.queries],
+            "rank": found.first,
+            "nearest_run": names[near.nearest[found.queries]],
+        }
+    )
+
+
+def _among(near: Neighbours, table: pd.DataFrame, seed: int) -> dict[str, Identification]:
+    """Return how well people are found among all runs and, where there are several sessions, among those of others."""
+    subjects = table[SUBJECT].to_numpy(str)
+    found = {ALL_RUNS: identify(near, subjects, seed)}
+    if SESSION in table and (table.groupby(SUBJECT)[SESSION].nunique() > 1).any():
+        found[OTHER_SESSIONS] = identify(near, subjects, seed, table[SESSION].fillna("").to_numpy(str))
+    return found
+
+
+def _answer(found: Identification) -> str:
     rank1, low, high = found.metrics["rank1"]
-    answer = (
+    return (
         f"The run nearest to a run is of the same subject in {rank1:.0%} of cases (95 % interval {low:.0%} to {high:.0%}; "
-        f"guessing: {found.chance['rank1']:.0%}), for {found.n_runs} runs of {found.n_subjects} subjects."
+        f"guessing: {100 * found.chance['rank1']:.2g}%), for {len(found.queries)} runs of {found.n_subjects} subjects."
     )
-    name = f"group_desc-{cohort.label}_identify"
-    caption = "Runs of one subject form blocks on the diagonal."
-    result = GroupResult(
-        name=name,
-        title="Re-identification",
-        answer=answer,
-        sections=[Section("Re-identification", words=[answer], table=metrics, figures=[("", caption)])],
-        about={
-            "Description": "Whether the run nearest to a run (cosine of the embeddings) is of the same subject",
-            "Runs": found.n_runs,
-            "SubjectsWithSeveralRuns": found.n_subjects,
-            "Sources": study.sources(),
-        },
-        page=name,
-        tables={"": metrics},
-        figures={"": similarity_figure(found.similarity, subjects)},
+
+
+def _worst(runs: pd.DataFrame) -> tuple[pd.DataFrame | None, str]:
+    """Return the people whose runs are nearest to runs of others, worst first, and words on them."""
+    missed = runs[runs["rank"] > 1]
+    if missed.empty:
+        return None, "Every run was nearest to another run of its own person."
+    of_people = missed.sort_values("rank", ascending=False, kind="stable").drop_duplicates(SUBJECT).head(N_WORST)
+    n = missed[SUBJECT].nunique()
+    return of_people, (
+        f"{len(missed)} runs of {n} people were nearer to a run of somebody else. Shown is the worst run of each, with the "
+        "rank at which another run of the same person comes; look at its report, and whether two people were mixed up."
     )
-    return [result]
 
 
-@dataclass(frozen=True)
-class Identification:
-    """How well runs find their subjects.
-
-    Attributes
-    ----------
-    metrics : dict
-        rank1, rank5, mAP -> (value, lower, upper), with 95 % intervals from the bootstrap over subjects.
-    chance : dict
-        What guessing would give for rank1 and rank5.
-    similarity : (runs, runs) array
-        Cosine.
-    n_runs, n_subjects : int
-        Of subjects with at least two runs.
-    """
-
-    metrics: dict[str, tuple[float, float, float]]
-    chance: dict[str, float]
-    similarity: np.ndarray
-    n_runs: int
-    n_subjects: int
-
-
-def identify(
-    embeddings: np.ndarray, subjects: np.ndarray, seed: int = 0, sessions: np.ndarray | None = None
-) -> Identification:
-    """Find the run nearest by cosine (as published) to every run of a subject with several.
-
-    Parameters
-    ----------
-    embeddings : (runs, channels) array
-    subjects : (runs,) array
-    seed : int
-        Of the bootstrap.
-    sessions : (runs,) array, optional
-        Search only among the runs of other sessions: what two runs of a session share beside the brain does not help.
-
-    Raises
-    ------
-    NeurostormError
-        If no subject has two runs, or there is one subject only.
-    """
-    similarity = cosine_similarity(embeddings)
-    queries: list[int] = []
-    scores: dict[str, list[float]] = {"rank1": [], "rank5": [], "mAP": []}
-    chance: dict[str, list[float]] = {"rank1": [], "rank5": []}
-    for i in range(len(subjects)):
-        among = np.arange(len(subjects)) != i
-        if sessions is not None:  # sessions of two subjects may have the same label
-            among &= (subjects != subjects[i]) | (sessions != sessions[i])
-        right = (subjects == subjects[i])[among]
-        if not right.any() or right.all():
-            continue
-        queries.append(i)
-        ranked = right[np.argsort(-similarity[i, among], kind="stable")]
-        hits = np.flatnonzero(ranked)
-        scores["rank1"].append(float(ranked[0]))
-        scores["rank5"].append(float(ranked[:5].any()))
-        scores["mAP"].append(float(np.mean(np.arange(1, len(hits) + 1) / (hits + 1))))
-        n, k = len(right), right.sum()
-        chance["rank1"].append(k / n)
-        chance["rank5"].append(1 - np.prod([max(0, n - k - j) / (n - j) for j in range(min(5, n))]))
-    if not queries:
-        raise NeurostormError("identify needs at least two subjects, and one with two runs or sessions")
-    metrics, n_subjects = _with_intervals(scores, subjects[queries], seed)
-    expected = {name: float(np.mean(values)) for name, values in chance.items()}
-    return Identification(metrics, expected, similarity, len(queries), n_subjects)
-
-
-def _with_intervals(
-    scores: dict[str, list[float]], subjects: np.ndarray, seed: int
-) -> tuple[dict[str, tuple[float, float, float]], int]:
-    """Return means with intervals from the bootstrap over subjects, and the number of subjects."""
-    rng = np.random.RandomState(seed)
-    members = [np.flatnonzero(subjects == name) for name in np.unique(subjects)]
-    n = len(members)
-    drawn = [np.concatenate([members[k] for k in rng.randint(n, size=n)]) for _ in range(N_BOOTSTRAP)]
-    metrics = {}
-    for name, values in scores.items():
-        each = np.array(values)
-        low, high = np.percentile([each[rows].mean() for rows in drawn], [2.5, 97.5])
-        metrics[name] = (float(each.mean()), float(low), float(high))
-    return metrics, n
+def _matrix(embeddings: np.ndarray, subjects: np.ndarray) -> np.ndarray | None:
+    """Return the similarity of all runs, sorted by subject; `None` where they are too many to be seen."""
+    if len(subjects) > MOST_FOR_A_MATRIX:
+        return None
+    directions = normalised(embeddings[np.argsort(subjects, kind="stable")])
+    return np.asarray(directions @ directions.T)

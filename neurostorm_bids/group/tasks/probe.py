@@ -1,6 +1,7 @@
 """Predict --target from the frozen embeddings, in the same folds as what a reviewer asks for."""
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.group.export import check_can_be_kept
 from neurostorm_bids.group.probe_report import result_of, summary_of
 from neurostorm_bids.group.probing import probe_of
 from neurostorm_bids.group.study import LOG, Study
@@ -13,6 +14,7 @@ def run(study: Study) -> list[GroupResult]:
     if not targets:
         raise NeurostormError("--group-task probe needs --target COLUMN of participants.tsv or of --phenotype FILE")
     study.refuse_seen()
+    check_can_be_kept(study)
     probes = []
     for target in targets:
         probes.append(probe_of(study, target))
