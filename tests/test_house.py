@@ -82,8 +82,8 @@ def test_the_model_knows_nothing_of_bids():
 
 
 STATISTICS = (
-    "group.confounds", "group.delta", "group.estimators", "group.evaluation", "group.exchange", "group.folds", "group.reliability",
-    "group.scores", "group.several", "group.tally",
+    "group.confounds", "group.delta", "group.estimators", "group.evaluation", "group.exchange", "group.folds", "group.heads", "group.norm",
+    "group.reliability", "group.scores", "group.several", "group.tally",
 )  # fmt: skip
 
 

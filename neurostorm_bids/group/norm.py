@@ -10,6 +10,8 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
 from neurostorm_bids.group.confounds import Confounds
+from neurostorm_bids.group.delta import corrected_delta
+from neurostorm_bids.group.estimators import GroupedRidge
 
 MOST_COMPONENTS = 30
 N_FOLDS = 10  # in which the people of the reference group are left out
@@ -67,6 +69,39 @@ def deviations(values: np.ndarray, is_reference: np.ndarray, covariates: Confoun
     return Norm(
         distance, 100 * nearer / len(reference), (1 + at_least) / (1 + len(reference) - is_reference), n_components
     )
+
+
+def target_z(values: np.ndarray, y: np.ndarray, is_reference: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return how unusual what the embedding predicts of each person is, given what was observed, as z-scores.
+
+    Ridge regression learns the target in the reference group, whose people are left out in turn. Predicted minus observed,
+    without what depends on the observed value, is measured in standard deviations of the reference group.
+
+    Parameters
+    ----------
+    values : (people, channels) array
+    y : (people,) array
+        NaN where unknown: such people get NaN.
+    is_reference : (people,) bool array
+    seed : int
+        Of who is left out when.
+    """
+    reference, others = np.flatnonzero(is_reference & np.isfinite(y)), np.flatnonzero(~is_reference & np.isfinite(y))
+    predicted, folds = np.full(len(y), np.nan), np.full(len(y), -1)
+    total, n_folds = np.zeros(len(others)), min(N_FOLDS, len(reference))
+    for k, (train, left) in enumerate(KFold(n_folds, shuffle=True, random_state=seed).split(reference)):
+        measured = np.concatenate([reference[left], others])
+        scaler = StandardScaler().fit(values[reference[train]])
+        model = GroupedRidge(seed=seed).fit(scaler.transform(values[reference[train]]), y[reference[train]], train)
+        found = model.predict(scaler.transform(values[measured]))[:, 0]
+        predicted[reference[left]], folds[reference[left]] = found[: len(left)], k
+        total += found[len(left) :]
+    predicted[others] = total / n_folds
+    error = predicted - y
+    line = np.polyfit(y[reference], error[reference], 1)
+    delta = error - np.polyval(line, y)
+    delta[reference] = corrected_delta(y, predicted, folds)[reference]
+    return np.asarray((delta - np.nanmean(delta[reference])) / np.nanstd(delta[reference], ddof=1))
 
 
 def _distances(

@@ -1,15 +1,21 @@
 """What the head of a model predicts, read from the output folder."""
 
+import csv
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.derivatives.tables import read_table
+from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.participants import SESSION, SUBJECT
 from neurostorm_bids.group.study import Study
 
 EMBEDDINGS, PREDICTIONS = "_embeddings.tsv", "_predictions.tsv"
 VALUE = "prediction"
 PROBABILITY = "probability_"
+MISSING = "n/a"
 
 
 def read_predictions(study: Study) -> pd.DataFrame | None:
@@ -37,9 +43,9 @@ def read_predictions(study: Study) -> pd.DataFrame | None:
         )
     rows = []
     for path in paths:
-        row = read_table(path).iloc[0]
-        probabilities = {name: float(row[name]) for name in row.index if name.startswith(PROBABILITY)}
-        rows.append(probabilities or {VALUE: float(row["value"])})
+        row = _row_of(path)
+        probabilities = {name: row[name] for name in row if name.startswith(PROBABILITY)} or {VALUE: row["value"]}
+        rows.append({name: float(value) if value != MISSING else np.nan for name, value in probabilities.items()})
     table = pd.DataFrame(rows)
     if table.isna().to_numpy().any() and len({tuple(row) for row in rows}) > 1:
         raise NeurostormError(
@@ -51,10 +57,57 @@ def read_predictions(study: Study) -> pd.DataFrame | None:
 def target_of(study: Study) -> str:
     """Return what the head predicts, as its tables say."""
     path = study.cohort.files[0]
-    return str(read_table(path.with_name(path.name.removesuffix(EMBEDDINGS) + PREDICTIONS)).iloc[0]["target"])
+    return _row_of(path.with_name(path.name.removesuffix(EMBEDDINGS) + PREDICTIONS))["target"]
+
+
+def _row_of(path: Path) -> dict[str, str]:
+    """Read a table of one row.
+
+    Raises
+    ------
+    NeurostormError
+        If it is damaged.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, ValueError, csv.Error) as error:
+        raise NeurostormError(
+            f"{path} cannot be read ({error}); remove it and run the participant level again"
+        ) from None
+    if len(rows) != 1 or None in rows[0] or None in rows[0].values() or not {"target", "value"} <= set(rows[0]):
+        raise NeurostormError(f"{path} is damaged; remove it and run the participant level again")
+    return rows[0]
 
 
 def mean_of_samples(table: pd.DataFrame, members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """Return the mean prediction of each sample over its runs, weighted by windows, (samples, columns)."""
     values = table.to_numpy(float)
     return np.stack([np.average(values[rows], axis=0, weights=weights[rows]) for rows in members])
+
+
+def predictions_of_runs(study: Study) -> pd.DataFrame | None:
+    """Return a table of what a model's head predicts of every run; `None` for a model without one."""
+    found = read_predictions(study)
+    if found is None:
+        return None
+    runs = study.cohort.runs
+    known = [name for name in ("run_name", SUBJECT, SESSION, "task", "windows", SEEN_COLUMN) if name in runs]
+    return pd.concat([runs[known], found.assign(target=target_of(study))], axis=1)
+
+
+def predicted_columns(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return what the columns of `predictions_of_runs` are."""
+    columns: dict[str, dict[str, Any]] = {
+        "run_name": {"Description": "The run, by its entities"},
+        "task": {"Description": "Task of the run"},
+        "windows": {"Description": "Windows averaged"},
+        "target": {"Description": "What is predicted"},
+        VALUE: {"Description": "Predicted value, mean over windows"},
+        SEEN_COLUMN: {"Description": "Whether the model was trained on this person"},
+    }
+    return {name: columns[name] for name in columns if name in table} | {
+        name: {"Description": f"Probability of {name.removeprefix(PROBABILITY)}"}
+        for name in map(str, table)
+        if name.startswith(PROBABILITY)
+    }

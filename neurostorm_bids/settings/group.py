@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from neurostorm_bids.runtime.options import option
 
-WITH_TARGET = ("probe", "decode", "finetune", "associations", "evaluate")  # tasks that predict something
+WITH_TARGET = ("probe", "decode", "finetune", "associations", "evaluate", "normative")  # tasks that predict something
 
 
 @dataclass(frozen=True)

@@ -273,3 +273,36 @@ def test_a_head_of_classes_is_matched_by_their_names(tmp_path, group):
     status, said = group("--group-task", "evaluate", "--target", "sex")
     assert status == 1
     assert "has the class 'female', which model 'base' does not know; it knows M, F" in said
+
+
+def test_a_person_whose_age_does_not_fit_their_embedding_stands_out(tmp_path, group):
+    made, _age = people(tmp_path, n=60)
+    rows = pd.read_csv(made.data / "participants.tsv", sep="\t")
+    rows.loc[5, "age"] += 40
+    made.phenotype(rows)
+    status, said = group("--group-task", "normative", "--target", "age")
+    assert status == 0, said
+    table = made.results("group_desc-base_target-normative.tsv")
+    assert table["z_age"].abs().idxmax() == 5
+    assert table.loc[5, "z_age"] < -2  # looks younger than the table says
+
+
+def test_predictions_of_every_head_are_collected(tmp_path, group):
+    made, age = people(tmp_path)
+    for i, path in enumerate(sorted(made.out.glob("sub-*/func/*_embeddings.tsv"))):
+        made.prediction(path.parent / path.name.removesuffix("_embeddings.tsv"), "age", age[i])
+    assert group()[0] == 0
+    table = made.results("group_desc-base_predictions.tsv")
+    np.testing.assert_allclose(table["prediction"], age)
+    assert set(table["target"]) == {"age"}
+
+
+def test_a_damaged_table_of_predictions_is_named(tmp_path, group):
+    made, age = people(tmp_path)
+    for i, path in enumerate(sorted(made.out.glob("sub-*/func/*_embeddings.tsv"))):
+        made.prediction(path.parent / path.name.removesuffix("_embeddings.tsv"), "age", age[i])
+    damaged = next(made.out.glob("sub-03/func/*_predictions.tsv"))
+    damaged.write_text("target\tvalue\nage\n")
+    status, said = group("--group-task", "evaluate")
+    assert status == 1
+    assert f"{damaged} is damaged" in said

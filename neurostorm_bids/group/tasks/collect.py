@@ -17,6 +17,7 @@ from neurostorm_bids.group.cohort import QUALITY, Cohort
 from neurostorm_bids.group.evaluation import Design, Evaluation, evaluate
 from neurostorm_bids.group.figures import maps_figure
 from neurostorm_bids.group.folds import make_folds
+from neurostorm_bids.group.predictions import predicted_columns, predictions_of_runs
 from neurostorm_bids.group.study import Study, some
 from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.runtime.atomic import replacing
@@ -53,6 +54,7 @@ def run(study: Study) -> list[GroupResult]:
             else {}
         ),
     }
+    predicted = predictions_of_runs(study)
     n = f"{len(table)} runs of {table[SUBJECT].nunique()} subjects"
     maps = {"principal components": overview.scores} | ({"UMAP": overview.umap} if overview.umap is not None else {})
     result = GroupResult(
@@ -62,6 +64,8 @@ def run(study: Study) -> list[GroupResult]:
         sections=_sections(study, overview, missing, f"{name}_embeddings"),
         about=about,
         page="group",
+        tables={} if predicted is None else {"_predictions": predicted},
+        columns={} if predicted is None else {"_predictions": predicted_columns(predicted)},
         figures={"_map": maps_figure(table, maps, overview.explained, columns_to_show(table))},
         write_more=lambda out_dir: write_collection(out_dir, cohort, table, about),
     )

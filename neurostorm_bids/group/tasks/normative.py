@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.participants import SUBJECT, column
+from neurostorm_bids.find.participants import SUBJECT, column, numbers
 from neurostorm_bids.group.cohort import QUALITY
 from neurostorm_bids.group.covariates import covariates_of
 from neurostorm_bids.group.figures import deviations_figure
 from neurostorm_bids.group.naming import name_of_analysis
-from neurostorm_bids.group.norm import Norm, deviations
+from neurostorm_bids.group.norm import Norm, deviations, target_z
 from neurostorm_bids.group.relations import RELATIONS_COLUMNS, phenotype_columns, relations_of
 from neurostorm_bids.group.study import Study, some
 from neurostorm_bids.group.task import GroupResult, Section
@@ -39,6 +39,16 @@ def run(study: Study) -> list[GroupResult]:
     covariates = covariates_of(study.table, members, options.covariates, study.phenotype.coded)
     found = deviations(values, is_reference, covariates.confounds, study.settings.conduct.random_seed)
     table = _table(names, is_reference, found)
+    about_columns = dict(COLUMNS)
+    for target in options.target:
+        y = of_people(numbers(column(study.table, target)).to_numpy(float), members)
+        if (np.isfinite(y) & is_reference).sum() < FEWEST:
+            raise NeurostormError(f"--target {target}: fewer than {FEWEST} people of the reference group have a value")
+        table[f"z_{target}"] = target_z(values, y, is_reference, study.settings.conduct.random_seed)
+        about_columns[f"z_{target}"] = {
+            "Description": f"{target} as predicted from the embedding by models of the reference group, minus {target} as observed, "
+            "without what depends on the latter; in standard deviations of the reference group"
+        }
     taken = {name.partition(":")[0] for name in options.covariates} | set(QUALITY)
     columns = phenotype_columns(first, study.phenotype.table, taken)
     related = relations_of(found.distance, columns, covariates.confounds, names)
@@ -82,10 +92,16 @@ def run(study: Study) -> list[GroupResult]:
             },
             page=name,
             tables={"": table, "_relations": related},
-            columns={"": COLUMNS, "_relations": RELATIONS_COLUMNS},
+            columns={"": about_columns, "_relations": RELATIONS_COLUMNS},
             figures={"": deviations_figure(table)},
         )
     ]
+
+
+def of_people(values: np.ndarray, members: list[np.ndarray]) -> np.ndarray:
+    """Return the mean of what is known over the runs of each person; NaN without any."""
+    known = np.isfinite(values)
+    return np.array([values[rows][known[rows]].mean() if known[rows].any() else np.nan for rows in members])
 
 
 def _people(study: Study) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
