@@ -4,6 +4,7 @@ All that is learnt about them (missing values, knots, categories) is learnt in t
 tables.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,9 @@ class Confounds:
         steps = [(str(i), _STEPS[kind](), [i]) for i, kind in enumerate(self.kinds)]
         expander = ColumnTransformer(steps, sparse_threshold=0)
         known = np.asarray(expander.fit_transform(self.values[train]), float)
-        return known, np.asarray(expander.transform(self.values[test]), float)
+        with warnings.catch_warnings():  # a category that is not among them is none of those that are
+            warnings.filterwarnings("ignore", "Found unknown categories")
+            return known, np.asarray(expander.transform(self.values[test]), float)
 
 
 def _log(values: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from neurostorm_bids.group.scores import (
     correlations,
     estimate_of_mean,
     mean_known,
+    mean_of_known,
     mean_r,
 )
 from neurostorm_bids.group.tally import Tally
@@ -244,7 +245,7 @@ def judge(
             found = [
                 areas(labels[test] == k, np.repeat(probabilities[test, k, None], labels.shape[1], 1)) for k in classes
             ]
-            tally.add_judged(train, test, np.nanmean(found, axis=0), (probabilities[test], predicted[test]))
+            tally.add_judged(train, test, mean_of_known(np.array(found)), (probabilities[test], predicted[test]))
     return _judged(design, tally, n_permutations)
 
 
@@ -304,7 +305,7 @@ def _first_metric(targets: np.ndarray, of_confounds: np.ndarray, predicted: np.n
     else:
         each = correlations(targets - of_confounds, predicted)
     n = tally.n_columns
-    return np.asarray(each if n == 1 else np.nanmean(each.reshape(-1, n), axis=1))
+    return each if n == 1 else mean_of_known(each.reshape(-1, n).T)
 
 
 def _judged(design: Design, tally: Tally, n_permutations: int) -> Evaluation:

@@ -89,6 +89,13 @@ def recalls(y: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
     return np.asarray(np.where(there > 0, right / np.maximum(there, 1), np.nan))
 
 
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the first axis of what is not NaN; NaN where nothing is."""
+    known = np.isfinite(values)
+    counts = known.sum(axis=0)
+    return np.asarray(np.where(counts > 0, np.where(known, values, 0).sum(axis=0) / np.maximum(counts, 1), np.nan))
+
+
 def mean_r(of_folds: np.ndarray, sizes: FoldSizes) -> np.ndarray:
     """Return the mean over folds by Fisher's z, of (folds,) or (folds, targets) values of r."""
     z = np.arctanh(np.clip(of_folds, -0.999, 0.999))

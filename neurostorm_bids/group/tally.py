@@ -15,6 +15,7 @@ from neurostorm_bids.group.scores import (
     estimate_of_r,
     estimate_of_ratio,
     mean_known,
+    mean_of_known,
     mean_r,
     recalls,
     spread_of_mean,
@@ -229,5 +230,4 @@ class Tally:
 
 def _mean(values: np.ndarray) -> float:
     """Return the mean of known values; NaN without any."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    return float(mean_of_known(values))
