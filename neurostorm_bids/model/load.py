@@ -117,7 +117,7 @@ def _from_file(path: Path, device: torch.device, chain: int) -> Model:
     hyper_parameters = checkpoint.hyper_parameters
     task = task_of(hyper_parameters, config)
     if task and "tuning" in hyper_parameters:  # written by us, so it says what it predicts
-        named = len(task.classes) == (2 if task.kind == "binary" else config.n_outputs)
+        named = len(task.classes) == (2 if task.kind == "binary" else config.n_outputs // task.members)
         if task.kind == "unknown" or not (task.is_scaled_back if task.kind == "regression" else named):
             raise NeurostormError(f"{checkpoint.path} is damaged: it does not say what the outputs of its head mean")
     shares_encoder = (

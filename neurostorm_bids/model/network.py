@@ -154,6 +154,7 @@ class Block(nn.Module):
             self.register_parameter("prompt", None)
         self.norm1 = nn.LayerNorm(channels)
         self.mamba = Mamba(channels)
+        self.dropout: nn.Module | None = None  # of tokens in pretraining; see `strd`
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = Mlp(channels)
 
@@ -174,6 +175,8 @@ class Block(nn.Module):
         else:
             prompt = self.prompt.expand(len(tokens), -1, -1)
             tokens = self.mamba(torch.cat([prompt, tokens], dim=1))[:, prompt.shape[1] :]
+        if self.dropout is not None and self.training:
+            tokens = self.dropout(tokens, window)
         x = from_windows(tokens, window, x.shape)
         if any(shift):
             x = torch.roll(x, shift, dims=(1, 2, 3, 4))
