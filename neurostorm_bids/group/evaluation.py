@@ -12,11 +12,12 @@ from typing import Protocol
 
 import numpy as np
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from neurostorm_bids.group.confounds import Confounds
-from neurostorm_bids.group.estimators import Calibration, GroupedRidge
+from neurostorm_bids.group.estimators import WEAK_PENALTY, Calibration, GroupedRidge
 from neurostorm_bids.group.exchange import Exchange, exchange_of
 from neurostorm_bids.group.scores import (
     Estimate,
@@ -198,10 +199,10 @@ def evaluate(
         features = np.asarray(features, np.float64)
     confounds = Confounds.none(len(design.y)) if confounds is None else confounds.that_vary()
     columns, orders = design.columns, design.permutations(n_permutations, np.random.RandomState(design.seed))
-    targets = _permuted(columns, confounds, orders)
+    targets = _permuted(columns, confounds, design, orders)
     tally = Tally(design.y, design.n_classes, bool(len(confounds)))
     for train, test in design.splits():
-        known = confounds.columns_for(train, test)
+        known = _known(confounds, design, train, test)
         of_confounds = _explained(known, targets[train])
         features_of = prepared(_parts(features, train, test, harmonisation), known)
         model = GroupedRidge(seed=design.seed, n_kept=columns.shape[1] if design.is_class else 0)
@@ -254,7 +255,23 @@ def difference(one: Evaluation, other: Evaluation) -> Estimate:
     return estimate_of_mean(one.of_folds - other.of_folds, one.sizes)
 
 
-def _permuted(columns: np.ndarray, confounds: Confounds, orders: list[np.ndarray]) -> np.ndarray:
+def _known(confounds: Confounds, design: Design, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns that confounds are taken out by, for both folds.
+
+    A class does not follow a confound in a line, but as its probability does: the one that a logistic regression gives is a
+    column too.
+    """
+    known = confounds.columns_for(train, test)
+    if not design.is_class or not len(confounds) or len(np.unique(design.y[train])) < 2:
+        return known
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=WEAK_PENALTY, max_iter=500)).fit(
+        known[0], design.y[train]
+    )
+    a, b = (np.hstack([part, model.predict_proba(part)[:, 1:]]) for part in known)
+    return a, b
+
+
+def _permuted(columns: np.ndarray, confounds: Confounds, design: Design, orders: list[np.ndarray]) -> np.ndarray:
     """Return targets and permuted ones side by side, (samples, columns x (1 + permutations)).
 
     With confounds, what a linear model of them leaves changes places.
@@ -262,7 +279,7 @@ def _permuted(columns: np.ndarray, confounds: Confounds, orders: list[np.ndarray
     if not len(confounds):
         return np.hstack([columns, *(columns[order] for order in orders)])
     everyone = np.ones(len(columns), bool)
-    fitted, _ = _explained(confounds.columns_for(everyone, everyone), columns)
+    fitted, _ = _explained(_known(confounds, design, everyone, everyone), columns)
     left = columns - fitted
     return np.hstack([columns, *(fitted + left[order] for order in orders)])
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neurostorm_bids.model.initial import initialise
 from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
 from neurostorm_bids.model.task import Task
 
@@ -38,10 +39,11 @@ def demo_network() -> tuple[NeuroSTORM, str]:
 
 
 def random_network(config: NeuroSTORMConfig, seed: int = 0) -> NeuroSTORM:
-    """Return a network of this configuration with PyTorch's initial weights, without a head."""
+    """Return a network of this configuration with the weights that a training starts from, without a head."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = NeuroSTORM(replace(config, head=None, n_outputs=0))
+    initialise(network, torch.Generator().manual_seed(seed))
     return network.requires_grad_(False).eval()
 
 
