@@ -92,7 +92,12 @@ def sites(
 
 
 def covariate(
-    n: int, own: float = 0.0, is_class: bool = False, follows: Curve = np.asarray, kind: str = "linear"
+    n: int,
+    own: float = 0.0,
+    is_class: bool = False,
+    follows: Curve = np.asarray,
+    kind: str = "linear",
+    gaps: float = 0.0,
 ) -> Callable[[np.random.Generator], Cohort]:
     """Return a maker of cohorts whose embedding and target follow a covariate (r 0.7).
 
@@ -104,6 +109,8 @@ def covariate(
         How they follow it.
     kind : str
         How it is taken out.
+    gaps : float
+        Share of the people in whom it is not known.
     """
 
     def make(rng: np.random.Generator) -> Cohort:
@@ -118,6 +125,7 @@ def covariate(
         y = 0.7 * known + np.sqrt(1 - 0.49) * left
         who = np.arange(n)
         y = (y > 0).astype(int) if is_class else y
+        measured[rng.random(n) < gaps] = np.nan
         return Cohort(features, y, who, who, Confounds(measured[:, None], (kind,)), is_class)
 
     return make
@@ -197,6 +205,8 @@ NULLS = {
     "covariate that both follow, n = 20": covariate(20),
     "covariate that both follow, n = 60": covariate(60),
     "covariate that both follow, n = 200": covariate(200),
+    "covariate that both follow, unknown in 20 %, n = 60": covariate(60, gaps=0.2),
+    "covariate that both follow, unknown in 20 %, n = 200": covariate(200, gaps=0.2),
     "classes and a covariate that both follow, n = 60": covariate(60, is_class=True),
     "classes and a covariate that both follow, n = 200": covariate(200, is_class=True),
     "square of a covariate, taken out by a spline, n = 60": covariate(60, follows=np.square, kind="spline"),

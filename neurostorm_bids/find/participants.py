@@ -1,5 +1,6 @@
 """Read participants.tsv, sessions.tsv or a table of the user's, and join it to the runs."""
 
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.runtime.json_files import read_json
 
 KEYS = SUBJECT, SESSION = "participant_id", "session_id"
+LARGEST = 1e100  # of a number whose square can be computed
 MOST_TEXT = 0.1  # share of entries that may be text in a column of numbers
 MISSING = ["n/a", "N/A", "", "NA", "nan", "NaN"]
 
@@ -54,15 +56,24 @@ def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
     table, files = _tables(dataset, file)
     table, matched = match_subjects(table, [f"sub-{label}" for label in dataset.subjects()], dataset.label_of)
     table, left_out = _without_text_among_numbers(table)
-    return Phenotype(table, files, [*matched, *left_out], _with_levels(files))
+    return Phenotype(table, files, [*matched, *left_out], _with_levels(files, table))
 
 
-def _with_levels(files: list[Path]) -> frozenset[str]:
-    """Return the columns that have Levels in the sidecars of tables."""
+def _with_levels(files: list[Path], table: pd.DataFrame) -> frozenset[str]:
+    """Return the columns that have Levels in the sidecars of tables, which name all their values."""
     sidecars = {path.with_suffix(".json") for path in files}
     sidecars |= {path.parent.parent / "sessions.json" for path in files if path.name.endswith("_sessions.tsv")}
     described = [about for path in sidecars if path.is_file() for about in read_json(path).items()]
-    return frozenset(name for name, about in described if isinstance(about, dict) and about.get("Levels"))
+    levels = {name: about["Levels"] for name, about in described if isinstance(about, dict) and about.get("Levels")}
+    return frozenset(
+        name
+        for name, names in levels.items()
+        if isinstance(names, dict) and name in table and set(table[name].dropna().map(_as_written)) <= set(names)
+    )
+
+
+def _as_written(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _tables(dataset: Dataset, file: Path | None) -> tuple[pd.DataFrame, list[Path]]:
@@ -171,6 +182,10 @@ def numbers(values: pd.Series) -> pd.Series:
     text = values[values.notna() & as_numbers.isna()]
     if len(text):
         raise NeurostormError(f"column '{values.name}' holds text where numbers are needed, such as '{text.iloc[0]}'")
+    if (as_numbers.astype(float).abs() > LARGEST).any() and not np.isinf(as_numbers.astype(float)).any():
+        raise NeurostormError(
+            f"column '{values.name}' holds {as_numbers.abs().max():.3g}, which is no measure of a person"
+        )
     if np.isinf(as_numbers.astype(float)).any():
         raise NeurostormError(f"column '{values.name}' holds an infinite number; write n/a where it is not known")
     return as_numbers.astype(float)
@@ -225,15 +240,31 @@ def _read(path: Path) -> pd.DataFrame:
     separator = "," if path.suffix == ".csv" else "\t"
     try:
         labels = {SUBJECT: str, SESSION: str}  # 01 is a label, not the number 1
-        table = pd.read_csv(
-            path, sep=separator, na_values=MISSING, keep_default_na=False, encoding="utf-8-sig", dtype=labels
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                na_values=MISSING,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                dtype=labels,
+                index_col=False,
+            )
+        with open(path, encoding="utf-8-sig") as file:
+            names = [name.strip() for name in file.readline().rstrip("\n").split(separator)]
     except UnicodeDecodeError:
         raise NeurostormError(
-            f"{path} is not UTF-8 text (it may be Latin-1, as spreadsheets save it, or no text): save it as UTF-8"
+            f"{path} is not UTF-8 text (it may be Latin-1 or UTF-16, as spreadsheets save it, or no text): save it as UTF-8"
         ) from None
+    except pd.errors.ParserWarning:
+        raise NeurostormError(f"{path}: its rows have more fields than its header") from None
     except (OSError, ValueError) as error:
         raise NeurostormError(f"{path} cannot be read as a table ({error})") from None
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise NeurostormError(
+            f"{path} has the column '{twice[0]}' {names.count(twice[0])} times; give each another name"
+        )
     other = {",": ";", "\t": ","}[separator]
     if len(table.columns) == 1 and other in str(table.columns[0]):
         raise NeurostormError(

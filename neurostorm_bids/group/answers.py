@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from neurostorm_bids.find.participants import SUBJECT
 from neurostorm_bids.group.evaluation import FEWEST_PERMUTATIONS, Evaluation, difference
 from neurostorm_bids.group.labels import FEWEST_FOR_VERDICT, Labels
-from neurostorm_bids.group.scores import UNKNOWN, Estimate, areas, correlations, recalls
+from neurostorm_bids.group.scores import UNKNOWN, Estimate, areas, correlations, mean_of_known, recalls
 
 MOTION = "head motion and covariates alone"
 BEYOND_COVARIATES = ", beyond covariates"
@@ -116,7 +116,8 @@ def verdict(evaluations: Evaluations, labels: Labels, who: str = "The embedding"
         )
     if not predicts:
         return f"{who} predicts what {of_what} leave of {target} ({added}), though not {target} itself ({found})."
-    return _compared(evaluations, f"{who} predicts {target} better than chance", f"{found}; beyond {of_what} {added}")
+    beginning = f"{who} predicts {target} better than chance, and adds to {of_what}"
+    return _compared(evaluations, beginning, f"{found}; beyond {of_what} {added}")
 
 
 def in_words(evaluation: Evaluation) -> str:
@@ -148,21 +149,27 @@ def is_significant(evaluation: Evaluation, chance: float) -> bool:
 
 
 def _compared(evaluations: Evaluations, beginning: str, found: str) -> str:
-    """Return a sentence that says which other features the first are not clearly better than."""
+    """Return a sentence that says which other features the first are not clearly better than.
+
+    Head motion and covariates are among them unless the sentence says what the first add to these.
+    """
     first, ours = next(iter(evaluations.items()))
+    adds = any(name.startswith(f"{first}, beyond ") for name in evaluations)
     others = {
         name: difference(ours, each)
         for name, each in evaluations.items()
-        if name not in (first, MOTION) and ", beyond " not in name and _comparable(ours, each)
+        if name != first and ", beyond " not in name and not (adds and name == MOTION) and _comparable(ours, each)
     }
-    alike = [
-        f"{name} (difference {value:+.2f}, {low:+.2f} to {high:+.2f})"
-        for name, (value, low, high) in others.items()
-        if not low > 0
-    ]
+    alike = [f"{name} ({_difference(estimate)})" for name, estimate in others.items() if not estimate[1] > 0]
     if alike:
         return f"{beginning}: {found}. It is not clearly better than: {', '.join(alike)}."
-    return f"{beginning}{' and than what it was compared with' if others or MOTION in evaluations else ''}: {found}."
+    return f"{beginning}{' and than what it was compared with' if others else ''}: {found}."
+
+
+def _difference(estimate: Estimate) -> str:
+    value, low, high = estimate
+    interval = f"{low:+.2f} to {high:+.2f}" if np.isfinite(low) else "no interval from one test"
+    return f"difference {value:+.2f}, {interval}"
 
 
 def _comparable(one: Evaluation, other: Evaluation) -> bool:
@@ -220,8 +227,10 @@ def by_level(labels: Labels, evaluation: Evaluation, levels: pd.Series) -> pd.Da
             p = evaluation.probabilities[which]
             classes = [1] if len(labels.classes) == 2 else range(len(labels.classes))
             area = [float(areas(y[:, None] == k, p[:, k, None])[0]) for k in classes]
-            row["AUROC"] = float(np.mean(area))
-            row["balanced_accuracy"] = float(np.mean(recalls(y, evaluation.predicted[which], len(labels.classes))))
+            row["AUROC"] = float(mean_of_known(np.array(area)))
+            row["balanced_accuracy"] = float(
+                mean_of_known(recalls(y, evaluation.predicted[which], len(labels.classes)))
+            )
         else:
             predicted = evaluation.predicted[which]
             row["r"] = float(correlations(y[:, None], predicted[:, None])[0]) if len(y) > 2 else np.nan

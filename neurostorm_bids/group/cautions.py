@@ -58,7 +58,7 @@ def check_no_covariate_is_the_target(covariates: Covariates, labels: Labels) -> 
             same = abs(np.corrcoef(values[known], labels.y[known])[0, 1]) > SAME
         if same:
             raise NeurostormError(
-                f"covariate '{name.partition(':')[0]}' is '{labels.target}' under another name: nothing is left to predict"
+                f"covariate '{name.partition(':')[0]}' is the target, '{labels.target}', or the same under another name: nothing is left to predict"
             )
 
 
@@ -76,7 +76,7 @@ def about_tasks(table: pd.DataFrame, labels: Labels) -> list[str]:
     ]
 
 
-def about_sites(labels: Labels, sites: pd.Series, told_apart: str, is_kept: bool) -> list[str]:
+def about_sites(labels: Labels, sites: pd.Series, told_apart: str, is_kept: bool, is_harmonised: bool) -> list[str]:
     """Note where labels differ between sites, which an embedding tells apart.
 
     Parameters
@@ -86,9 +86,16 @@ def about_sites(labels: Labels, sites: pd.Series, told_apart: str, is_kept: bool
         How well the embedding tells them apart, in words.
     is_kept : bool
         Whether folds, covariates or harmonisation take care of them.
+    is_harmonised : bool
+        Whether the embedding was made alike over them.
     """
     known = sites.notna().to_numpy()
     p = _relation(labels.keep(known), sites[known].astype(str).to_numpy(str))
+    if p < CLEAR and is_harmonised:
+        return [
+            f"'{labels.target}' differs between the values of '{sites.name}' (p = {p:.2g}): ComBat takes out what they share, of new people "
+            "by the site they come from"
+        ]
     if not p < CLEAR or is_kept:
         return []
     return [

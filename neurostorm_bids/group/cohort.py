@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.derivatives.names import run_tables
+from neurostorm_bids.derivatives.names import run_tables, sidecar_of
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.entities import entities_of
 from neurostorm_bids.find.participants import SESSION, SUBJECT
@@ -106,6 +106,8 @@ def read_cohort(out_dir: Path, label: str, template: str | None = None) -> Cohor
         raise NeurostormError(
             f"embeddings of model '{label}' have several lengths; are they of different models with the same name?"
         )
+    gone = _without_table(out_dir, label, [path for path, _ in tables])
+    notes += [f"{name}: its table is missing; run the participant level again" for name in gone]
     if len(hashes) > 1:
         fewest = min(hashes.values(), key=len)
         notes.append(
@@ -126,6 +128,14 @@ def run_columns(name: str) -> dict[str, str]:
         NAMES.get(key, key): f"{key}-{value}" if key in NAMES else value for key, value in entities_of(run).items()
     }
     return {"run_name": run, **entities}
+
+
+def _without_table(out_dir: Path, label: str, there: list[Path]) -> list[str]:
+    """Return the sidecars whose tables are gone."""
+    known = {sidecar_of(path) for path in there}
+    pattern = f"*_space-*_desc-{label}_embeddings.json"
+    found = (path for subject in sorted(out_dir.glob("sub-*")) for path in run_tables(subject, pattern))
+    return [path.name for path in found if path not in known]
 
 
 def _tables(out_dir: Path, label: str) -> Iterator[tuple[Path, str]]:

@@ -41,6 +41,15 @@ class Confounds:
     def __len__(self) -> int:
         return len(self.kinds)
 
+    @property
+    def complete(self) -> np.ndarray:
+        """Of which samples all are known, (samples,) bool."""
+        return np.asarray(~np.isnan(self.values).any(axis=1))
+
+    def only(self, which: np.ndarray) -> "Confounds":
+        """Return those of some samples."""
+        return Confounds(self.values[which], self.kinds)
+
     def and_also(self, other: "Confounds") -> "Confounds":
         """Return these and others side by side."""
         return Confounds(np.column_stack([self.values, other.values]), self.kinds + other.kinds)

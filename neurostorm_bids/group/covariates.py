@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.participants import column
+from neurostorm_bids.find.participants import column, numbers
 from neurostorm_bids.group.confounds import KINDS, Confounds
 
 MOST_CODES = 12  # whole numbers of a column that may be codes of categories
@@ -16,6 +16,7 @@ CATEGORIES = {
     "sex", "gender", "site", "site_id", "scanner", "center", "centre", "batch", "study", "group", "diagnosis", "dx",
     "handedness", "race", "ethnicity", "manufacturer",
 }  # fmt: skip
+FEWEST_OF_A_CATEGORY = 4  # samples, on average
 SAME = 0.999  # |r| from which two columns are the same under two names
 
 
@@ -66,19 +67,23 @@ def covariates_of(
             raise NeurostormError(f"--covariates {word}: '{kind}' is none of {', '.join(KINDS)}")
         values = _of_samples(column(table, name), members)
         kind = kind or _kind_of(values, name, coded, notes)
-        numbers = _codes(values) if kind == "categorical" else _numbers(values, name)
-        known = numbers[~np.isnan(numbers)]
-        if not len(known) or np.ptp(known) == 0:
+        found = _codes(values) if kind == "categorical" else _numbers(values, name)
+        known = found[~np.isnan(found)]
+        if kind == "categorical" and len(np.unique(known)) > max(2, len(found) // FEWEST_OF_A_CATEGORY):
+            raise NeurostormError(
+                f"covariate '{name}' has {len(np.unique(known))} values in {len(found)} samples: as categories these would explain everything"
+            )
+        if not len(known) or known.std() ** 2 == 0:
             notes.append(f"covariate '{name}' is the same in all samples where it is known: left out")
             continue
         if kind == "log" and known.min() <= 0:
             raise NeurostormError(f"--covariates {word}: '{name}' holds {known.min():g}, which has no logarithm")
-        if n_unknown := int(np.isnan(numbers).sum()):
-            instead = {"categorical": "most frequent value", "spline": "median"}.get(kind, "mean")
+        if n_unknown := int(np.isnan(found).sum()):
             notes.append(
-                f"covariate '{name}' is unknown for {n_unknown} of {len(numbers)} samples: the {instead} of the training folds stands for it"
+                f"covariate '{name}' is unknown for {n_unknown} of {len(found)} samples: these take no part where something "
+                "is asked beyond it"
             )
-        columns.append(numbers)
+        columns.append(found)
         kinds.append(kind)
         names.append(name if kind == "linear" else f"{name}:{kind}")
     known_of_all = np.column_stack(columns) if columns else np.empty((len(members), 0))
@@ -147,7 +152,7 @@ def _numbers(values: pd.Series, name: str) -> np.ndarray:
     if as_numbers.notna().sum() < values.notna().sum():
         text = values[values.notna() & as_numbers.isna()].iloc[0]
         raise NeurostormError(f"covariate '{name}' holds text where numbers are needed, such as '{text}'")
-    return as_numbers.to_numpy(float)
+    return numbers(values).to_numpy(float)
 
 
 def _first_known(values: pd.Series) -> object:

@@ -134,11 +134,13 @@ class Calibration:
         if not np.isfinite(scores).all() or spread == 0 or len(np.unique(y)) < 2:
             return
         fitted = LogisticRegression(C=WEAK_PENALTY, max_iter=500).fit(scores / spread, y)
-        slopes = fitted.coef_ / spread
-        if np.trace(slopes if n == 1 else slopes[:, fitted.classes_]) <= 0:  # scores that point the wrong way
-            return
+        slopes, at_zero = fitted.coef_ / spread, fitted.intercept_
+        if n > 1 and len(fitted.classes_) == 2:  # of several classes two are there: one line each, half as steep
+            slopes, at_zero = np.vstack([-slopes, slopes]) / 2, np.concatenate([-at_zero, at_zero]) / 2
         rows = [0] if n == 1 else fitted.classes_
-        self.slopes[rows], self.at_zero[rows] = slopes, fitted.intercept_
+        if np.trace(slopes[:, rows]) <= 0:  # scores that point the wrong way
+            return
+        self.slopes[rows], self.at_zero[rows] = slopes, at_zero
 
     def logits(self, scores: np.ndarray) -> np.ndarray:
         """Return logits, (samples, logits)."""

@@ -6,7 +6,7 @@ confounds, scaling, the penalty, the calibration. Knows no files and no tables.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from neurostorm_bids.group.scores import (
     mean_known,
     mean_of_known,
     mean_r,
+    spread_of_mean,
 )
 from neurostorm_bids.group.tally import Tally
 
@@ -73,6 +74,11 @@ class Design:
         tested = self.tested
         subjects = self.groups if self.subjects is None else self.subjects
         return exchange_of(subjects[tested], self.groups[tested], self.exchange_mode)
+
+    def only(self, which: np.ndarray) -> "Design":
+        """Return the design of some samples, given as a (samples,) bool mask."""
+        subjects = None if self.subjects is None else self.subjects[which]
+        return replace(self, y=self.y[which], groups=self.groups[which], folds=self.folds[:, which], subjects=subjects)
 
     def permutations(self, n: int, rng: np.random.RandomState) -> list[np.ndarray]:
         """Return permutations of all samples; those that are not tested stay where they are."""
@@ -148,6 +154,18 @@ class Evaluation:
     of_folds: np.ndarray = field(default_factory=lambda: np.empty(0))
     sizes: FoldSizes = field(default_factory=lambda: FoldSizes(np.empty(0), np.empty(0)))
 
+    def among(self, which: np.ndarray) -> "Evaluation":
+        """Return the same for all samples, where it was made of some, given as a (samples,) bool mask."""
+
+        def spread(values: np.ndarray, instead: float) -> np.ndarray:
+            whole = np.full((len(which), *values.shape[1:]), instead, dtype=values.dtype)
+            whole[which] = values
+            return whole
+
+        predicted = spread(self.predicted, np.nan if self.predicted.dtype.kind == "f" else -1)
+        probabilities = None if self.probabilities is None else spread(self.probabilities, np.nan)
+        return replace(self, predicted=predicted, probabilities=probabilities, folds=spread(self.folds, -1))
+
     @property
     def first(self) -> Estimate:
         """The first metric, which the test is of."""
@@ -168,6 +186,9 @@ class Harmonisation(Protocol):
     def applied(self, features: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the features of two parts of the samples, harmonised as learnt from the first."""
 
+    def only(self, which: np.ndarray) -> "Harmonisation":
+        """Return that of some samples."""
+
 
 def evaluate(
     features: "np.ndarray | Confounds",
@@ -182,7 +203,8 @@ def evaluate(
     training folds; the test is of the correlation between what they leave of the target and what the features predict of
     that, and it is what they leave of the target that is permuted (Freedman and Lane 1983,
     https://doi.org/10.2307/1391660). Beside it stands how much better confounds and features together predict than the
-    confounds alone.
+    confounds alone. Samples of which not all confounds are known take no part: whatever stood for what is unknown would leave
+    the confound's effect in them.
 
     Parameters
     ----------
@@ -198,6 +220,11 @@ def evaluate(
     if not isinstance(features, Confounds):
         features = np.asarray(features, np.float64)
     confounds = Confounds.none(len(design.y)) if confounds is None else confounds.that_vary()
+    if not (complete := confounds.complete).all():
+        assert not isinstance(features, Confounds)
+        part = None if harmonisation is None else harmonisation.only(complete)
+        found = evaluate(features[complete], design.only(complete), confounds.only(complete), n_permutations, part)
+        return found.among(complete)
     columns, orders = design.columns, design.permutations(n_permutations, np.random.RandomState(design.seed))
     targets = _permuted(columns, confounds, design, orders)
     tally = Tally(design.y, design.n_classes, bool(len(confounds)))
@@ -247,12 +274,20 @@ def judge(
                 areas(labels[test] == k, np.repeat(probabilities[test, k, None], labels.shape[1], 1)) for k in classes
             ]
             tally.add_judged(train, test, mean_of_known(np.array(found)), (probabilities[test], predicted[test]))
-    return _judged(design, tally, n_permutations)
+    return _judged(design, tally, n_permutations, is_trained_again=False)
 
 
 def difference(one: Evaluation, other: Evaluation) -> Estimate:
-    """Return by how much the first metric of one set of features is larger, in the same folds."""
-    return estimate_of_mean(one.of_folds - other.of_folds, one.sizes)
+    """Return by how much the first metric of one set of features is larger, in the same folds.
+
+    NaN for the interval where there is one fold only.
+    """
+    apart, sizes = one.of_folds - other.of_folds, replace(one.sizes, inflation=max(one.sizes.inflation, 1.0))
+    if len(apart) > 1 and len(one.null) == len(other.null) > 1:  # the same permutations
+        by_chance = float(np.nanstd(one.null - other.null, ddof=1))
+        effect = min(1.0, max(abs(one.first[0]), abs(other.first[0])))
+        sizes = one.sizes.inflated(spread_of_mean(apart, one.sizes), by_chance, effect)
+    return estimate_of_mean(apart, sizes)
 
 
 def _known(confounds: Confounds, design: Design, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -325,15 +360,30 @@ def _first_metric(targets: np.ndarray, of_confounds: np.ndarray, predicted: np.n
     return each if n == 1 else mean_of_known(each.reshape(-1, n).T)
 
 
-def _judged(design: Design, tally: Tally, n_permutations: int) -> Evaluation:
-    """Average over folds, and compare with what permuted labels give."""
+def _judged(design: Design, tally: Tally, n_permutations: int, *, is_trained_again: bool = True) -> Evaluation:
+    """Average over folds, and compare with what permuted labels give.
+
+    Models that are not trained again on permuted labels differ less from each other by chance than those that are: what
+    folds share is lacking. So that null is stretched about its mean (benchmarks/STATISTICS.md).
+    """
     first, sizes = tally.first_of_folds, tally.sizes
     average = mean_r if tally.first_is_r else mean_known
     observed, *null = average(first, sizes)
+    by_chance = np.array(null)
+    if not is_trained_again and len(tally.tests) > 1 and len(null):
+        by_chance = _stretched(by_chance, tally.first_is_r)
     p = float("nan")
     if len(null) >= FEWEST_PERMUTATIONS and np.isfinite(observed):
-        p = (1 + sum(value >= observed - TOLERANCE for value in null)) / (1 + len(null))
-    metrics, sizes = tally.metrics(np.array(null), design.groups, design.seed)
+        p = (1 + int((~(by_chance < observed - TOLERANCE)).sum())) / (1 + len(null))
+    metrics, sizes = tally.metrics(by_chance, design.groups, design.seed)
     predicted, probabilities = tally.predictions()
     mode = design.exchange.mode if n_permutations else ""
-    return Evaluation(metrics, p, predicted, probabilities, design.folds[0], np.array(null), mode, first[:, 0], sizes)
+    return Evaluation(metrics, p, predicted, probabilities, design.folds[0], by_chance, mode, first[:, 0], sizes)
+
+
+def _stretched(null: np.ndarray, is_r: bool) -> np.ndarray:
+    """Return a null distribution whose standard deviation is larger by a factor of the square root of two."""
+    values = np.arctanh(null) if is_r else null
+    middle = np.nanmean(values)
+    wider = middle + np.sqrt(2) * (values - middle)
+    return np.asarray(np.tanh(wider) if is_r else wider)

@@ -34,6 +34,10 @@ class ComBat:
     sites: np.ndarray
     kept: Confounds
 
+    def only(self, which: np.ndarray) -> "ComBat":
+        """Return that of some samples."""
+        return ComBat(self.sites[which], self.kept.only(which))
+
     def applied(self, features: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the features of two parts of the samples, harmonised as learnt from the first.
 

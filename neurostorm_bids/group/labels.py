@@ -16,6 +16,7 @@ MIN_SUBJECTS = 10
 FEW_SAMPLES = 100  # below, the answer says how uncertain it is
 UNBALANCED = 3  # largest class over the smallest, from which the answer says so
 MIN_GROUPS = 2
+MANY_CLASSES, FEWEST_OF_A_CLASS = 10, 8  # from how many classes on so many samples of each are asked for
 FEWEST_FOR_VERDICT = 20  # subjects; of fewer no verdict is given
 
 
@@ -147,18 +148,40 @@ def labels_of(
             raise NeurostormError(f"every subject with results has the same '{target}': {y[0]}")
     groups = table[SUBJECT].iloc[first].to_numpy(str)
     if group_by is not None:
-        groups = join_groups(groups, column(table, group_by).iloc[first].tolist())
+        given = column(table, group_by).iloc[first]
+        if unknown := int(given.isna().sum()):
+            notes.append(f"{unknown} samples have no '{group_by}': each subject of these is a group of its own")
+        groups = join_groups(groups, given.tolist())
         if (n := len(np.unique(groups))) < MIN_GROUPS:
             raise NeurostormError(f"--group-by {group_by}: {n} group is too few to test on others")
+    _check_classes(target, classes, y, groups, group_by)
+    if len(first) < FEW_SAMPLES:
+        notes.append(f"{len(first)} samples are few: look at the intervals before the values")
+    return Labels(target, table.iloc[first][keys].reset_index(drop=True), y, classes, groups, members, notes)
+
+
+def _check_classes(target: str, classes: list[str], y: np.ndarray, groups: np.ndarray, group_by: str | None) -> None:
+    """Refuse classes that are too many, or all in one group.
+
+    Raises
+    ------
+    NeurostormError
+        With the class.
+    """
+    if len(classes) > max(MANY_CLASSES, len(y) // FEWEST_OF_A_CLASS):
+        raise NeurostormError(
+            f"'{target}' has {len(classes)} classes in {len(y)} samples: too few of each to be told apart (is it a name? numbers with a "
+            "decimal comma are text)"
+        )
     for k, name in enumerate(classes):
-        if group_by is not None and len(inside := np.unique(groups[y == k])) < 2:
+        inside = np.unique(groups[y == k])
+        if len(inside) < 2 and group_by is None:
+            raise NeurostormError(f"'{target}' has a class of one subject ({name}: {inside[0]}); it cannot be tested")
+        if len(inside) < 2:
             raise NeurostormError(
                 f"--group-by {group_by}: all {(y == k).sum()} of class '{name}' are in one group ({inside[0]}), so that no "
                 "model of the other groups can know it; leave out --group-by, or take another target"
             )
-    if len(first) < FEW_SAMPLES:
-        notes.append(f"{len(first)} samples are few: look at the intervals before the values")
-    return Labels(target, table.iloc[first][keys].reset_index(drop=True), y, classes, groups, members, notes)
 
 
 def _sample_keys(table: pd.DataFrame, values: pd.Series, target: str, of: str) -> tuple[list[str], list[str]]:
@@ -202,7 +225,12 @@ def _differs(values: pd.Series, groups: pd.Series) -> list[str]:
 def _check_number(n: int, target: str, table: pd.DataFrame) -> None:
     if n >= MIN_SUBJECTS:
         return
-    hint = "" if n else f"; do the table's participant_id match those of the runs, such as {table[SUBJECT].iloc[0]}?"
+    hint = (
+        ""
+        if n
+        else f"; do the table's participant_id{' and session_id' if SESSION in table else ''} match those of the runs, such as "
+    )
+    hint += "" if n else " ".join(str(table[name].iloc[0]) for name in (SUBJECT, SESSION) if name in table) + "?"
     raise NeurostormError(
         f"only {n} subjects have both results and a value of '{target}'; at least {MIN_SUBJECTS} are needed{hint}"
     )

@@ -1,11 +1,14 @@
 """Names of a task's files: another analysis has another name, so that none replaces another."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from neurostorm_bids.group.study import word
 from neurostorm_bids.runtime.json_files import digest
+from neurostorm_bids.runtime.options import options_of
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.settings.group import GroupAnalysis
 
 LONGEST = 60  # of an analysis' name
 
@@ -19,16 +22,16 @@ def name_of_analysis(model: str, target: str, settings: Settings) -> str:
 def analysis_label(settings: Settings) -> str:
     """Return a label of the options that make this analysis another one; empty for the default.
 
-    >>> analysis_label(Settings.of(Path("a"), Path("b"), "group", covariates=("age", "sex"), group_by="site", task_id=("rest",)))
-    'CovAgeSexBySiteTaskRest'
+    >>> analysis_label(Settings.of(Path("a"), Path("b"), "group", group_task="probe", covariates=("age", "sex"), group_by="site"))
+    'CovAgeSexBySite'
     """
-    group, selection = settings.group, settings.selection
+    group, selection = with_effect(settings.group), settings.selection
     parts = {
         "Cov": group.covariates,
         "By": group.group_by,
         "Out": group.leave_out,
         "Harm": group.harmonise,
-        "Pheno": None if group.phenotype is None else group.phenotype.stem,
+        "Pheno": None if group.phenotype is None else _of_file(group.phenotype),
         "Type": None if group.target_type == "auto" else group.target_type,
         "Of": None if group.samples == "auto" else group.samples,
         "Exchange": None if group.exchange == "auto" else group.exchange,
@@ -48,9 +51,26 @@ def analysis_label(settings: Settings) -> str:
     return label if len(label) <= LONGEST else label[: LONGEST - 8] + digest({"label": label})[:8]
 
 
+def with_effect(group: GroupAnalysis) -> GroupAnalysis:
+    """Return the options with defaults in place of those that mean nothing to the task."""
+    defaults = GroupAnalysis()
+    idle = [
+        each.name
+        for each, details in options_of(GroupAnalysis)
+        if details.tasks and group.group_task not in details.tasks
+    ]
+    return replace(group, **{name: getattr(defaults, name) for name in idle})
+
+
 def _capital(text: str) -> str:
-    parts = re.findall("[A-Za-z0-9]+", text)
-    return "".join(part[0].upper() + part[1:] for part in parts)
+    """Return text in letters and digits, each part with a capital; what loses something by it gets a digest."""
+    joined = "".join(part[0].upper() + part[1:] for part in re.findall("[A-Za-z0-9]+", text))
+    return joined if joined.lower() == text.lower() else f"{joined}{digest({'text': text})[:4]}"
+
+
+def _of_file(path: Path) -> str:
+    """Return a name for a file: its own, and a digest of where it is."""
+    return "".join(re.findall("[A-Za-z0-9]+", path.stem)) + digest({"path": str(path)})[:4]
 
 
 def _content(path: Path) -> str:

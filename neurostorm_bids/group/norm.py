@@ -88,15 +88,14 @@ def target_z(values: np.ndarray, y: np.ndarray, is_reference: np.ndarray, seed: 
     """
     reference, others = np.flatnonzero(is_reference & np.isfinite(y)), np.flatnonzero(~is_reference & np.isfinite(y))
     predicted, folds = np.full(len(y), np.nan), np.full(len(y), -1)
-    total, n_folds = np.zeros(len(others)), min(N_FOLDS, len(reference))
+    n_folds = min(N_FOLDS, len(reference))
+    of_others = np.arange(len(others)) % n_folds  # each by one model, as those of the reference group
     for k, (train, left) in enumerate(KFold(n_folds, shuffle=True, random_state=seed).split(reference)):
-        measured = np.concatenate([reference[left], others])
+        measured = np.concatenate([reference[left], others[of_others == k]])
         scaler = StandardScaler().fit(values[reference[train]])
         model = GroupedRidge(seed=seed).fit(scaler.transform(values[reference[train]]), y[reference[train]], train)
-        found = model.predict(scaler.transform(values[measured]))[:, 0]
-        predicted[reference[left]], folds[reference[left]] = found[: len(left)], k
-        total += found[len(left) :]
-    predicted[others] = total / n_folds
+        predicted[measured] = model.predict(scaler.transform(values[measured]))[:, 0]
+        folds[reference[left]] = k
     error = predicted - y
     line = np.polyfit(y[reference], error[reference], 1)
     delta = error - np.polyval(line, y)

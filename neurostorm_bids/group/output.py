@@ -55,11 +55,20 @@ def _write_index(pages: dict[str, list[GroupResult]], settings: Settings) -> Non
     known = read_json(out_dir / PAGES)
     for page, results in pages.items():
         known[f"{page}.html"] = [results[0].title, " ".join(result.answer for result in results)]
-    known = {name: said for name, said in sorted(known.items()) if (out_dir / name).is_file()}
+    there = sorted(path.name for path in out_dir.glob("group*.html") if path.name != INDEX)
+    known = {name: said if _is_entry(said := known.get(name)) else [name, "see the page"] for name in there}
     write_json(out_dir / PAGES, known)
-    section = Section("All results", links=[(name, title, answer) for name, (title, answer) in known.items()])
+    section = Section(
+        "All results",
+        links=[(name, f"{title} ({name.removesuffix('.html')})", answer) for name, (title, answer) in known.items()],
+    )
     html = render_page("group.html", title="All results", sections=[section], command=settings.as_command(), index="")
     write_text(out_dir / INDEX, html)
+
+
+def _is_entry(said: object) -> bool:
+    """Whether this is what is kept of a page, and not a damaged file's."""
+    return isinstance(said, list) and len(said) == 2 and all(isinstance(text, str) for text in said)
 
 
 def _write_files(result: GroupResult, figures: dict[str, bytes], settings: Settings) -> None:
@@ -91,6 +100,7 @@ def _on_page(result: GroupResult, several: bool) -> list[Section]:
             section.table,
             [((FIGURES / f"{result.name}{end}.png").as_posix(), caption) for end, caption in section.figures],
             section.notes,
+            section.links,
         )
         for section in result.sections
     ]

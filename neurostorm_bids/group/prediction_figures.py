@@ -133,13 +133,17 @@ def windows_figure(y: np.ndarray, classes: Sequence[str], evaluations: Evaluatio
     return figure
 
 
-def predictions_figure(labels: Labels, evaluation: Evaluation, colors: Sequence[str] | None = None) -> Figure:
+def predictions_figure(
+    labels: Labels, evaluation: Evaluation, colors: Sequence[str] | None = None, axis: str = "predicted, out of fold"
+) -> Figure:
     """Draw out-of-fold predictions: of values against the observed ones and their errors; of classes how often each is found.
 
     Parameters
     ----------
     colors : (samples,) sequence of str, optional
         Levels that colour the samples of a regression, such as sites.
+    axis : str
+        What predictions are called.
     """
     tested = evaluation.folds >= 0
     figure = new_figure(4.0)
@@ -153,7 +157,7 @@ def predictions_figure(labels: Labels, evaluation: Evaluation, colors: Sequence[
         _draw_calibration(axes[2], y, probabilities, labels.classes)
     else:
         names = None if colors is None else np.asarray(colors, str)[tested]
-        _draw_scatter(axes[0], y, predicted, labels.target, names)
+        _draw_scatter(axes[0], y, predicted, (labels.target, axis), names)
         _draw_errors(axes[1], y, predicted, labels.target)
         axes[2].hist(predicted - y, bins=20, color=SIGNAL)
         axes[2].axvline(0, color=INK, linewidth=0.8)
@@ -206,7 +210,9 @@ def _draw_calibration(ax: "Axes", y: np.ndarray, probabilities: np.ndarray, clas
     ax.set_ylabel("observed frequency", fontsize=8)
 
 
-def _draw_scatter(ax: "Axes", y: np.ndarray, predicted: np.ndarray, target: str, names: np.ndarray | None) -> None:
+def _draw_scatter(
+    ax: "Axes", y: np.ndarray, predicted: np.ndarray, called: tuple[str, str], names: np.ndarray | None
+) -> None:
     levels = [] if names is None else sorted(set(names))
     if 1 < len(levels) <= MOST_COLORS and names is not None:
         for i, level in enumerate(levels):
@@ -218,8 +224,8 @@ def _draw_scatter(ax: "Axes", y: np.ndarray, predicted: np.ndarray, target: str,
     ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
     ax.plot(ends, ends, color=FAINT, linewidth=0.8)
     ax.set_aspect("equal")
-    ax.set_xlabel(target, fontsize=8)
-    ax.set_ylabel("predicted, out of fold", fontsize=8)
+    ax.set_xlabel(called[0], fontsize=8)
+    ax.set_ylabel(called[1], fontsize=8)
 
 
 def _draw_errors(ax: "Axes", y: np.ndarray, predicted: np.ndarray, target: str) -> None:

@@ -202,7 +202,9 @@ def _of_delta(
         "error": {"Description": "Predicted minus observed"},
         "delta": {"Description": "The same without what depends on the observed value, as learnt from the other folds"},
     }
-    related = relations_of(delta, *_others(found, study), labels.names[SUBJECT].to_numpy(str))
+    subjects = labels.names[SUBJECT].to_numpy(str)
+    groups = labels.groups if study.settings.group.group_by or study.settings.group.leave_out else None
+    related = relations_of(delta, *_others(found, study), subjects, groups)
     tables["_delta"] = related
     columns["_delta"] = RELATIONS_COLUMNS
     words = [
@@ -252,6 +254,14 @@ def summary_of(probes: list[Probe], study: Study) -> GroupResult:
     answer = f"Of {len(probes)} targets, {len(left)} are predicted when p is corrected for their number (max-statistic)"
     answer += f": {', '.join(left)}." if left else "."
     name = name_of_analysis(study.cohort.label, "several", study.settings)
+    pages = [
+        (
+            f"{name_of_analysis(study.cohort.label, target, study.settings)}_probe.html",
+            target,
+            verdict(each.evaluations, each.samples.labels),
+        )
+        for target, each in zip(table["target"], probes, strict=True)
+    ]
     words = (
         "One row for each target; p-values of the question that its page answers, corrected for the number of targets."
     )
@@ -259,7 +269,7 @@ def summary_of(probes: list[Probe], study: Study) -> GroupResult:
         name=name,
         title="Several targets",
         answer=answer,
-        sections=[Section("Several targets", words=[answer, words], table=table)],
+        sections=[Section("Several targets", words=[answer, words], table=table, links=pages)],
         about={"Description": "Several targets probed in one call", "Model": study.cohort.label},
         page=f"{name}_probe",
         tables={"_targets": table},

@@ -19,7 +19,7 @@ from neurostorm_bids.group.evaluation import Design, Harmonisation, evaluate
 from neurostorm_bids.group.labels import labels_of
 from neurostorm_bids.group.samples import Samples, design_of, samples_of
 from neurostorm_bids.group.sites import Sites, combat_of, levels_of, told_apart
-from neurostorm_bids.group.study import Study
+from neurostorm_bids.group.study import LOG, Study
 
 EMBEDDING = "embedding"
 
@@ -64,13 +64,21 @@ def probe_of(study: Study, target: str) -> Probe:
     harmonisation = combat_of(table, samples, design, options.harmonise) if options.harmonise else None
     evaluations = probe(samples, others, design, options.n_permutations, harmonisation)
     sites = told_apart(table, samples, options, seed)
-    about = [] if sites is None else about_sites(labels, sites.levels, sites.in_words, sites.is_kept)
+    if others:
+        LOG.info("comparing with: %s", ", ".join(others))
+    about = (
+        []
+        if sites is None
+        else about_sites(labels, sites.levels, sites.in_words, sites.is_kept, sites.levels.name == options.harmonise)
+    )
     return Probe(samples, design, evaluations, sites, [*notes, *about, *more])
 
 
 def _samples_of(study: Study, target: str) -> tuple[pd.DataFrame, Samples, list[str]]:
     """Return the table of runs, the samples, and notes on them."""
     options, table, coded = study.settings.group, study.table, study.phenotype.coded
+    if target in (options.leave_out, options.group_by):
+        raise NeurostormError(f"'{target}' cannot be the target and be kept together (--leave-out, --group-by)")
     if options.leave_out and options.group_by not in (None, options.leave_out):
         raise NeurostormError(f"--leave-out {options.leave_out} keeps its values together; leave out --group-by")
     by = options.leave_out or options.group_by

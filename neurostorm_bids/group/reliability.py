@@ -13,6 +13,7 @@ from scipy.stats import f as f_distribution
 from sklearn.metrics import pairwise_distances
 
 LEVEL = 0.95
+CONSTANT = 1e-12  # share of a variance that is rounding
 FEWEST = 3  # people with repeated measurements
 AT_A_TIME = 500  # rows of a matrix of distances
 
@@ -73,10 +74,12 @@ def icc(measurements: np.ndarray) -> ICC:
         raise ValueError(f"{n} people with {k} measurements are too few")
     mean = measurements.mean(axis=(0, 1))
     of_people, of_repeats = measurements.mean(axis=1), measurements.mean(axis=0)
+    varies = measurements.var(axis=(0, 1)) > CONSTANT * (1 + mean**2)
+    measurements = np.where(varies, measurements, np.nan)  # of what is constant nothing can be said
     rows = k * ((of_people - mean) ** 2).sum(axis=0) / (n - 1)
     columns = n * ((of_repeats - mean) ** 2).sum(axis=0) / (k - 1)
     left = measurements - of_people[:, None] - of_repeats[None] + mean
-    error = np.maximum((left**2).sum(axis=(0, 1)) / ((n - 1) * (k - 1)), 1e-300)
+    error = np.maximum((left**2).sum(axis=(0, 1)) / ((n - 1) * (k - 1)), CONSTANT * (rows + columns))
     return ICC(_agreement(rows, columns, error, n, k), _consistency(rows, error, n, k), n, k)
 
 

@@ -17,6 +17,7 @@ from neurostorm_bids.group.samples import Samples
 from neurostorm_bids.settings.group import GroupAnalysis
 
 MOST_SITES = 200
+FEWEST_LEFT_OUT = 5  # samples of a value that is tested on a model of the others
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,24 @@ def levels_of(table: pd.DataFrame, labels: Labels, name: str, option: str) -> pd
         raise NeurostormError(
             f"{option} {name}: {unknown} samples have no '{name}'; take them out of the table, or complete it"
         )
+    values, subjects = column(table, name), labels.names[SUBJECT].to_numpy(str)
+    for rows, subject in zip(labels.members, subjects, strict=True):
+        if values.iloc[rows].nunique() > 1:
+            raise NeurostormError(
+                f"{option} {name}: {subject} was scanned at several values of '{name}'; leave such people out with --participant-label"
+            )
+    of_subjects = levels.astype(str).groupby(subjects).nunique()
+    if (of_subjects > 1).any():
+        raise NeurostormError(
+            f"{option} {name}: {of_subjects.index[of_subjects > 1][0]} has sessions at several values of '{name}', and would be "
+            "tested on a model that has seen them; leave such people out with --participant-label"
+        )
+    counts = levels.astype(str).value_counts()
+    if option == "--leave-out" and counts.min() < FEWEST_LEFT_OUT:
+        raise NeurostormError(
+            f"--leave-out {name}: {counts.min()} of {len(levels)} samples are of '{counts.idxmin()}'; a test needs {FEWEST_LEFT_OUT} of each "
+            "value (is it a column of sites?)"
+        )
     if levels.nunique() < 2:
         raise NeurostormError(f"{option} {name}: all samples are of one '{name}' ({levels.iloc[0]})")
     return levels
@@ -64,9 +83,18 @@ def combat_of(table: pd.DataFrame, samples: Samples, design: Design, name: str) 
     NeurostormError
         If a site has too few samples in some training fold, or none: of a site never seen nothing can be taken out.
     """
+    if name == samples.labels.target:
+        raise NeurostormError(f"--harmonise {name}: it is the target; what is made alike cannot be told apart")
     levels = levels_of(table, samples.labels, name, "--harmonise")
     names, codes = np.unique(levels.astype(str).to_numpy(str), return_inverse=True)
     for train, test in design.splits():
+        known, _ = samples.covariates.confounds.columns_for(train, train)
+        indicators = np.eye(len(names))[codes[train]][:, np.unique(codes[train])]
+        if np.linalg.matrix_rank(np.hstack([indicators, known])) < indicators.shape[1] + known.shape[1]:
+            raise NeurostormError(
+                f"--harmonise {name}: a covariate ({', '.join(samples.covariates.names)}) is the same within each '{name}', so that "
+                "ComBat cannot tell what is whose; leave that covariate out"
+            )
         counts = np.bincount(codes[train], minlength=len(names))
         for k in np.unique(codes):
             if counts[k] == 0 and k in codes[test]:

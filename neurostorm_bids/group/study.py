@@ -18,6 +18,7 @@ from neurostorm_bids.find.selection import OF_FILES, filters_of, wants
 from neurostorm_bids.group.cohort import Cohort, read_cohort
 from neurostorm_bids.model.names import label_of_name
 from neurostorm_bids.resample.grid import get_grid
+from neurostorm_bids.runtime.json_files import digest
 from neurostorm_bids.settings import Settings
 
 LOG = logging.getLogger("neurostorm")
@@ -87,14 +88,18 @@ class Study:
         NeurostormError
             With the first of them.
         """
-        if SEEN_COLUMN not in self.cohort.runs or self.settings.group.allow_seen:
-            return
-        seen = sorted(set(self.cohort.runs.loc[self.cohort.runs[SEEN_COLUMN] == True, SUBJECT]))  # noqa: E712 (unknown is NaN)
-        if seen:
+        if (seen := self.seen()) and not self.settings.group.allow_seen:
             raise NeurostormError(
-                f"model '{self.cohort.label}' was trained on {counted(len(seen), 'person')} of these ({some(seen)}): what it tells of "
+                f"model '{self.cohort.label}' was trained on {counted(len(seen), 'subject')} of these ({some(seen)}): what it tells of "
                 "them is not what it tells of others. Leave them out with --participant-label, or add --allow-seen"
             )
+
+    def seen(self) -> list[str]:
+        """Return the subjects that the model was trained on, as far as it says."""
+        runs = self.cohort.runs
+        if SEEN_COLUMN not in runs:
+            return []
+        return sorted(set(runs.loc[runs[SEEN_COLUMN] == True, SUBJECT]))  # noqa: E712 (unknown is NaN)
 
     def missing_subjects(self, cohort: Cohort) -> list[str]:
         """Return the subjects of the input that have no results."""
@@ -152,5 +157,10 @@ def some(names: Sequence[object], n: int = 5) -> str:
 
 
 def word(text: str) -> str:
-    """Return text in letters and digits, for a file's name."""
-    return re.sub("[^A-Za-z0-9]", "", text) or "target"
+    """Return text in letters and digits, for a file's name; what loses something by it gets a digest, to stay another name.
+
+    >>> word("age"), word("my age")
+    ('age', 'myage1358')
+    """
+    plain = re.sub("[^A-Za-z0-9]", "", text)
+    return plain if plain == text else f"{plain}{digest({'text': text})[:4]}"

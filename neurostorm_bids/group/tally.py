@@ -107,7 +107,10 @@ class Tally:
         """
         calibration, scores, alone = found
         probabilities = calibration.probabilities(scores)
-        relative = probabilities / np.maximum(calibration.shares, 1e-9)
+        shares = calibration.shares
+        relative = np.where(
+            shares > 0, probabilities / np.where(shares > 0, shares, 1), 0
+        )  # what was not there is never decided on
         self._add(train, test, first)
         is_class = np.column_stack([self.y[test] == k for k in calibration.columns])
         area, area_alone = areas(is_class, scores), areas(is_class, alone)

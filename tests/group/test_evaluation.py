@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -12,10 +13,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.statistics import COVERED, coverage
+from neurostorm_bids.group.answers import MOTION, verdict
 from neurostorm_bids.group.confounds import Confounds
-from neurostorm_bids.group.estimators import ALPHAS, N_INNER, GroupedRidge
+from neurostorm_bids.group.estimators import ALPHAS, N_INNER, Calibration, GroupedRidge
 from neurostorm_bids.group.evaluation import Design, difference, evaluate, judge
 from neurostorm_bids.group.folds import join_groups, make_folds, repeated_folds
+from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.group.scores import areas
 
 N = 60
@@ -276,3 +279,55 @@ def test_designs_of_one_and_of_several_draws_are_alike():
     one = Design(score, groups, make_folds(score, groups, False, 0), False)
     assert one.folds.shape == (1, N)
     assert replace(one, folds=one.folds[0]).n_folds == one.n_folds
+
+
+def test_samples_without_a_covariate_take_no_part_beyond_it():
+    features, score, groups = planted()
+    known = np.random.default_rng(0).standard_normal((N, 1))
+    known[:6] = np.nan
+    design = Design(score, groups, make_folds(score, groups, False, 0), False)
+    found = evaluate(features, design, Confounds(known, ("linear",)), 19)
+    complete = np.arange(N) >= 6
+    alone = evaluate(features[complete], design.only(complete), Confounds(known[complete], ("linear",)), 19)
+    assert found.metrics == alone.metrics
+    assert (found.folds >= 0).tolist() == complete.tolist()
+    assert np.isnan(found.predicted[:6]).all()
+
+
+def test_of_three_classes_two_may_be_there_in_training():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2 * 2  # classes 0 and 2 of three
+    scores = np.column_stack([y == 0, np.zeros(60), y == 2]) + 0.3 * rng.standard_normal((60, 3))
+    found = Calibration(scores, y, 3).probabilities(scores)
+    assert (found[:, [0, 2]].argmax(axis=1) * 2 == y).mean() > 0.9
+    assert found[:, 1].max() < 1e-3
+    wrong = Calibration(-scores, y, 3).probabilities(-scores)
+    np.testing.assert_allclose(wrong[:, 0], 0.5, atol=1e-6)
+
+
+def test_a_null_of_models_that_are_not_trained_again_is_as_wide_as_that_of_those_that_are():
+    rng = np.random.default_rng(0)
+    shares = []
+    for seed in range(60):
+        features, y = rng.standard_normal((60, 30)), rng.standard_normal(60)
+        folds = make_folds(y, np.arange(60), False, seed)
+        design = Design(y, np.arange(60), folds, False, seed)
+        predicted = evaluate(features, design).predicted
+        shares.append(judge(predicted, None, design, 99).p_value <= 0.05)
+    assert sum(shares) <= 8  # 3 are right; without widening about 7, and 15 have been seen
+
+
+def labels_for(y):
+    names = pd.DataFrame({"participant_id": [f"sub-{i:02d}" for i in range(len(y))]})
+    return Labels("score", names, y, [], np.arange(len(y)), [np.array([i]) for i in range(len(y))], [])
+
+
+def test_what_is_not_better_than_motion_is_not_called_better():
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal(N)
+    design = Design(y, np.arange(N), repeated_folds(y, np.arange(N), False, 0, 3), False)
+    weak, strong = y[:, None] + 1.2 * rng.standard_normal((N, 1)), y[:, None] + 0.3 * rng.standard_normal((N, 1))
+    found = {"tuned": evaluate(weak, design, None, 99), MOTION: evaluate(strong, design, None, 99)}
+    words = verdict(found, labels_for(y), "The model")
+    assert "It is not clearly better than: head motion and covariates alone" in words
+    assert "what it was compared with" not in words

@@ -40,3 +40,13 @@ def test_discriminability_by_counting():
                 others = np.linalg.norm(values[i] - values[subjects != subjects[i]], axis=1)
                 right, n = right + (own < others).mean(), n + 1
     assert found.mean() == pytest.approx(right / n)
+
+
+def test_what_does_not_vary_has_no_correlation_and_perfect_agreement_is_one():
+    people = np.arange(6.0)[:, None, None]
+    constant = np.full((6, 2, 1), 0.1) + 1e-17 * np.random.default_rng(0).standard_normal((6, 2, 1))
+    found = icc(np.concatenate([constant, np.repeat(people, 2, axis=1)], axis=2))
+    assert np.isnan(found.agreement[:, 0]).all()
+    assert np.isnan(found.consistency[:, 0]).all()
+    np.testing.assert_allclose(found.agreement[:, 1], 1, atol=1e-6)
+    np.testing.assert_allclose(found.consistency[:, 1], 1, atol=1e-6)

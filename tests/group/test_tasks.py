@@ -87,9 +87,15 @@ def test_a_covariate_with_gaps_is_told_and_one_that_does_not_vary_is_left_out(tm
     people(tmp_path, iq=iq, sex=["F"] * (N - 2) + [None] * 2)
     status, said = group(*probe("--covariates", "iq", "sex"))
     assert status == 0
-    assert "covariate 'iq' is unknown for 3 of 40 samples: the mean of the training folds stands for it" in said
+    assert (
+        "covariate 'iq' is unknown for 3 of 40 samples: these take no part where something is asked beyond it" in said
+    )
     assert "covariate 'sex' is the same in all samples where it is known: left out" in said
-    page = (tmp_path / "out" / "group_desc-base_target-age_analysis-CovIqSex_probe.html").read_text()
+    stem = "group_desc-base_target-age_analysis-CovIqSex"
+    metrics = pd.read_csv(tmp_path / "out" / f"{stem}_metrics.tsv", sep="\t").set_index(["features", "metric"])
+    assert metrics.loc[("embedding", "r"), "n"] == N
+    assert metrics.loc[("embedding, beyond covariates", "partial_r"), "n"] == N - 3
+    page = (tmp_path / "out" / f"{stem}_probe.html").read_text()
     assert re.search("<dt>Covariates</dt><dd>iq</dd>", page)
 
 
@@ -225,7 +231,8 @@ def test_people_unlike_the_reference_group_are_found(tmp_path, group):
         made.run(f"sub-{i:02d}_task-rest", 6 + np.random.default_rng(i).standard_normal(N_CHANNELS))
     status, said = group("--group-task", "normative", "--reference-group", "group=control")
     assert status == 0
-    table = made.results("group_desc-base_target-normative_analysis-RefGroupControl.tsv")
+    (path,) = made.out.glob("group_desc-base_target-normative_analysis-RefGroupControl????.tsv")
+    table = made.results(path.name)
     others = ~table["reference"].astype(bool)
     assert (table.loc[others, "percentile"] == 100).all()
     assert table.loc[~others, "percentile"].mean() == pytest.approx(50, abs=3)  # each against the others of the group
@@ -306,3 +313,88 @@ def test_a_damaged_table_of_predictions_is_named(tmp_path, group):
     status, said = group("--group-task", "evaluate")
     assert status == 1
     assert f"{damaged} is damaged" in said
+
+
+def test_people_scanned_at_two_sites_are_not_on_both_sides(tmp_path, group):
+    made, _ = people(tmp_path, sessions=2)
+    rows = pd.read_csv(made.data / "participants.tsv", sep="\t")
+    rows = pd.concat(
+        [rows.assign(session_id="ses-1", site=np.arange(N) % 3), rows.assign(session_id="ses-2", site=np.arange(N) % 3)]
+    )
+    rows["age"] += 0.1 * (rows["session_id"] == "ses-2")
+    rows.iloc[N, rows.columns.get_loc("site")] = 1  # sub-00 went to another scanner
+    table = tmp_path / "table.tsv"
+    rows.to_csv(table, sep="\t", index=False)
+    status, said = group(*probe("--leave-out", "site", "--phenotype", table))
+    assert status == 1
+    assert "sub-00 has sessions at several values of 'site'" in said
+
+
+def test_a_covariate_that_is_the_site_cannot_be_kept_by_harmonisation(tmp_path, group):
+    people(tmp_path, site=np.repeat(["A", "B"], N // 2), tesla=np.repeat([1.5, 3.0], N // 2))
+    status, said = group(*probe("--harmonise", "site", "--covariates", "tesla"))
+    assert status == 1
+    assert "a covariate (tesla) is the same within each 'site'" in said
+
+
+def test_runs_of_one_task_are_compared_person_by_person(tmp_path, group):
+    rng = np.random.default_rng(0)
+    made = Fabricated.at(tmp_path)
+    made.phenotype(pd.DataFrame({"participant_id": [f"sub-{i:02d}" for i in range(12)]}))
+    for i in range(12):
+        for task in ("rest", "nback"):
+            for run in (1, 2):
+                made.run(f"sub-{i:02d}_task-{task}_run-{run}", rng.standard_normal(N_CHANNELS))
+    status, said = group("--group-task", "reliability")
+    assert status == 0
+    assert "Over runs of nback" in said
+    assert "(12 people, 2 each)" in said
+
+
+def test_targets_whose_names_differ_in_signs_alone_have_files_of_their_own(tmp_path, group):
+    rng = np.random.default_rng(0)
+    made, _ = people(tmp_path, **{"A_b": rng.standard_normal(N), "A-b": rng.standard_normal(N)})
+    status, said = group(
+        "--group-task", "probe", "--target", "A_b", "A-b", "--n-permutations", "19", "--cv-repeats", "1"
+    )
+    assert status == 0, said
+    assert len(list(made.out.glob("group_desc-base_target-Ab*_metrics.tsv"))) == 2
+
+
+def test_a_damaged_index_loses_no_page(tmp_path, group):
+    made, _ = people(tmp_path)
+    assert group(*probe())[0] == 0
+    (made.out / "group" / "pages.json").write_text('{"group_desc-base_target-age_probe.html": 3}')
+    assert group()[0] == 0
+    assert "group_desc-base_target-age_probe.html" in (made.out / "group_index.html").read_text()
+
+
+def test_a_run_whose_table_is_gone_is_named(tmp_path, group):
+    made, _ = people(tmp_path)
+    next((made.out / "sub-03" / "func").glob("*_embeddings.tsv")).unlink()
+    status, said = group()
+    assert status == 0
+    assert "sub-03_task-rest_space-MNI152NLin6Asym_res-2_desc-base_embeddings.json: its table is missing" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("participant_id\tage\nsub-00\t40\t1\t2\nsub-01\t41\t1\t2\n", "its rows have more fields than its header"),
+        ("participant_id\tage\tage\nsub-00\t40\t41\n", "has the column 'age' 2 times"),
+    ],
+)
+def test_tables_that_are_not_what_they_seem(tmp_path, group, text, message):
+    people(tmp_path)
+    (tmp_path / "table.tsv").write_text(text)
+    status, said = group(*probe("--phenotype", tmp_path / "table.tsv"))
+    assert status == 1
+    assert message in said
+
+
+def test_too_few_permutations_for_so_many_columns_are_told(tmp_path, group):
+    rng = np.random.default_rng(0)
+    people(tmp_path, **{f"x{i}": rng.standard_normal(N) for i in range(5)})
+    status, said = group("--group-task", "associations", "--n-permutations", "19", "--cv-repeats", "1")
+    assert status == 0
+    assert "give --n-permutations 121 or more" in said

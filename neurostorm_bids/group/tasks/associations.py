@@ -68,7 +68,14 @@ def run(study: Study) -> list[GroupResult]:
         raise NeurostormError(
             f"no column of the phenotype can be predicted: {'; '.join(left_out[:3]) or 'there is none'}"
         )
-    notes = [f"left out: {'; '.join(left_out)}"] if left_out else []
+    notes = [f"left out: {each}" for each in left_out]
+    smallest = 1 / (1 + max((len(each.null) for each in found.values()), default=0))
+    if options.n_permutations and smallest * len(found) > SIGNIFICANT:
+        notes.insert(
+            0,
+            f"with {options.n_permutations} permutations p is at least {smallest:.3f}, so that one column alone among {len(found)} cannot reach a "
+            f"false discovery rate of {SIGNIFICANT:.0%}: give --n-permutations {int(len(found) / SIGNIFICANT) + 1} or more",
+        )
     for note in notes:
         LOG.warning(note)
     evaluations = list(found.values())

@@ -11,6 +11,7 @@ from neurostorm_bids.group.answers import (
     metrics_table,
     predictions_columns,
     predictions_table,
+    shown_table,
     verdict,
 )
 from neurostorm_bids.group.cautions import check_no_person_is_there_twice
@@ -21,7 +22,7 @@ from neurostorm_bids.group.naming import name_of_analysis
 from neurostorm_bids.group.prediction_figures import null_figure, predictions_figure
 from neurostorm_bids.group.predictions import PROBABILITY, mean_of_samples, read_predictions, target_of
 from neurostorm_bids.group.samples import embeddings_of
-from neurostorm_bids.group.study import LOG, Study
+from neurostorm_bids.group.study import LOG, Study, some
 from neurostorm_bids.group.task import GroupResult, Section
 
 PREDICTION = "the model's prediction"
@@ -45,6 +46,17 @@ def run(study: Study) -> list[GroupResult]:
     kind = "classification" if classes else "regression"
     labels = labels_of(study.table, target, kind, options.group_by, of=options.samples, coded=study.phenotype.coded)
     check_no_person_is_there_twice(embeddings_of(study.cohort, labels), labels)
+    of_head = target_of(study)
+    if target != of_head:
+        labels.notes.insert(
+            0,
+            f"the model predicts '{of_head}', which is compared with '{target}' here: R2 and MAE mean something only if these are the same",
+        )
+    if seen := study.seen():
+        labels.notes.insert(
+            0,
+            f"{len(seen)} of {labels.n_subjects} people were in the model's training ({some(seen)}): this is no test of it (--allow-seen)",
+        )
     for note in labels.notes:
         LOG.warning(note)
     weights = study.cohort.runs["windows"].to_numpy(float)
@@ -89,7 +101,7 @@ def _result(labels: Labels, evaluations: Evaluations, study: Study) -> GroupResu
                     ("Model", study.cohort.label),
                     ("Samples", f"{len(labels.y)}{counts} of {labels.n_subjects} people"),
                 ],
-                table=metrics,
+                table=shown_table(evaluations),
                 figures=[("_null", "What was observed, and what chance gives."), ("", "Predictions.")],
                 notes=labels.notes,
             )
@@ -107,6 +119,6 @@ def _result(labels: Labels, evaluations: Evaluations, study: Study) -> GroupResu
         page=name,
         tables={"_metrics": metrics, "_predictions": predictions_table(labels, evaluations)},
         columns={"_metrics": METRICS_COLUMNS, "_predictions": predictions_columns(labels)},
-        figures={"_null": null_figure(evaluations), "": predictions_figure(labels, ours)},
-        shown=metrics,
+        figures={"_null": null_figure(evaluations), "": predictions_figure(labels, ours, axis="predicted")},
+        shown=shown_table(evaluations),
     )

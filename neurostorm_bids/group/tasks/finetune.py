@@ -50,7 +50,7 @@ from neurostorm_bids.train.trainer import EpochRecord
 
 FROZEN = "frozen embedding (probe)"
 HOW_SURE = (
-    "The permutation test trains nothing again, which makes it conservative. Whoever tries several tunings or rates and keeps the "
+    "The permutation test trains nothing again; its distribution by chance is widened for what folds share. Whoever tries several tunings or rates and keeps the "
     "best by these tests has tested nothing: keep people aside for that (--split)."
 )
 

@@ -39,28 +39,13 @@ def run(study: Study) -> list[GroupResult]:
     covariates = covariates_of(study.table, members, options.covariates, study.phenotype.coded)
     found = deviations(values, is_reference, covariates.confounds, study.settings.conduct.random_seed)
     table = _table(names, is_reference, found)
-    about_columns = dict(COLUMNS)
-    for target in options.target:
-        y = of_people(numbers(column(study.table, target)).to_numpy(float), members)
-        if (np.isfinite(y) & is_reference).sum() < FEWEST:
-            raise NeurostormError(f"--target {target}: fewer than {FEWEST} people of the reference group have a value")
-        table[f"z_{target}"] = target_z(values, y, is_reference, study.settings.conduct.random_seed)
-        about_columns[f"z_{target}"] = {
-            "Description": f"{target} as predicted from the embedding by models of the reference group, minus {target} as observed, "
-            "without what depends on the latter; in standard deviations of the reference group"
-        }
+    about_columns = _add_targets(table, values, is_reference, members, study)
     taken = {name.partition(":")[0] for name in options.covariates} | set(QUALITY)
     columns = phenotype_columns(first, study.phenotype.table, taken)
     related = relations_of(found.distance, columns, covariates.confounds, names)
     unusual = table.sort_values("distance", ascending=False)
-    far = unusual.loc[unusual["p_value"] <= 0.05, SUBJECT].tolist()
     who = options.reference_group or "everybody else"
-    answer = (
-        f"{len(far)} of {len(table)} people are as far from the reference group ({who}, {int(is_reference.sum())} people) as 5 % "
-        f"of it or fewer are{': ' + some(far, 10) if far else ''}."
-    )
-    if options.reference_group and (~is_reference).any():
-        answer += f" Median percentile of the others: {table.loc[~table['reference'], 'percentile'].median():.0f} (50 is usual)."
+    answer = _answer(unusual, options.reference_group)
     name = name_of_analysis(study.cohort.label, "normative", study.settings)
     words = "Far means unlike the group in this embedding: motion, scanner and preprocessing make distances too. Not a diagnosis."
     return [
@@ -96,6 +81,49 @@ def run(study: Study) -> list[GroupResult]:
             figures={"": deviations_figure(table)},
         )
     ]
+
+
+def _add_targets(
+    table: pd.DataFrame, values: np.ndarray, is_reference: np.ndarray, members: list[np.ndarray], study: Study
+) -> dict[str, dict[str, Any]]:
+    """Add a column for every target to the table; returns what the table's columns are.
+
+    Raises
+    ------
+    NeurostormError
+        If a target is known of too few people of the reference group, or the same in all of them.
+    """
+    about_columns = dict(COLUMNS)
+    for target in study.settings.group.target:
+        y = of_people(numbers(column(study.table, target)).to_numpy(float), members)
+        if np.nanstd(y[is_reference]) == 0:
+            raise NeurostormError(f"--target {target}: it is the same in all people of the reference group")
+        if (np.isfinite(y) & is_reference).sum() < FEWEST:
+            raise NeurostormError(f"--target {target}: fewer than {FEWEST} people of the reference group have a value")
+        table[f"z_{target}"] = target_z(values, y, is_reference, study.settings.conduct.random_seed)
+        about_columns[f"z_{target}"] = {
+            "Description": f"{target} as predicted from the embedding by models of the reference group, minus {target} as observed, "
+            "without what depends on the latter; in standard deviations of the reference group"
+        }
+    return about_columns
+
+
+def _answer(unusual: pd.DataFrame, wanted: str | None) -> str:
+    """Return who is unusual, in words; of a group that is compared with itself always some are as far as 5 % of it."""
+    reference = unusual["reference"]
+    if wanted is None:
+        return (
+            f"The farthest of {len(unusual)} people from everybody else: {some(unusual[SUBJECT].tolist(), 5)}. In any group some are "
+            "farthest; --reference-group says whom to compare with."
+        )
+    others = unusual[~reference]
+    if others.empty:
+        return f"Everybody is of the reference group ({wanted}); the farthest: {some(unusual[SUBJECT].tolist(), 5)}."
+    far = others.loc[others["p_value"] <= 0.05, SUBJECT].tolist()
+    return (
+        f"{len(far)} of {len(others)} people are as far from the reference group ({wanted}, {int(reference.sum())} people) as 5 % of it or "
+        f"fewer are{': ' + some(far, 10) if far else ''}. Their median percentile: {others['percentile'].median():.0f} (50 is usual)."
+    )
 
 
 def of_people(values: np.ndarray, members: list[np.ndarray]) -> np.ndarray:

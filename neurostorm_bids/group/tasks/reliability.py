@@ -17,7 +17,10 @@ from neurostorm_bids.group.study import LOG, Study
 from neurostorm_bids.group.task import GroupResult, Section
 
 COLUMNS: dict[str, dict[str, Any]] = {
-    "over": {"Description": "What is repeated: sessions (each the mean over its runs), or runs within a session"},
+    "over": {
+        "Description": "What is repeated: sessions (each the mean over its runs), or the runs of one task in the first session of a "
+        "person that has several"
+    },
     "measure": {"Description": "A channel of the embedding, or what the model's head predicts"},
     "people": {"Description": "People with that many measurements"},
     "repeats": {"Description": "Measurements of each"},
@@ -99,11 +102,30 @@ def _repeated(study: Study) -> dict[str, tuple[pd.DataFrame, np.ndarray]]:
         weights = runs["windows"].groupby([runs[SUBJECT], runs[SESSION]]).sum()
         means = weighted.div(weights, axis=0)
         found["sessions"] = (means, means.index.get_level_values(0).to_numpy(str))
-    keys = [name for name in (SUBJECT, SESSION, "task", "acq", "dir") if name in runs]
-    part = runs[keys].fillna("").astype(str).agg(" ".join, axis=1)
-    if (part.value_counts() > 1).sum() >= FEWEST:
-        found["runs"] = (values, part.to_numpy(str))
+    rows, kind = _runs_of_a_kind(runs)
+    if runs[SUBJECT].iloc[rows].nunique() >= FEWEST:
+        over = f"runs of {kind}" if kind else "runs"
+        found[over] = (values.iloc[rows].reset_index(drop=True), runs[SUBJECT].to_numpy(str)[rows])
     return found
+
+
+def _runs_of_a_kind(runs: pd.DataFrame) -> tuple[np.ndarray, str]:
+    """Return the repeated runs of one task in one session of each person, of the task that most people have, and its name."""
+    kinds = [name for name in ("task", "acq", "dir") if name in runs]
+    kind = runs[kinds].fillna("").astype(str).agg(" ".join, axis=1) if kinds else pd.Series("", index=runs.index)
+    session = runs[SESSION].fillna("").astype(str) if SESSION in runs else pd.Series("", index=runs.index)
+    best: tuple[np.ndarray, str] = (np.empty(0, int), "")
+    for name in sorted(kind.unique()):
+        chosen: list[int] = []
+        of_kind = runs.index[kind == name]
+        for _, of_person in runs.loc[of_kind].groupby(SUBJECT).groups.items():
+            for _, part in pd.Series(of_person).groupby(session[of_person].to_numpy()):
+                if len(part) > 1:  # the first session with repeats stands for the person
+                    chosen += part.tolist()
+                    break
+        if runs[SUBJECT].iloc[chosen].nunique() > runs[SUBJECT].iloc[best[0]].nunique():
+            best = (np.array(chosen), str(name).strip())
+    return best
 
 
 def _table(
@@ -132,10 +154,11 @@ def _sentence(over: str, table: pd.DataFrame, values: np.ndarray, subjects: np.n
 def _summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return the quartiles over channels, and each prediction."""
     of_channels = table["measure"].str.match(r"channel\d+$")
+    quartiles = {"first quartile": 0.25, "median": 0.5, "third quartile": 0.75}
     rows = [
-        [over, "channels: first quartile, median, third", *part.quantile(q)]
+        [over, f"channels: {name}", *part.quantile(q)]
         for over, part in table[of_channels].groupby("over")[["ICC(2,1)", "ICC(3,1)"]]
-        for q in (0.25, 0.5, 0.75)
+        for name, q in quartiles.items()
     ]
     summary = pd.DataFrame(rows, columns=["over", "measure", "ICC(2,1)", "ICC(3,1)"])
-    return pd.concat([summary, table.loc[~of_channels]], ignore_index=True)
+    return pd.concat([summary, table.loc[~of_channels, list(summary)]], ignore_index=True)
