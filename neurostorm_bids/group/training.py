@@ -81,7 +81,7 @@ def plan_of(model: Model, settings: Settings) -> Plan:
         prompt_length=training.prompt_length,
         lora_rank=training.lora_rank,
         lora_alpha=training.lora_alpha or 0.0,
-        augmented=of_clips and not training.no_augmentation,
+        augmentation=training.augmentation if of_clips else "none",
         devices=training.devices,
         nodes=training.nodes,
         workers=min(MAX_WORKERS, resources.threads - 1) if model.device.type == "cuda" and of_clips else 0,

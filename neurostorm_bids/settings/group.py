@@ -170,7 +170,12 @@ class Training:
         most=1e6,
         above=True,
     )
-    no_augmentation: bool = option(False, "Do not rotate, scale, smooth and add noise to the training windows.")
+    augmentation: str = option(
+        "published",
+        "How training windows are disturbed. published: rotated, scaled, one noise image for all frames, smoothed, as in the "
+        "published pretraining; per-frame: noise of its own in every frame; none.",
+        choices=("published", "per-frame", "none"),
+    )
     devices: int = option(1, "GPUs, or processes on CPUs, that train together on a node.", least=1)
     nodes: int = option(1, "Nodes that train together (srun, torchrun).", least=1)
     resume: bool = option(False, "Go on with a training that was stopped.")

@@ -1,7 +1,8 @@
-"""Augmentation of clips: the same small rotation and scaling for all frames, smoothing, noise.
+"""Augmentation of clips: a small rotation and scaling, noise, smoothing; the same for all frames.
 
-Amounts are those of the published pretraining: rotation by up to 10 degrees, scaling by up to 10 %, smoothing and noise
-in some of the clips.
+As in the published pretraining: rotation by up to 10 degrees about each axis and scaling by up to 10 % along each, about the
+centre of the grid, what comes in from outside being the border; then noise in three clips of ten, one image for all frames;
+then smoothing in one of ten.
 """
 
 import math
@@ -14,32 +15,42 @@ from torch import Tensor
 
 MAX_ROTATION = math.radians(10)  # about each axis
 MAX_SCALING = 0.1  # along each axis
-NOISE, NOISE_SHARE = 0.1, 0.3  # standard deviation, in z-scores; share of clips
+MAX_NOISE, NOISE_SHARE = 0.1, 0.3  # standard deviation, in z-scores; share of clips
 MAX_SMOOTHING, SMOOTHING_SHARE = 0.5, 0.1  # standard deviation, voxels; share of clips
+AUGMENTATIONS = ("published", "per-frame", "none")
 
 
-def augment(clip: Tensor, background: float, rng: np.random.Generator) -> Tensor:
-    """Rotate, scale, smooth and add noise to a clip, (X, Y, Z, T) -> the same shape.
+def augment(clip: Tensor, background: float, rng: np.random.Generator, how: str = "published") -> Tensor:
+    """Disturb a clip, (X, Y, Z, T) -> the same shape.
 
     Parameters
     ----------
     background : float
-        What comes in from outside the grid, z-score.
+        z-score outside the brain.
+    rng : Generator
+    how : {"published", "per-frame", "none"}
+        per-frame: every frame has noise of its own, and what comes in from outside the grid is background.
     """
-    frames = clip.movedim(-1, 0)[None] - background  # grid_sample fills with zeros
+    if how == "none":
+        return clip
+    is_published = how == "published"
+    offset = 0.0 if is_published else background  # zeros come in from outside unless the border does
+    frames = clip.movedim(-1, 0)[None] - offset
     axes = rotation(rng.uniform(-MAX_ROTATION, MAX_ROTATION, 3)) @ np.diag(
         1 + rng.uniform(-MAX_SCALING, MAX_SCALING, 3)
     )
     # grid_sample's coordinates go from -1 to 1 along (z, y, x): the centre of the grid stays where it is
     matrix = torch.tensor(np.column_stack([axes[::-1, ::-1], np.zeros(3)])[None], dtype=torch.float32)
     where = F.affine_grid(matrix, [1, 1, *frames.shape[2:]], align_corners=False)
-    frames = F.grid_sample(frames, where, align_corners=False)[0] + background
+    outside = "border" if is_published else "zeros"
+    frames = F.grid_sample(frames, where, padding_mode=outside, align_corners=False)[0] + offset
+    if rng.random() < NOISE_SHARE:
+        shape = frames.shape[1:] if is_published else frames.shape
+        noise = rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(0, MAX_NOISE))
+        frames = frames + torch.from_numpy(noise)
     if rng.random() < SMOOTHING_SHARE:
         sigma = rng.uniform(0, MAX_SMOOTHING, 3)
         frames = torch.from_numpy(gaussian_filter(frames.numpy(), (0, *sigma)))
-    if rng.random() < NOISE_SHARE:
-        noise = rng.standard_normal(frames.shape, dtype=np.float32)
-        frames = frames + NOISE * torch.from_numpy(noise)
     return frames.movedim(0, -1)
 
 

@@ -91,8 +91,8 @@ class Clips(Dataset[Item]):
     draw : Draw
     shifts : sequence of bool array or None, optional
         Start every window up to a window's length later, at random: where the run's array has True, or `None`, anywhere.
-    augmented : bool
-        Rotate, scale, smooth and add noise.
+    augmentation : str
+        How clips are disturbed, one of `augment.AUGMENTATIONS`.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Clips(Dataset[Item]):
         draw: Draw,
         *,
         shifts: Sequence[np.ndarray | None] | None = None,
-        augmented: bool = False,
+        augmentation: str = "none",
     ):
         self.runs, self.windows, self.length, self.draw = runs, windows, length, draw
-        self.shifts, self.augmented = shifts, augmented
+        self.shifts, self.augmentation = shifts, augmentation
 
     def __len__(self) -> int:
         return len(self.draw)
@@ -122,8 +122,7 @@ class Clips(Dataset[Item]):
             allowed = self.shifts[self.windows.run[k]]
             start = int(rng.choice(later if allowed is None else later[allowed[later]]))
         clip = torch.from_numpy(run.window(start, start + self.length))
-        if self.augmented:
-            clip = augment(clip, run.background, rng)
+        clip = augment(clip, run.background, rng, self.augmentation)
         return clip[None], self.windows.y[k], int(self.windows.sample[k])
 
 

@@ -163,7 +163,7 @@ def _datasets(
     training, validation = ([data.run(i) for i in part] for part in parts)
     shifts = [data.allowed.get(i) for i in parts[0]]
     clips = (
-        Clips(training, windows[0], model.n_frames, draws[0], shifts=shifts, augmented=plan.augmented),
+        Clips(training, windows[0], model.n_frames, draws[0], shifts=shifts, augmentation=plan.augmentation),
         Clips(validation, windows[1], model.n_frames, draws[1]),
     )
     return _first_embeddings(model, data, parts[0], plan), clips

@@ -49,8 +49,8 @@ class Plan:
         Of the low-rank additions.
     lora_alpha : float
         They are scaled by this over their rank; 0 is the rank, for a scale of 1.
-    augmented : bool
-        Rotate, scale, smooth and add noise to the training windows.
+    augmentation : str
+        How training windows are disturbed, one of `augment.AUGMENTATIONS`.
     devices, nodes : int
         Processes on a node, and nodes.
     workers : int
@@ -70,7 +70,7 @@ class Plan:
     prompt_length: int = 50
     lora_rank: int = 8
     lora_alpha: float = 0.0
-    augmented: bool = True
+    augmentation: str = "published"
     devices: int = 1
     nodes: int = 1
     workers: int = 0

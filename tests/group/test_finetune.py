@@ -24,7 +24,7 @@ from neurostorm_bids.participant import one_run
 N = 16
 FRAMES = NARROW["img_size"][3]
 QUICK = ("--epochs", "2", "--omp-nthreads", "1", "--learning-rate", "0.01")
-LOW_RANK = ("--no-augmentation", "--lora-rank", "4", "--lora-alpha", "12")
+LOW_RANK = ("--augmentation", "none", "--lora-rank", "4", "--lora-alpha", "12")
 COMMAND = Path(sys.executable).with_name("neurostorm")
 
 
