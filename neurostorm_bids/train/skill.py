@@ -1,0 +1,128 @@
+"""Whether a masked autoencoder has learnt anything: its error beside those of two who know nothing, and of its embeddings.
+
+Shapes: patches (B, D, H, W, T, V), V voxels of a patch; hidden and brain (B, D, H, W, T) bool.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Sums of squared errors per patch, and the number of patches; those of several batches are added.
+
+    Attributes
+    ----------
+    model : (2,) tensor
+        Of the reconstruction: over all hidden patches, and over those with brain.
+    mean_image, in_time : (2,) tensors
+        Of the baselines.
+    n : (2,) tensor
+        Hidden patches.
+    """
+
+    model: Tensor
+    mean_image: Tensor
+    in_time: Tensor
+    n: Tensor
+
+    @classmethod
+    def of(cls, patches: Tensor, found: Tensor, hidden: Tensor, brain: Tensor) -> "Errors":
+        """Return the errors of one batch.
+
+        Parameters
+        ----------
+        patches, found : (B, D, H, W, T, V) tensors
+            Of the clips, and as reconstructed.
+        """
+        which = torch.stack([hidden, hidden & brain])
+        errors = [
+            (((guess - patches) ** 2).mean(dim=-1) * which).sum(dim=(1, 2, 3, 4, 5))
+            for guess in (found, mean_of_seen(patches, hidden), between_seen(patches, hidden))
+        ]
+        model, mean_image, in_time = errors
+        return cls(model, mean_image, in_time, which.sum(dim=(1, 2, 3, 4, 5)).float())
+
+    def __add__(self, other: "Errors") -> "Errors":
+        return Errors(
+            self.model + other.model, self.mean_image + other.mean_image, self.in_time + other.in_time, self.n + other.n
+        )
+
+    def record(self) -> dict[str, float]:
+        """Return mean errors and skills, by name; a skill is 1 - error / error of the baseline."""
+        n = self.n.clamp(min=1)
+        error, image, time = (float(each[1] / n[1]) for each in (self.model, self.mean_image, self.in_time))
+        return {
+            "error": float(self.model[0] / n[0]),
+            "brain_error": error,
+            "brain_error_of_mean_image": image,
+            "brain_error_in_time": time,
+            "skill_over_mean_image": 1 - error / image if image > 0 else float("nan"),
+            "skill_over_time": 1 - error / time if time > 0 else float("nan"),
+        }
+
+
+def mean_of_seen(patches: Tensor, hidden: Tensor) -> Tensor:
+    """Return, for each place, the mean over the frames in which it is seen; where it never is, over all that is seen of the clip."""
+    seen = (~hidden)[..., None].to(patches.dtype)
+    counts = seen.sum(dim=4, keepdim=True)
+    mean = (patches * seen).sum(dim=4, keepdim=True) / counts.clamp(min=1)
+    everywhere = (patches * seen).sum(dim=(1, 2, 3, 4), keepdim=True) / seen.sum(dim=(1, 2, 3, 4), keepdim=True).clamp(
+        min=1
+    )
+    return torch.where(counts > 0, mean, everywhere).expand_as(patches)
+
+
+def between_seen(patches: Tensor, hidden: Tensor) -> Tensor:
+    """Return, for each place, a line in time between the nearest frames in which it is seen; beyond these, the nearest one.
+
+    Where a place is never seen, as `mean_of_seen`.
+    """
+    n_frames = patches.shape[4]
+    frames = torch.arange(n_frames, device=patches.device).expand(hidden.shape)
+    seen = ~hidden
+    before = torch.where(seen, frames, -1).cummax(dim=4).values
+    after = torch.where(seen, frames, n_frames).flip(4).cummin(dim=4).values.flip(4)
+    never = (before < 0) & (after == n_frames)
+    earlier = torch.where(before < 0, after, before).clamp(0, n_frames - 1)
+    later = torch.where(after == n_frames, before, after).clamp(0, n_frames - 1)
+    share = (frames - earlier).float() / (later - earlier).clamp(min=1)
+
+    def at(where: Tensor) -> Tensor:
+        return patches.gather(4, where[..., None].expand_as(patches))
+
+    line = at(earlier) * (1 - share)[..., None] + at(later) * share[..., None]
+    return torch.where(never[..., None], mean_of_seen(patches, hidden), line)
+
+
+def effective_rank(embeddings: Tensor) -> float:
+    """Return how many directions embeddings (n, channels) spread over: the exponential of the entropy of their variances."""
+    centred = embeddings.double() - embeddings.double().mean(dim=0)
+    variances = torch.linalg.svdvals(centred) ** 2
+    total = variances.sum()
+    if not total > 0:
+        return 0.0
+    shares = variances[variances > 0] / total
+    return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+def rank_one(embeddings: Tensor, people: Tensor) -> float:
+    """Return how often the window nearest to a window (cosine) is of the same person; NaN if nobody has two.
+
+    Parameters
+    ----------
+    embeddings : (windows, channels) tensor
+    people : (windows,) int tensor
+    """
+    standard = (embeddings - embeddings.mean(dim=0)) / embeddings.std(dim=0).clamp(min=1e-12)
+    unit = torch.nn.functional.normalize(standard, dim=1)
+    alike = unit @ unit.T
+    alike.fill_diagonal_(-2)
+    same = people[:, None] == people[None]
+    several = same.sum(dim=1) > 1
+    if not several.any():
+        return float("nan")
+    nearest = alike.argmax(dim=1)
+    return float((people[nearest] == people)[several].float().mean())

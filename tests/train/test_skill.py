@@ -1,0 +1,66 @@
+"""Baselines of a masked autoencoder, by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from neurostorm_bids.train.skill import Errors, between_seen, effective_rank, mean_of_seen, rank_one
+
+
+def one_place(values, hidden):
+    """Patches of one place and one voxel over time."""
+    return torch.tensor(values).view(1, 1, 1, 1, -1, 1), torch.tensor(hidden).view(1, 1, 1, 1, -1)
+
+
+def test_the_mean_is_of_what_is_seen():
+    patches, hidden = one_place([1.0, 5.0, 3.0, 100.0], [False, False, False, True])
+    assert mean_of_seen(patches, hidden).flatten().tolist() == [3, 3, 3, 3]
+
+
+def test_a_place_that_is_never_seen_is_the_mean_of_all():
+    patches = torch.stack([torch.full((4,), 2.0), torch.full((4,), 9.0)]).view(1, 2, 1, 1, 4, 1)
+    hidden = torch.tensor([[False] * 4, [True] * 4]).view(1, 2, 1, 1, 4)
+    assert mean_of_seen(patches, hidden)[0, 1].unique().tolist() == [2]
+    assert between_seen(patches, hidden)[0, 1].unique().tolist() == [2]
+
+
+def test_a_line_in_time_is_numpys():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        values, hidden = rng.standard_normal(9), rng.random(9) < 0.5
+        if hidden.all():
+            continue
+        frames = np.arange(9)
+        expected = np.interp(frames, frames[~hidden], values[~hidden])
+        patches, mask = one_place(values.tolist(), hidden.tolist())
+        np.testing.assert_allclose(between_seen(patches, mask).flatten(), expected, atol=1e-6)
+
+
+def test_errors_are_of_hidden_patches_and_of_brain():
+    torch.manual_seed(0)
+    patches, found = torch.randn(2, 2, 2, 2, 4, 3), torch.randn(2, 2, 2, 2, 4, 3)
+    hidden, brain = torch.rand(2, 2, 2, 2, 4) < 0.5, torch.rand(2, 2, 2, 2, 4) < 0.5
+    record = (
+        Errors.of(patches[:1], found[:1], hidden[:1], brain[:1])
+        + Errors.of(patches[1:], found[1:], hidden[1:], brain[1:])
+    ).record()
+    each = ((found - patches) ** 2).mean(dim=-1)
+    assert record["error"] == pytest.approx(each[hidden].mean().item(), rel=1e-5)
+    assert record["brain_error"] == pytest.approx(each[hidden & brain].mean().item(), rel=1e-5)
+    of_mean = ((mean_of_seen(patches, hidden) - patches) ** 2).mean(dim=-1)[hidden & brain].mean().item()
+    assert record["skill_over_mean_image"] == pytest.approx(1 - record["brain_error"] / of_mean, rel=1e-4)
+
+
+def test_effective_rank_counts_directions():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(20, 5, generator=generator))[0]
+    assert effective_rank(torch.randn(4000, 5, generator=generator) @ basis.T) == pytest.approx(5, abs=0.05)
+    assert effective_rank(torch.ones(10, 4)) == 0
+    assert effective_rank(torch.arange(10.0)[:, None] * torch.ones(1, 4)) == pytest.approx(1, abs=1e-6)
+
+
+def test_rank_one_by_hand():
+    traits = torch.eye(6).repeat_interleave(2, 0)
+    people = torch.arange(6).repeat_interleave(2)
+    assert rank_one(traits + 0.01 * torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), people) == 1
+    assert np.isnan(rank_one(torch.randn(4, 3), torch.arange(4)))
