@@ -138,7 +138,8 @@ def test_functions_take_few_things():
 
 
 TASKS = {
-    "associations", "collect", "decode", "evaluate", "finetune", "identify", "normative", "probe", "reliability",
+    "associations", "collect", "decode", "evaluate", "finetune", "identify", "normative", "pretrain", "probe",
+    "reliability",
 }  # fmt: skip
 
 

@@ -41,6 +41,54 @@ def training_figure(histories: dict[str, list[dict[str, float]]]) -> Figure:
     return figure
 
 
+def pretraining_figure(history: pd.DataFrame) -> Figure:
+    """Draw losses, skills, and what is known of the embeddings, epoch by epoch."""
+    figure = new_figure(3.2)
+    axes = figure.subplots(1, 3)
+    panels = (
+        ("loss", ["train_loss", "validation_loss", "validation_brain_error"]),
+        ("skill on hidden brain patches", ["validation_skill_over_mean_image", "validation_skill_over_time"]),
+        ("embeddings of people held out", ["effective_rank", "rank1"]),
+    )
+    for ax, (title, names) in zip(axes, panels, strict=True):
+        for i, name in enumerate(name for name in names if name in history):
+            drawn = ax if name != "rank1" else ax.twinx()
+            drawn.plot(history["epoch"], history[name], "o-", markersize=3, color=f"C{i}", label=name.replace("_", " "))
+            drawn.tick_params(labelsize=7)
+            drawn.legend(fontsize=7, frameon=False, loc="lower right" if name == "rank1" else "upper left")
+        ax.set_title(title, fontsize=9, color=INK)
+        ax.set_xlabel("epoch", fontsize=8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    axes[1].axhline(0, color=FAINT, linewidth=0.8)
+    figure.tight_layout()
+    return figure
+
+
+def slices_figure(images: np.ndarray, limits: np.ndarray) -> Figure:
+    """Draw slices of windows: what was there, what was shown, what was made of it, and the error.
+
+    Parameters
+    ----------
+    images : (windows, 4, X, Y) array
+        z-scores; NaN where hidden.
+    limits : (2,) array
+        Of the grey scale.
+    """
+    figure = new_figure(2.6 * len(images))
+    axes = figure.subplots(len(images), 4, squeeze=False)
+    span = limits[1] - limits[0]
+    for row, window in zip(axes, images, strict=True):
+        for k, (ax, image) in enumerate(zip(row, window, strict=True)):
+            low, high = limits if k < 3 else (-span / 2, span / 2)
+            ax.set_facecolor("#c9d6df")
+            ax.imshow(image.T, origin="lower", cmap="gray" if k < 3 else "coolwarm", vmin=low, vmax=high)
+            ax.set_axis_off() if k != 1 else ax.set(xticks=[], yticks=[])
+    for ax, title in zip(axes[0], ("input", "shown", "reconstructed", "error"), strict=True):
+        ax.set_title(title, fontsize=9, color=INK)
+    figure.tight_layout()
+    return figure
+
+
 def time_course_figure(
     windows: pd.DataFrame, y: np.ndarray, classes: Sequence[str], probabilities: np.ndarray, events: dict[str, Any]
 ) -> Figure:

@@ -71,7 +71,7 @@ def labelled_runs(study: Study, grid: Grid, model: Model) -> LabelledRuns:
     table, labels = _labelled(runs, study)
     wanted = [runs[i] for i in labels.rows]
     read = _read(wanted, grid, model, study) if study.settings.training.tuning == "linear" else {}
-    problems += _resample([run for run in wanted if run.name not in read], grid, model.n_frames, study)
+    problems += resample_all([run for run in wanted if run.name not in read], grid, model.n_frames, study)
     failed = {problem.run for problem in problems}
     stored = [run for run in wanted if run.name not in read and run.name not in failed]
     allowed, more = _allowed(stored, grid, model.n_frames, study)
@@ -142,7 +142,7 @@ def _labelled(runs: list[Run], study: Study) -> tuple[pd.DataFrame, Labels]:
     return table, labels
 
 
-def _resample(runs: list[Run], grid: Grid, n_frames: int, study: Study) -> list[Problem]:
+def resample_all(runs: list[Run], grid: Grid, n_frames: int, study: Study) -> list[Problem]:
     """Make sure that runs have stores of enough frames; returns the problems of those that have not."""
     settings, problems = study.settings, []
     work = partial(keep_gridded, job=Job(study.dataset, settings), grid=grid)

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,6 +192,22 @@ def _begin(folder: Path, trainings: Trainings, settings: Settings) -> str:
             for run in used
         ],
     }
+    return begin(folder, requested, settings)
+
+
+def begin(folder: Path, requested: dict[str, Any], settings: Settings) -> str:
+    """Make a folder of checkpoints; returns a digest of what the training depends on.
+
+    Parameters
+    ----------
+    requested : dict
+        All of that.
+
+    Raises
+    ------
+    NeurostormError
+        If a training to resume is not there, or was begun with something else.
+    """
     stamp = digest(json.loads(json.dumps(requested)))
     note = folder / "begun.json"
     if settings.training.resume:

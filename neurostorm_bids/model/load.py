@@ -30,10 +30,10 @@ from neurostorm_bids.model.tuned import is_head_alone, load_backbone, put_into, 
 from neurostorm_bids.model.untrained import DEMO_TASK, RANDOM_WEIGHTS, UNTRAINED, demo_network, random_network
 from neurostorm_bids.resample.grid import Grid, get_grid
 
-# What only pretraining needs (mask tokens, the decoder), and a norm in older heads that their forward never used
+# What only pretraining needs (mask tokens, the decoder, the head that compares clips), and a norm in older heads that their forward never used
 NOT_USED = re.compile(
     r"model\.((window_|atlas_)?mask_token$|first_patch_expanding\.|layers_up\.|norm_up\.|decoder_pred\.)"
-    r"|output_head\.head\.norm\."
+    r"|output_head\.(head\.norm|fc1|bn1)\."
 )
 MAX_WEIGHTS = 2 * 10**9
 CONTROLS = {
@@ -99,7 +99,7 @@ _once = lru_cache(maxsize=None)(load_model)
 
 
 def _load(name_or_path: str | Path, device: str, chain: int) -> Model:
-    where = _device(device)
+    where = device_of(device)
     name, at = without_variant(str(name_or_path))
     if at:
         model = _load(name, device, chain)
@@ -277,7 +277,14 @@ def _demo(device: torch.device) -> Model:
     return Model(DEMO, DEMO, network.to(device), {}, grid, DEMO_TASK, sha256, source, device, warning=UNTRAINED)
 
 
-def _device(device: str) -> torch.device:
+def device_of(device: str) -> torch.device:
+    """Return the device that a word asks for; "auto" takes a GPU if there is one.
+
+    Raises
+    ------
+    NeurostormError
+        If it is unknown, or no such device is here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda") and not re.fullmatch(r"cuda:\d+", str(device)):

@@ -123,7 +123,8 @@ def interpret(task: Task, outputs: np.ndarray) -> Prediction:
     outputs : (windows, outputs) array
         Logits, or a standardised value; of an ensemble those of its first model, then of its second, ...
     """
-    each = np.asarray(outputs, np.float64).reshape(len(outputs), task.members, -1)
+    outputs = np.asarray(outputs, np.float64)
+    each = outputs.reshape(len(outputs), task.members, outputs.shape[1] // task.members)
     found = _interpret(task, each.mean(axis=1))
     if task.members == 1 or not len(outputs):
         return found

@@ -18,6 +18,7 @@ from typing import Any
 from neurostorm_bids.runtime.options import as_toml, as_words, options_of
 from neurostorm_bids.settings.group import GroupAnalysis, Training
 from neurostorm_bids.settings.participant import Censoring, Conduct, Encoding, Resampling, Resources, Selection
+from neurostorm_bids.settings.pretraining import Pretraining
 
 WORK = "work"  # folder in the output folder
 
@@ -36,6 +37,7 @@ class Settings:
     resources: Resources = Resources()
     group: GroupAnalysis = GroupAnalysis()
     training: Training = Training()
+    pretraining: Pretraining = Pretraining()
     conduct: Conduct = Conduct()
 
     @classmethod
@@ -88,15 +90,17 @@ class Settings:
 
     def without_effect(self) -> list[str]:
         """Return the options that were given and mean nothing at this level, such as --fd-threshold of the group's."""
-        trains = self.analysis_level == "group" and self.group.group_task == "finetune"
+        task = self.group.group_task if self.analysis_level == "group" else ""
+        trains = task in ("finetune", "pretrain")
         idle: list[Any] = [] if trains else [self.training]
+        idle += [] if task == "pretrain" else [self.pretraining]
         if self.analysis_level == "participant":
             idle.append(self.group)
         else:
             idle += [] if trains else [self.censoring, self.resampling]
         given = [word for group in idle for word in as_words(group) if word.startswith("--")]
         if self.analysis_level == "group":
-            task, defaults = self.group.group_task, GroupAnalysis()
+            defaults = GroupAnalysis()
             given += [
                 f"--{each.name.replace('_', '-')}"
                 for each, details in options_of(GroupAnalysis)

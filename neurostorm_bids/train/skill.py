@@ -108,6 +108,12 @@ def effective_rank(embeddings: Tensor) -> float:
     return float(torch.exp(-(shares * shares.log()).sum()))
 
 
+def spread(embeddings: Tensor) -> float:
+    """Return how far embeddings (n, channels) are from their mean, over how large they are."""
+    apart = embeddings.double() - embeddings.double().mean(dim=0)
+    return float(apart.square().mean().sqrt() / embeddings.double().square().mean().sqrt().clamp(min=1e-30))
+
+
 def rank_one(embeddings: Tensor, people: Tensor) -> float:
     """Return how often the window nearest to a window (cosine) is of the same person; NaN if nobody has two.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurostorm_bids.train.skill import Errors, between_seen, effective_rank, mean_of_seen, rank_one
+from neurostorm_bids.train.skill import Errors, between_seen, effective_rank, mean_of_seen, rank_one, spread
 
 
 def one_place(values, hidden):
@@ -64,3 +64,9 @@ def test_rank_one_by_hand():
     people = torch.arange(6).repeat_interleave(2)
     assert rank_one(traits + 0.01 * torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), people) == 1
     assert np.isnan(rank_one(torch.randn(4, 3), torch.arange(4)))
+
+
+def test_spread_is_of_deviations_over_size():
+    assert spread(torch.ones(5, 3)) == 0
+    values = torch.tensor([[3.0, 0.0], [5.0, 0.0]])
+    assert spread(values) == pytest.approx((2 / 4) ** 0.5 / ((9 + 25) / 4) ** 0.5)

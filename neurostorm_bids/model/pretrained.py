@@ -1,0 +1,163 @@
+"""What pretraining begins with: a model that is there, with its decoder where it has one, or a new network of some size."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.checkpoint import read_checkpoint
+from neurostorm_bids.model.hyper_parameters import NEEDED, SEVERAL, SINGLE, HyperParameters
+from neurostorm_bids.model.initial import initialise
+from neurostorm_bids.model.load import load_model
+from neurostorm_bids.model.mae import MaskedAutoencoder
+from neurostorm_bids.model.masks import Masking
+from neurostorm_bids.model.model import Model
+from neurostorm_bids.model.names import is_file_name
+from neurostorm_bids.model.network import NeuroSTORMConfig
+from neurostorm_bids.model.registry import DEMO, find_weights, published
+from neurostorm_bids.model.tuned import weights_file
+
+SIZES: dict[str, dict[str, Any]] = {"base": {}, "large": {"embed_dim": 72}, "narrow": {"embed_dim": 12}}
+MASKS_IN_FILES = {  # as published checkpoints say it: in space, in time
+    "random": ("random", "random"),
+    "window": ("window", "random"),
+    "window-tube": ("window", "tube"),
+    "token-tube": ("random", "tube"),
+    "atlas": ("atlas", "random"),
+}
+
+
+def config_of_size(words: tuple[str, ...]) -> NeuroSTORMConfig:
+    """Return the configuration that --size asks for.
+
+    Parameters
+    ----------
+    words : tuple of str
+        A name of `SIZES`, and NAME=VALUE of embed_dim, depths, sequence_length and img_size.
+
+    Raises
+    ------
+    NeurostormError
+        If a word means nothing, or no network can be built so.
+
+    Examples
+    --------
+    >>> config_of_size(("base", "embed_dim=48", "sequence_length=40")).img_size
+    (96, 96, 96, 40)
+    """
+    config = NeuroSTORMConfig()
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals and name in SIZES:
+            config = replace(config, **SIZES[name])
+            continue
+        try:
+            numbers = tuple(int(part) for part in value.split(","))
+            if min(numbers) < 1:
+                raise ValueError
+            if name == "embed_dim":
+                config = replace(config, embed_dim=_one(numbers))
+            elif name == "depths":
+                config = replace(config, depths=numbers)
+            elif name == "sequence_length":
+                config = replace(config, img_size=(*config.img_size[:3], _one(numbers)))
+            elif name == "img_size":
+                edges = numbers * 3 if len(numbers) == 1 else numbers
+                if len(edges) != 3 or any(n % p for n, p in zip(edges, config.patch_size, strict=False)):
+                    raise ValueError
+                config = replace(config, img_size=(*edges, config.img_size[3]))
+            else:
+                raise ValueError
+        except ValueError:
+            raise NeurostormError(
+                f"--size {word}: give {', '.join(SIZES)}, or embed_dim=N, depths=2,2,6,2, sequence_length=N, img_size=N (a multiple of "
+                f"{config.patch_size[0]})"
+            ) from None
+    return config
+
+
+def new_autoencoder(config: NeuroSTORMConfig, masking: Masking, seed: int) -> MaskedAutoencoder:
+    """Return a network that has learnt nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = MaskedAutoencoder(config, masking)
+    initialise(network, torch.Generator().manual_seed(seed))
+    return network
+
+
+def autoencoder_of(name: str, masking: Masking, seed: int) -> tuple[MaskedAutoencoder, Model, bool]:
+    """Return the autoencoder of a model that is there.
+
+    Parameters
+    ----------
+    name : str
+        Of the registry, or a file or folder.
+    seed : int
+        Of the decoder, where the model has none.
+
+    Returns
+    -------
+    network : MaskedAutoencoder
+    model : Model
+    has_decoder : bool
+        Whether the decoder is the model's own.
+
+    Raises
+    ------
+    NeurostormError
+        If the model cannot be loaded, or its decoder does not fit its encoder.
+    """
+    model = load_model(name, "cpu")
+    config = replace(model.network.config, head=None, n_outputs=0)
+    if config.prompt_len:
+        raise NeurostormError(
+            f"model {model.name} has prompts, which pretraining does not know; go on from the model it was tuned from"
+        )
+    network = new_autoencoder(config, masking, seed)
+    state = network.state_dict()
+    state |= {key: w for key, w in model.network.state_dict().items() if key in state}
+    held = _own_weights(name)
+    own = {key: held[key] for key in state if key not in model.network.state_dict() and key in held}
+    lacking = [key for key in state if key not in model.network.state_dict() and key not in own]
+    if own and lacking and not all("mask_token" in key for key in lacking):
+        raise NeurostormError(f"model {model.name}: its decoder lacks {lacking[0]}")
+    try:
+        network.load_state_dict(state | own)
+    except RuntimeError as error:
+        raise NeurostormError(
+            f"model {model.name}: its decoder does not fit its encoder ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    return network, model, bool(own)
+
+
+def _own_weights(name: str) -> dict[str, Tensor]:
+    """Return all weights of a model's file; of the older release the one mask token under the name it has today."""
+    if name.lower() == DEMO:
+        return {}
+    path = weights_file(Path(name).expanduser()) if is_file_name(name) else find_weights(published(name))
+    tensors = {key: tensor.float() for key, tensor in read_checkpoint(path).tensors.items()}
+    token = tensors.get("model.mask_token")
+    if token is not None and token.ndim == 2:
+        tensors["model.window_mask_token"] = tensors.pop("model.mask_token")
+    return tensors
+
+
+def describe(config: NeuroSTORMConfig, masking: Masking) -> HyperParameters:
+    """Return what the file of a pretrained model says about its network, as published checkpoints do."""
+    names = asdict(config)
+    space, time = MASKS_IN_FILES[masking.kind]
+    return {
+        **{name: names[name] for name in (*SEVERAL, *SINGLE, *NEEDED)},
+        "pretraining": True,
+        "mask_ratio": masking.ratio,
+        "spatial_mask": space,
+        "time_mask": time,
+    }
+
+
+def _one(numbers: tuple[int, ...]) -> int:
+    (number,) = numbers
+    return number

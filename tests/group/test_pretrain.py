@@ -1,0 +1,136 @@
+"""--group-task pretrain from the command line, on real files."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import NARROW, SHAPE, Tree, lightning, random_network
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from neurostorm_bids import load_model
+from neurostorm_bids.model.masks import Masking
+from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size
+from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
+
+FRAMES = NARROW["img_size"][3]
+QUICK = ("--epochs", "1", "--omp-nthreads", "1")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """(fMRIPrep's folder, a model, OUT_DIR): five people with two windows each."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    rng, tree = np.random.RandomState(0), Tree(folder / "fmriprep")
+    for i in range(5):
+        data = 1000 + 200 * rng.standard_normal((*SHAPE, 1)) + 40 * rng.standard_normal((*SHAPE, 2 * FRAMES))
+        tree.run(
+            f"sub-{i:02d}_task-rest", data=data.astype(np.float32), repetition_time=0.8, header_repetition_time=0.8
+        )
+    network = random_network(img_size=NARROW["img_size"], patch_size=NARROW["patch_size"])
+    return tree.path, lightning(folder / "narrow.ckpt", network.state_dict(), **NARROW), folder / "out"
+
+
+@pytest.fixture
+def pretrain(study, neurostorm):
+    """Pretrain in this process; returns the exit status and what was said."""
+
+    def call(*options):
+        data, model, out = study
+        status, printed, said = neurostorm(
+            data, out, "group", "--group-task", "pretrain", "--from", model, *QUICK, *options
+        )
+        return status, printed + said
+
+    return call
+
+
+@pytest.mark.parametrize("objective", ["mae", "mae+contrastive"])
+def test_a_pretrained_model_is_kept_and_encodes(study, pretrain, neurostorm, objective):
+    data, start, out = study
+    name = objective.replace("+", "-")
+    status, said = pretrain("--save-as", name, "--objective", objective, "--hidden", "random", "--redundancy-dropout")
+    assert status == 0, said
+    folder = out / "models" / name
+    weights = load_file(folder / "model.safetensors")
+    assert {"model.mask_token", "model.decoder_pred.weight", "model.layers_up.0.blocks.0.norm1.weight"} <= set(weights)
+    assert ("output_head.fc1.weight" in weights) == (objective != "mae")
+    before = load_model(start, "cpu").network.state_dict()
+    assert not torch.equal(weights["model.patch_embed.fc.weight"], before["model.patch_embed.fc.weight"])
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["hyper_parameters"])
+    assert (about["spatial_mask"], about["time_mask"], about["use_strd"]) == ("random", "random", True)
+    assert len(about["people"]) == 3  # two of five are held out
+    history = pd.read_csv(folder / "history.tsv", sep="\t")
+    assert np.isfinite(history[["train_loss", "validation_error", "effective_rank", "rank1"]]).all(axis=None)
+    status, _, said = neurostorm(data, out, "participant", "--model", folder, "--participant-label", "00")
+    assert status == 0, said
+    page = (out / f"group_desc-{'mae' if objective == 'mae' else 'maeContrastive'}_pretrain.html").read_text()
+    assert "skill" in page
+
+
+def test_going_on_keeps_the_decoder(study, pretrain):
+    _, _, out = study
+    status, said = pretrain("--save-as", "first")
+    assert status == 0, said
+    assert "has no decoder: a new one is trained with it" in said
+    network, _, has_decoder = autoencoder_of(str(out / "models" / "first"), Masking(), 0)
+    assert has_decoder
+    kept = load_file(out / "models" / "first" / "model.safetensors")
+    assert torch.equal(network.state_dict()["model.decoder_pred.weight"], kept["model.decoder_pred.weight"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--size", "embed_dim=24"), "one that --from goes on with has its own"),
+        (("--mask-ratio", "0"), "has to be above 0"),
+        (("--participant-label", "00", "01"), "2 persons with runs that can be used: at least 4 are needed"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(pretrain, options, message):
+    status, said = pretrain(*options, "--save-as", "no")
+    assert status != 0
+    assert message in said
+
+
+@pytest.mark.parametrize("word", ["huge", "embed_dim=0", "img_size=50", "depths=a,b", "colour=3"])
+def test_sizes_that_mean_nothing(word):
+    with pytest.raises(Exception, match="--size"):
+        config_of_size((word,))
+
+
+def test_sizes():
+    assert config_of_size(("base", "depths=2,2", "img_size=48")).img_size == (48, 48, 48, 20)
+    assert config_of_size(("large",)).embed_dim > config_of_size(("base",)).embed_dim
+
+
+class Ramp:
+    """A run whose frames are their numbers."""
+
+    background = 0.0
+
+    def __init__(self, n):
+        self.shape = (6, 6, 6, n)
+
+    def window(self, start, stop):
+        return np.broadcast_to(np.arange(start, stop, dtype=np.float32), (6, 6, 6, stop - start)).copy()
+
+
+def test_windows_are_the_same_in_every_process_and_partners_do_not_overlap():
+    views = Views(Masking("random", 0.5), 100, "none", 2)
+    data = PretrainingWindows([Ramp(23), Ramp(4), Ramp(11)], np.array([0, 1, 2]), 4, views, 7, shifted=True)
+    assert set(data.run) == {0, 2}  # a run of one window has no partner
+    for epoch in range(5):
+        for i in range(len(data)):
+            clips, hidden, _, person = data[epoch, i]
+            again = data[epoch, i]
+            assert torch.equal(clips, again[0])
+            assert torch.equal(hidden, again[1])
+            assert person == data.run[i]
+            frames = [set(clip[0, 0, 0, 0].tolist()) for clip in clips]
+            assert not frames[0] & frames[1]
+            assert max(max(part) for part in frames) < data.runs[data.run[i]].shape[3]
+    assert not torch.equal(data[0, 0][1], data[1, 0][1])
