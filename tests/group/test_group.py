@@ -269,7 +269,19 @@ def test_baselines_from_gridded_runs_and_random_weights(tree, tmp_path, neurosto
     assert "random weights, for comparison" in said
     assert "random weights" in next(out.glob("sub-00/func/*narrowRandom_embeddings.tsv")).read_text()
     status, _printed, said = neurostorm(
-        tree.path, out, "group", "--model", model, "--group-task", "probe", "--target", "score", "--n-permutations", "0"
+        tree.path,
+        out,
+        "group",
+        "--model",
+        model,
+        "--group-task",
+        "probe",
+        "--target",
+        "score",
+        "--n-permutations",
+        "0",
+        "--cv-repeats",
+        "1",
     )
     assert status == 0, said
     metrics = pd.read_csv(out / "group_desc-narrow_target-score_metrics.tsv", sep="\t").set_index(
