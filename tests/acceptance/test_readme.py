@@ -65,8 +65,9 @@ def how_to_run(command):
     if words[:2] == ["neurostorm-hpc", "slurm"]:
         words.remove("--submit")  # tests/hpc/test_hpc.py has a Slurm
     if words[0] == "neurostorm" and "group" in words:
-        quick = ["--epochs", "1"] if "finetune" in words else []
-        words += ["--model", "narrow.ckpt", *quick]
+        trains = "finetune" in words or "pretrain" in words
+        words = ["narrow.ckpt" if word == "FILE.ckpt" else word for word in words]
+        words += ["--model", "narrow.ckpt", *(["--epochs", "1"] if trains else [])]
     elif words[0] == "neurostorm" and "--model" not in words:
         words += ["--model", "demo", "--window-stride", "9"]  # the published weights are not here
     return [BIN / words[0], *words[1:]]
