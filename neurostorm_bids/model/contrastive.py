@@ -22,8 +22,13 @@ class ProjectionHead(nn.Module):
         self.bn1 = nn.BatchNorm1d(LENGTH)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, d, h, w, T) -> (B, 128)."""
-        return F.normalize(self.bn1(self.fc1(features.flatten(2).mean(dim=2))), dim=1)
+        """(B, C, d, h, w, T) -> (B, 128); in training means and variances are those of all processes."""
+        vectors = self.fc1(features.flatten(2).mean(dim=2))
+        if not self.training:
+            return F.normalize(self.bn1(vectors), dim=1)
+        n = len(vectors)
+        first = n * dist.get_rank() if _are_several() else 0
+        return F.normalize(self.bn1(gathered(vectors))[first : first + n], dim=1)
 
 
 def nt_xent(one: Tensor, other: Tensor) -> Tensor:
@@ -71,10 +76,14 @@ def gathered(vectors: Tensor) -> Tensor:
     Lightning averages gradients over processes, and each of them has the whole loss: so the gradient is that of one process
     with the whole batch.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not _are_several():
         return vectors
     found: Tensor = _Gather.apply(vectors)  # type: ignore[no-untyped-call]
     return found
+
+
+def _are_several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _Gather(torch.autograd.Function):

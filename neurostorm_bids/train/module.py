@@ -77,7 +77,7 @@ class TrainingModule(lightning.LightningModule):
         """Batches of the validation subjects."""
         return self._loader("validation", None)
 
-    def _loader(self, which: str, seed: int | None) -> DataLoader[Any]:
+    def _loader(self, which: str, seed: int | None, *, whole_batches: bool = False) -> DataLoader[Any]:
         data: Any = self.data[which]
         workers = self.plan.workers
         return DataLoader(
@@ -85,6 +85,7 @@ class TrainingModule(lightning.LightningModule):
             self.plan.batch_size,
             sampler=Order(len(data), seed, self.trainer.global_rank, self.trainer.world_size),
             num_workers=workers,
+            drop_last=whole_batches,
             multiprocessing_context="forkserver" if workers else None,
             pin_memory=self.plan.device.type == "cuda",
             persistent_workers=workers > 0,

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 import torchmetrics
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.model.contrastive import ProjectionHead, instance_loss, local_loss, nt_xent
+from neurostorm_bids.model.contrastive import ProjectionHead, instance_loss, local_loss
 from neurostorm_bids.model.mae import MaskedAutoencoder
 from neurostorm_bids.model.masks import of_tokens
 from neurostorm_bids.train.distributed import all_gather, rank
@@ -107,6 +107,10 @@ class Pretraining(TrainingModule):
         self.seen: dict[int, tuple[Tensor, int]] = {}
         self.errors: Errors | None = None
 
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of the training people; of clips that are compared, whole ones alone, since they are each other's negatives."""
+        return self._loader("train", self.plan.seed, whole_batches=self.goal.has_contrast)
+
     def training_step(self, batch: Batch, _number: int) -> Tensor:
         """Return the loss of one batch."""
         clips, hidden, _, _ = batch
@@ -145,7 +149,7 @@ class Pretraining(TrainingModule):
         features = autoencoder.model.forward(first)
         if self.network.output_head is not None:
             pairs = self.network.output_head(features), self.network.output_head(autoencoder.model.forward(clips[:, 1]))
-            self.contrast_loss.update(nt_xent(*pairs), len(clips))
+            self.contrast_loss.update(instance_loss(*pairs), len(clips))
         embeddings = features.flatten(2).mean(dim=2).float().cpu()
         world = max(1, self.trainer.world_size)
         for k, (embedding, person) in enumerate(zip(embeddings, people.tolist(), strict=True)):

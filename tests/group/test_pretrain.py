@@ -1,6 +1,9 @@
 """--group-task pretrain from the command line, on real files."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ from neurostorm_bids.model.masks import Masking
 from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size
 from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
 
+COMMAND = Path(sys.executable).with_name("neurostorm")
 FRAMES = NARROW["img_size"][3]
 QUICK = ("--epochs", "1", "--omp-nthreads", "1")
 
@@ -87,6 +91,7 @@ def test_going_on_keeps_the_decoder(study, pretrain):
     [
         (("--size", "embed_dim=24"), "one that --from goes on with has its own"),
         (("--mask-ratio", "0"), "has to be above 0"),
+        (("--objective", "contrastive", "--batch-size", "50"), "in batches of 50, and there are 6 windows"),
         (("--participant-label", "00", "01"), "2 persons with runs that can be used: at least 4 are needed"),
     ],
 )
@@ -134,3 +139,18 @@ def test_windows_are_the_same_in_every_process_and_partners_do_not_overlap():
             assert not frames[0] & frames[1]
             assert max(max(part) for part in frames) < data.runs[data.run[i]].shape[3]
     assert not torch.equal(data[0, 0][1], data[1, 0][1])
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(study, pretrain):
+    data, model, out = study
+    same = ("--hidden", "random", "--objective", "mae+contrastive", "--contrast", "instance", "--augmentation", "none")
+    assert pretrain("--save-as", "one", "--batch-size", "6", *same)[0] == 0
+    done = subprocess.run(
+        [COMMAND, data, out, "group", "--group-task", "pretrain", "--from", model, *QUICK, *same,
+         "--save-as", "two", "--batch-size", "3", "--devices", "2"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    history = [pd.read_csv(out / "models" / name / "history.tsv", sep="\t") for name in ("one", "two")]
+    for name in ("train_loss", "validation_error", "validation_contrast"):
+        np.testing.assert_allclose(history[0][name], history[1][name], rtol=1e-3)

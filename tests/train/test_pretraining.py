@@ -1,0 +1,132 @@
+"""Pretraining on made-up runs: it learns, it is killed and resumed, and processes share it."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.masks import Masking
+from neurostorm_bids.model.network import NeuroSTORMConfig
+from neurostorm_bids.model.pretrained import new_autoencoder
+from neurostorm_bids.model.strd import add_redundancy_dropout
+from neurostorm_bids.train.plan import Plan
+from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
+from neurostorm_bids.train.pretraining import Goal, PretrainedNetwork, Pretraining
+from neurostorm_bids.train.trainer import TrainingRun, train
+
+WINDOW = (2, 2, 2, 4)
+CONFIG = NeuroSTORMConfig(
+    img_size=(12, 12, 12, 8), patch_size=(3, 3, 3, 1), embed_dim=8, depths=(2, 2), window_size=WINDOW, first_window_size=WINDOW
+)  # fmt: skip
+
+
+class Travelling:
+    """A run in which a wave of the person's own travels through the brain; the corner is background."""
+
+    background = -2.0
+    shape = (12, 12, 12, 32)
+
+    def __init__(self, person):
+        rng = np.random.default_rng(person)
+        x, y, z = np.meshgrid(*(np.linspace(-1, 1, 12),) * 3, indexing="ij")
+        along = rng.standard_normal(3)
+        phase = 2 * np.pi * rng.random() + along[0] * x + along[1] * y + along[2] * z
+        self.data = np.sin(phase[..., None] + 2 * np.pi * np.arange(32) / 8).astype(np.float32)
+        self.data[:3, :3, :3] = self.background
+
+    def window(self, start, stop):
+        return self.data[..., start:stop].copy()
+
+
+MAE = Goal()
+
+
+def module_of(epochs, goal=MAE, rate=2e-3, dropout=False, n=10):
+    masking = Masking("random", 0.5, WINDOW)
+    network = new_autoencoder(CONFIG, masking, 0)
+    if dropout:
+        add_redundancy_dropout(network.model)
+    whole = PretrainedNetwork(network, goal.has_contrast)
+    whole.train_only_what_is_used(goal)
+    views = Views(masking, int(network.units.max()) + 1, "none", goal.n_clips)
+    people = np.arange(n)
+    parts = [
+        PretrainingWindows([Travelling(k) for k in who], who, 8, each, 0, shifted=shifted)
+        for who, each, shifted in (
+            (people[:-3], views, True),
+            (people[-3:], Views(masking, views.n_units, "none", min(2, goal.n_clips)), False),
+        )
+    ]
+    plan = Plan("full", epochs, epochs, 4, torch.device("cpu"), learning_rate=rate)
+    torch.manual_seed(0)  # of the head that compares clips
+    return Pretraining(whole, goal, parts[0], parts[1], plan)
+
+
+def run_in(folder, advance=lambda *_: None, resume=False):
+    return TrainingRun(Path(folder), resume, lambda _record: None, advance)
+
+
+def test_it_learns_more_than_those_who_know_nothing(tmp_path):
+    history = train(module_of(3, rate=6e-3, n=40), run_in(tmp_path))
+    assert history[-1]["validation_skill_over_mean_image"] > 0.6
+    assert history[-1]["validation_skill_over_time"] > 0.6
+
+
+def test_the_background_is_not_brain(tmp_path):
+    history = train(module_of(1), run_in(tmp_path))
+    assert history[0]["validation_brain_error"] != history[0]["validation_error"]
+
+
+@pytest.mark.parametrize("contrast", ["instance", "local", "both"])
+def test_clips_are_compared(tmp_path, contrast):
+    module = module_of(2, Goal("mae+contrastive", contrast))
+    before = module.network.output_head.fc1.weight.clone()
+    history = train(module, run_in(tmp_path))
+    assert np.isfinite([epoch["validation_contrast"] for epoch in history]).all()
+    assert not torch.equal(module.network.output_head.fc1.weight, before)
+
+
+def test_without_reconstruction_the_decoder_stays(tmp_path):
+    module = module_of(1, Goal("contrastive", "instance"))
+    before = {name: w.clone() for name, w in module.network.weights().items()}
+    train(module, run_in(tmp_path))
+    after = module.network.weights()
+    assert torch.equal(after["model.decoder_pred.weight"], before["model.decoder_pred.weight"])
+    assert not torch.equal(after["model.patch_embed.fc.weight"], before["model.patch_embed.fc.weight"])
+
+
+def _train_and_die(folder, step):
+    def advance(done, _of):
+        if done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    train(module_of(3, dropout=True), run_in(folder, advance))
+
+
+def test_killed_and_resumed_the_weights_are_the_same(tmp_path):
+    whole = module_of(3, dropout=True)
+    history = train(whole, run_in(tmp_path / "whole"))
+    child = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(str(tmp_path / "killed"), 9))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    again = module_of(3, dropout=True)
+    resumed = train(again, run_in(tmp_path / "killed", resume=True))
+    assert [epoch["validation_loss"] for epoch in resumed] == [epoch["validation_loss"] for epoch in history]
+    ours = again.network.weights()
+    assert all(torch.equal(ours[name], weight) for name, weight in whole.network.weights().items())
+
+
+def test_embeddings_that_are_all_alike_stop_the_training(tmp_path):
+    module = module_of(1)
+    with torch.no_grad():
+        for parameter in module.network.autoencoder.model.layers.parameters():
+            parameter.zero_()
+    with pytest.raises(NeurostormError, match="training has collapsed"):
+        train(module, run_in(tmp_path))
