@@ -86,13 +86,14 @@ def templates() -> None:
 @click.argument("source", metavar="FILE.ckpt", type=click.Path(path_type=Path))
 @click.argument("target", metavar="FILE.safetensors", type=click.Path(path_type=Path))
 def convert(source: Path, target: Path) -> None:
-    """Write a checkpoint as safetensors, with its hyper-parameters in the metadata."""
-    from neurostorm_bids.model.checkpoint import write_safetensors
+    """Write a checkpoint as .safetensors, with its hyper-parameters in the metadata, or as .ckpt, as the published code reads it."""
+    from neurostorm_bids.model.checkpoint import write_lightning, write_safetensors
     from neurostorm_bids.model.load import build_network, read_whole
     from neurostorm_bids.runtime.atomic import replacing
 
-    if target.suffix != ".safetensors":
-        raise NeurostormError(f"{target}: give a name that ends in .safetensors")
+    if target.suffix not in (".safetensors", ".ckpt"):
+        raise NeurostormError(f"{target}: give a name that ends in .safetensors or .ckpt")
+    write = write_safetensors if target.suffix == ".safetensors" else write_lightning
     checkpoint, backbone = read_whole(
         source
     )  # of a fine-tuned model all of it, so that it needs its backbone no longer
@@ -100,5 +101,5 @@ def convert(source: Path, target: Path) -> None:
         checkpoint.hyper_parameters["backbone"] = None
     build_network(checkpoint)  # a file that is no NeuroSTORM is refused here, not at its first use
     with replacing(target) as temporary:
-        write_safetensors(checkpoint, temporary)
+        write(checkpoint, temporary)
     click.echo(f"{target}: {len(checkpoint.tensors)} tensors, {len(checkpoint.hyper_parameters)} hyper-parameters")

@@ -163,7 +163,8 @@ def _slices(made: Pretrained) -> tuple[np.ndarray, np.ndarray]:
         covered = autoencoder.model.voxels(
             shown[..., None].float().expand(*shown.shape, math.prod(autoencoder.config.patch_size))
         )
-        z, t = clip.shape[4] // 2, clip.shape[5] // 2
+        z = clip.shape[4] // 2
+        t = int(covered[0, 0, :, :, z].mean(dim=(0, 1)).argmax())  # where most is hidden
         real, made_of, cover = (x[0, 0, :, :, z, t].cpu().numpy() for x in (clip, found, covered))
         rows.append([real, np.where(cover > 0, np.nan, real), made_of, made_of - real])
     images = np.array(rows)

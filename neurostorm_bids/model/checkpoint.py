@@ -75,6 +75,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
 
 
+def write_lightning(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write tensors and hyper-parameters as the published code reads them: a checkpoint of Lightning 1.9 without its training."""
+    content = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": "1.9.4",
+        "state_dict": OrderedDict((name, tensor.contiguous()) for name, tensor in checkpoint.tensors.items()),
+        "hparams_name": "kwargs",
+        "hyper_parameters": dict(checkpoint.hyper_parameters),
+    }
+    torch.save(content, path)
+
+
 def write_safetensors(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write tensors as safetensors, with the hyper-parameters as JSON in the metadata of the file."""
     from safetensors.torch import save_file

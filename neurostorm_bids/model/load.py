@@ -35,6 +35,7 @@ NOT_USED = re.compile(
     r"model\.((window_|atlas_)?mask_token$|first_patch_expanding\.|layers_up\.|norm_up\.|decoder_pred\.)"
     r"|output_head\.(head\.norm|fc1|bn1)\."
 )
+OF_HEAD_V3 = ("output_head.head.cls_token", "output_head.head.transformer_encoder.")
 MAX_WEIGHTS = 2 * 10**9
 CONTROLS = {
     AT_MEAN: "control input, for comparison: every frame is the run's temporal mean",
@@ -200,6 +201,10 @@ def build_network(checkpoint: Checkpoint) -> tuple[NeuroSTORM, NeuroSTORMConfig]
     tensors = {name: t.float() for name, t in checkpoint.tensors.items() if not NOT_USED.match(name)}
     if checkpoint.hyper_parameters.get("pretraining"):  # a contrastive projection head is not a prediction
         tensors = {name: t for name, t in tensors.items() if not name.startswith("output_head.")}
+    if any(name.startswith(OF_HEAD_V3) for name in tensors):
+        raise NeurostormError(
+            f"{checkpoint.path}: its head is a transformer over tokens (clf_head_version v3), which is not supported; heads v1 and v2 are"
+        )
     try:
         config = config_of(checkpoint.hyper_parameters, tensors)
         with torch.device("meta"):  # shapes only: the weights come from the file

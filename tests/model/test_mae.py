@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 import rule
 import torch
-from helpers import golden
+from click.testing import CliRunner
+from helpers import golden, lightning
 
+from neurostorm_bids import load_model
+from neurostorm_bids.command.model import main
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.checkpoint import read_checkpoint
 from neurostorm_bids.model.mae import MaskedAutoencoder
 from neurostorm_bids.model.masks import MASKS, Masking, of_tokens, places_in_window
 from neurostorm_bids.model.network import NeuroSTORMConfig
+from neurostorm_bids.model.pretrained import autoencoder_of
 from neurostorm_bids.model.strd import add_redundancy_dropout, redundancy
 
 TINY = NeuroSTORMConfig(img_size=(12, 12, 12, 8), patch_size=(3, 3, 3, 1), embed_dim=8, depths=(2, 2))
@@ -154,3 +160,50 @@ def test_redundant_tokens_are_dropped_in_training_only():
     assert torch.equal(network.eval()(clips, hidden).loss, without)
     torch.manual_seed(1)
     assert not torch.equal(network.train()(clips, hidden).loss, without)
+
+
+def published(tmp_path, kind="window"):
+    about, _, weights = golden(f"mae_{kind}_random")
+    return lightning(tmp_path / "mae.ckpt", weights, pretraining=True, use_mae=True, **about["config"]), weights
+
+
+def test_a_published_autoencoder_loads_whole_and_goes_back_without_loss(tmp_path):
+    path, weights = published(tmp_path)
+    network, _, has_decoder = autoencoder_of(str(path), Masking(), 0)
+    assert has_decoder
+    assert all(torch.equal(network.state_dict()[name], weight) for name, weight in weights.items())
+    for target in (tmp_path / "ours.safetensors", tmp_path / "theirs.ckpt"):
+        assert CliRunner().invoke(main, ["convert", str(path), str(target)]).exit_code == 0
+        again = read_checkpoint(target)
+        assert set(again.tensors) == set(weights)
+        assert all(torch.equal(again.tensors[name], weight) for name, weight in weights.items())
+        assert again.hyper_parameters["mask_ratio"] == 0.5
+    stored = torch.load(tmp_path / "theirs.ckpt", weights_only=True)  # as Lightning reads it
+    assert set(stored["state_dict"]) == set(weights)
+
+
+def test_the_one_mask_token_of_the_older_release_is_that_of_windows(tmp_path):
+    about, _, weights = golden("mae_window_random")
+    older = {name: w for name, w in weights.items() if "mask_token" not in name}
+    older["model.mask_token"] = weights["model.window_mask_token"]
+    path = lightning(tmp_path / "older.ckpt", older, pretraining=True, use_mae=True, **about["config"])
+    network, _, has_decoder = autoencoder_of(str(path), Masking(), 0)
+    assert has_decoder
+    assert torch.equal(network.model.window_mask_token, weights["model.window_mask_token"])
+    assert not network.model.mask_token.any()
+
+
+def test_a_decoder_that_is_cut_short_is_refused(tmp_path):
+    about, _, weights = golden("mae_window_random")
+    del weights["model.norm_up.bias"]
+    path = lightning(tmp_path / "cut.ckpt", weights, pretraining=True, use_mae=True, **about["config"])
+    with pytest.raises(NeurostormError, match=r"its decoder lacks model\.norm_up\.bias"):
+        autoencoder_of(str(path), Masking(), 0)
+
+
+def test_a_head_that_is_a_transformer_is_refused_by_name(tmp_path):
+    about, _, weights = golden("encoder_base")
+    weights["output_head.head.cls_token"] = torch.zeros(1, 1, 288)
+    path = lightning(tmp_path / "v3.ckpt", weights, clf_head_version="v3", **about["config"])
+    with pytest.raises(NeurostormError, match="a transformer over tokens"):
+        load_model(path, "cpu")
