@@ -28,6 +28,7 @@ PATHS = (
     "work_dir",
     "phenotype",
     "split",
+    "parcellation",
 )  # made absolute: calls change folders
 
 

@@ -146,15 +146,20 @@ def _features_of(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return connectome, mean.ravel()
 
 
+def labels_in(atlas: Path, grid: Grid) -> np.ndarray:
+    """Return the label that a parcellation gives every voxel of a grid, by world coordinates, nearest neighbour: (voxels,) int."""
+    image, _ = open_image(atlas)
+    world = apply_affine(grid.matrix, np.indices(grid.shape).reshape(3, -1).T)
+    return np.asarray(nearest(np.asarray(image.dataobj).astype(int), apply_affine(np.linalg.inv(image.affine), world)))
+
+
 @lru_cache(maxsize=2)
 def parcels(grid: Grid) -> np.ndarray:
     """Return the number of every voxel's parcel, 0 outside, (voxels,) int: TemplateFlow's atlas, or blocks of 16 mm."""
     atlas = templateflow_home() / f"tpl-{grid.template}" / ATLAS.format(grid.template)
     index = np.indices(grid.shape).reshape(3, -1)
     if atlas.is_file() and atlas.stat().st_size:
-        image, _ = open_image(atlas)
-        world = apply_affine(grid.matrix, index.T)
-        labels = nearest(np.asarray(image.dataobj).astype(int), apply_affine(np.linalg.inv(image.affine), world))
+        labels = labels_in(atlas, grid)
     else:
         blocks = index // BLOCK
         n = [size // BLOCK for size in grid.shape]

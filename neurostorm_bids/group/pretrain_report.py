@@ -20,9 +20,10 @@ from neurostorm_bids.find.run import Run
 from neurostorm_bids.group.figures import pretraining_figure, slices_figure
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.group.task import GroupResult, Section
-from neurostorm_bids.model.masks import of_tokens
+from neurostorm_bids.model.masks import Masking, of_tokens
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import label_of_name
+from neurostorm_bids.model.network import resized
 from neurostorm_bids.model.pretrained import describe, new_autoencoder
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
@@ -140,10 +141,15 @@ def _of_random_weights(made: Pretrained) -> dict[str, float]:
     """Return the same of a network that has learnt nothing."""
     autoencoder = made.module.network.autoencoder
     device = next(autoencoder.parameters()).device
-    nothing = new_autoencoder(autoencoder.config, autoencoder.masking, made.module.plan.seed).to(device).eval()
+    nothing = new_autoencoder(autoencoder.config, Masking(), made.module.plan.seed).to(device).eval()
     data: Any = made.module.data["validation"]
     items = [data[0, i] for i in range(len(data))]
-    embeddings = torch.cat([nothing.model(item[0][:1].to(device)).flatten(2).mean(dim=2).cpu() for item in items])
+    embeddings = torch.cat(
+        [
+            nothing.model(resized(item[0][:1].to(device), nothing.config.img_size[:3])).flatten(2).mean(dim=2).cpu()
+            for item in items
+        ]
+    )
     people = torch.tensor([item[3] for item in items])
     return {"effective_rank": effective_rank(embeddings), "rank1": rank_one(embeddings, people)}
 
@@ -157,7 +163,7 @@ def _slices(made: Pretrained) -> tuple[np.ndarray, np.ndarray]:
     rows = []
     for i in np.linspace(0, len(data) - 1, min(3, len(data))).astype(int):
         clips, hidden, _, _ = data[0, int(i)]
-        clip = clips[:1].to(device)
+        clip = resized(clips[:1].to(device), autoencoder.config.img_size[:3])
         shown = of_tokens(hidden[None].to(device), autoencoder.units)
         found = autoencoder.model.voxels(autoencoder(clip, shown).patches)
         covered = autoencoder.model.voxels(

@@ -7,6 +7,7 @@ hidden as a whole; tokens are what the encoder sees.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,6 +93,25 @@ class Masking:
     def has_places(self) -> bool:
         """Whether what stands for a hidden token depends on its place in the window."""
         return self.kind == "window"
+
+
+def regions_of_patches(labels: np.ndarray, patch: tuple[int, ...]) -> Tensor:
+    """Return the label of every patch, (D, H, W): the most frequent one among its voxels, those of no region left aside.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) int array
+        0 where there is no region.
+    patch : tuple of 3 int
+        Voxels along x, y and z.
+    """
+    d, h, w = (n // p for n, p in zip(labels.shape, patch, strict=True))
+    px, py, pz = patch
+    voxels = labels.reshape(d, px, h, py, w, pz).transpose(0, 2, 4, 1, 3, 5).reshape(d * h * w, -1)
+    found = np.zeros(len(voxels), np.int64)
+    for i in np.flatnonzero(voxels.any(axis=1)):
+        found[i] = np.bincount(voxels[i][voxels[i] > 0]).argmax()
+    return torch.from_numpy(found.reshape(d, h, w))
 
 
 def of_tokens(hidden: Tensor, units: Tensor) -> Tensor:

@@ -304,13 +304,7 @@ class NeuroSTORM(nn.Module):
 
     def resized(self, clips: Tensor) -> Tensor:
         """Resize the volumes of clips (B, 1, X, Y, Z, frames) to `img_size`: the low-resolution variants need it."""
-        size = self.config.img_size[:3]
-        if tuple(clips.shape[2:5]) == tuple(size):
-            return clips
-        b, c, *_, t = clips.shape
-        frames = clips.movedim(-1, 1).reshape(b * t, c, *clips.shape[2:5])
-        frames = F.interpolate(frames, size=size, mode="trilinear", align_corners=False)
-        return frames.reshape(b, t, c, *size).movedim(1, -1)
+        return resized(clips, self.config.img_size[:3])
 
     def features(self, clips: Tensor) -> Tensor:
         """(B, 1, X, Y, Z, frames) -> output tokens (B, C, d, h, w, T)."""
@@ -320,6 +314,16 @@ class NeuroSTORM(nn.Module):
     def embed(self, clips: Tensor) -> Tensor:
         """(B, 1, X, Y, Z, frames) -> (B, C): the mean over all output tokens."""
         return mean_over_tokens(self.features(clips))
+
+
+def resized(clips: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Resize the volumes of clips, (B, channels, X, Y, Z, frames) -> (B, channels, *size, frames)."""
+    if tuple(clips.shape[2:5]) == tuple(size):
+        return clips
+    b, c, *_, t = clips.shape
+    frames = clips.movedim(-1, 1).reshape(b * t, c, *clips.shape[2:5])
+    frames = F.interpolate(frames, size=size, mode="trilinear", align_corners=False)
+    return frames.reshape(b, t, c, *size).movedim(1, -1)
 
 
 def mean_over_tokens(features: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What pretraining begins with: a model that is there, with its decoder where it has one, or a new network of some size."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from neurostorm_bids.model.names import is_file_name
 from neurostorm_bids.model.network import NeuroSTORMConfig
 from neurostorm_bids.model.registry import DEMO, find_weights, published
 from neurostorm_bids.model.tuned import weights_file
+from neurostorm_bids.resample.grid import Grid
 
 SIZES: dict[str, dict[str, Any]] = {"base": {}, "large": {"embed_dim": 72}, "narrow": {"embed_dim": 12}}
 MASKS_IN_FILES = {  # as published checkpoints say it: in space, in time
@@ -79,16 +81,20 @@ def config_of_size(words: tuple[str, ...]) -> NeuroSTORMConfig:
     return config
 
 
-def new_autoencoder(config: NeuroSTORMConfig, masking: Masking, seed: int) -> MaskedAutoencoder:
+def new_autoencoder(
+    config: NeuroSTORMConfig, masking: Masking, seed: int, regions: Tensor | None = None
+) -> MaskedAutoencoder:
     """Return a network that has learnt nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = MaskedAutoencoder(config, masking)
+        network = MaskedAutoencoder(config, masking, regions)
     initialise(network, torch.Generator().manual_seed(seed))
     return network
 
 
-def autoencoder_of(name: str, masking: Masking, seed: int) -> tuple[MaskedAutoencoder, Model, bool]:
+def autoencoder_of(
+    name: str, masking: Masking, seed: int, regions: Callable[[Grid, NeuroSTORMConfig], Tensor | None] | None = None
+) -> tuple[MaskedAutoencoder, Model, bool]:
     """Return the autoencoder of a model that is there.
 
     Parameters
@@ -97,6 +103,8 @@ def autoencoder_of(name: str, masking: Masking, seed: int) -> tuple[MaskedAutoen
         Of the registry, or a file or folder.
     seed : int
         Of the decoder, where the model has none.
+    regions : callable, optional
+        Returns the label of every patch of a grid, for a mask of regions.
 
     Returns
     -------
@@ -116,7 +124,7 @@ def autoencoder_of(name: str, masking: Masking, seed: int) -> tuple[MaskedAutoen
         raise NeurostormError(
             f"model {model.name} has prompts, which pretraining does not know; go on from the model it was tuned from"
         )
-    network = new_autoencoder(config, masking, seed)
+    network = new_autoencoder(config, masking, seed, regions(model.grid, config) if regions else None)
     state = network.state_dict()
     state |= {key: w for key, w in model.network.state_dict().items() if key in state}
     held = _own_weights(name)

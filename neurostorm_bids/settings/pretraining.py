@@ -1,6 +1,7 @@
 """The options of pretraining."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from neurostorm_bids.runtime.options import option
@@ -38,8 +39,11 @@ class Pretraining:
     hidden: str = option(
         "window",
         "What is hidden as a whole. random: single tokens; window: 4-D windows; window-tube, token-tube: the same places in all "
-        "frames, or in as many as a window has.",
-        choices=("random", "window", "window-tube", "token-tube"),
+        "frames, or in as many as a window has; atlas: regions of a --parcellation.",
+        choices=("random", "window", "window-tube", "token-tube", "atlas"),
+    )
+    parcellation: Path | None = option(
+        None, "Image of labels in the space of the model's grid, for --hidden atlas.", must_exist=True, metavar="FILE"
     )
     mask_ratio: float = option(0.5, "Share that is hidden.", least=0.0, above=True, most=0.99)
     redundancy_dropout: bool = option(False, "Drop tokens at random that their neighbours could stand for (STRD).")

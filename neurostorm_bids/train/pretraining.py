@@ -12,6 +12,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.contrastive import ProjectionHead, instance_loss, local_loss
 from neurostorm_bids.model.mae import MaskedAutoencoder
 from neurostorm_bids.model.masks import of_tokens
+from neurostorm_bids.model.network import resized
 from neurostorm_bids.train.distributed import all_gather, rank
 from neurostorm_bids.train.module import TrainingModule
 from neurostorm_bids.train.plan import Plan
@@ -114,6 +115,7 @@ class Pretraining(TrainingModule):
     def training_step(self, batch: Batch, _number: int) -> Tensor:
         """Return the loss of one batch."""
         clips, hidden, _, _ = batch
+        clips = self._resized(clips)
         # dropout of tokens, and nothing else, takes random numbers here: those of the step and the process
         torch.manual_seed(self.plan.seed + 1_000_003 * self.global_step + rank())
         loss = torch.zeros((), device=clips.device)
@@ -124,6 +126,11 @@ class Pretraining(TrainingModule):
             loss = loss + self.goal.weight * self._contrast(clips)
         self.train_loss.update(loss.detach(), len(clips))
         return loss
+
+    def _resized(self, clips: Tensor) -> Tensor:
+        """Bring clips (B, n, 1, X, Y, Z, T) to the network's size: low-resolution ones need it."""
+        size = self.network.autoencoder.config.img_size[:3]
+        return resized(clips.flatten(0, 1), size).unflatten(0, clips.shape[:2])
 
     def _contrast(self, clips: Tensor) -> Tensor:
         """Return the contrastive loss of views of pairs of clips, (B, n, 1, X, Y, Z, T)."""
@@ -139,6 +146,7 @@ class Pretraining(TrainingModule):
     def validation_step(self, batch: Batch, number: int) -> None:
         """Add up errors of one batch of windows of people who are held out, and keep their embeddings."""
         clips, hidden, backgrounds, people = batch
+        clips = self._resized(clips)
         autoencoder = self.network.autoencoder
         shown = of_tokens(hidden, autoencoder.units)
         first = clips[:, 0]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from neurostorm_bids import load_model
 from neurostorm_bids.model.masks import Masking
 from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size
+from neurostorm_bids.resample.grid import get_grid
 from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
 
 COMMAND = Path(sys.executable).with_name("neurostorm")
@@ -154,3 +156,32 @@ def test_two_processes_train_as_one_with_twice_the_batch(study, pretrain):
     history = [pd.read_csv(out / "models" / name / "history.tsv", sep="\t") for name in ("one", "two")]
     for name in ("train_loss", "validation_error", "validation_contrast"):
         np.testing.assert_allclose(history[0][name], history[1][name], rtol=1e-3)
+
+
+def test_regions_of_a_parcellation_are_hidden(pretrain, tmp_path):
+    grid = get_grid(None)
+    labels = np.zeros(grid.shape, np.int16)
+    labels[24:72, 24:72, 24:72] = 1 + (np.arange(48) // 12)[:, None, None]
+    path = tmp_path / "atlas.nii.gz"
+    nib.save(nib.Nifti1Image(labels, grid.matrix), path)
+    status, said = pretrain("--save-as", "atlas", "--hidden", "atlas", "--parcellation", path)
+    assert status == 0, said
+    nib.save(nib.Nifti1Image(0 * labels, grid.matrix), path)
+    status, said = pretrain("--save-as", "no", "--hidden", "atlas", "--parcellation", path)
+    assert status == 1
+    assert "none of its regions is in the model's grid" in said
+    status, said = pretrain("--save-as", "no", "--hidden", "atlas")
+    assert status == 1
+    assert "needs --parcellation FILE" in said
+
+
+def test_a_small_network_from_the_beginning_sees_runs_in_low_resolution(study, neurostorm, tmp_path):
+    data, _, _ = study
+    size = ("embed_dim=4", "depths=1,1", "img_size=24", f"sequence_length={FRAMES}")
+    call = ("group", "--group-task", "pretrain", "--size", *size, "--save-as", "small", *QUICK)
+    status, _, said = neurostorm(data, tmp_path / "o", *call)
+    assert status == 0, said
+    model = load_model(tmp_path / "o" / "models" / "small", "cpu")
+    assert model.network.config.img_size == (24, 24, 24, FRAMES)
+    status, _, said = neurostorm(data, tmp_path / "o", "participant", "--model", tmp_path / "o" / "models" / "small")
+    assert status == 0, said

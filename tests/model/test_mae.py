@@ -12,7 +12,7 @@ from neurostorm_bids.command.model import main
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import read_checkpoint
 from neurostorm_bids.model.mae import MaskedAutoencoder
-from neurostorm_bids.model.masks import MASKS, Masking, of_tokens, places_in_window
+from neurostorm_bids.model.masks import MASKS, Masking, of_tokens, places_in_window, regions_of_patches
 from neurostorm_bids.model.network import NeuroSTORMConfig
 from neurostorm_bids.model.pretrained import autoencoder_of
 from neurostorm_bids.model.strd import add_redundancy_dropout, redundancy
@@ -207,3 +207,12 @@ def test_a_head_that_is_a_transformer_is_refused_by_name(tmp_path):
     path = lightning(tmp_path / "v3.ckpt", weights, clf_head_version="v3", **about["config"])
     with pytest.raises(NeurostormError, match="a transformer over tokens"):
         load_model(path, "cpu")
+
+
+def test_a_patch_is_of_the_region_that_most_of_its_voxels_are_of():
+    labels = np.zeros((6, 3, 3), int)
+    labels[:3][:2] = 7  # two thirds of the first patch
+    labels[:3][2] = 4
+    labels[3, 0, 0] = 2  # one voxel of the second: the others are of no region
+    assert regions_of_patches(labels, (3, 3, 3)).flatten().tolist() == [7, 2]
+    assert regions_of_patches(np.zeros((3, 3, 3), int), (3, 3, 3)).item() == 0

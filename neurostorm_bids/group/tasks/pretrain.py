@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.adoption import adopt
@@ -16,6 +17,7 @@ from neurostorm_bids.derivatives.models import MODELS, check_name_is_free
 from neurostorm_bids.derivatives.names import GriddedOutputs
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.runs import find_runs
+from neurostorm_bids.group.baselines import labels_in
 from neurostorm_bids.group.labelled_runs import resample_all
 from neurostorm_bids.group.pretrain_report import Pretrained, Windows, result_of
 from neurostorm_bids.group.study import LOG, Study, counted
@@ -23,8 +25,9 @@ from neurostorm_bids.group.task import GroupResult
 from neurostorm_bids.group.training import FOLDER, begin
 from neurostorm_bids.model.load import device_of
 from neurostorm_bids.model.mae import MaskedAutoencoder
-from neurostorm_bids.model.masks import Masking
+from neurostorm_bids.model.masks import Masking, regions_of_patches
 from neurostorm_bids.model.model import Model
+from neurostorm_bids.model.network import NeuroSTORMConfig
 from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size, new_autoencoder
 from neurostorm_bids.model.strd import add_redundancy_dropout
 from neurostorm_bids.participant.checks import prepare_folders
@@ -99,10 +102,13 @@ def _beginning(study: Study, masking: Masking) -> tuple[MaskedAutoencoder, Model
     asked = study.settings.resampling.grid
     if options.start_from is None:
         grid = get_grid(None if asked == "auto" else asked)
-        return new_autoencoder(config_of_size(options.size), masking, seed), None, grid, []
+        config = config_of_size(options.size)
+        return new_autoencoder(config, masking, seed, _regions(study, grid, config)), None, grid, []
     if options.size != ("base",):
         raise NeurostormError("--size is of a network from the beginning; one that --from goes on with has its own")
-    network, model, has_decoder = autoencoder_of(options.start_from, masking, seed)
+    network, model, has_decoder = autoencoder_of(
+        options.start_from, masking, seed, lambda grid, config: _regions(study, grid, config)
+    )
     if not np.isfinite(model.grid.matrix).all() or (asked != "auto" and get_grid(asked) != model.grid):
         raise NeurostormError(f"model {model.name} was trained in the grid {model.grid.name}; leave out --grid")
     notes = (
@@ -111,6 +117,29 @@ def _beginning(study: Study, masking: Masking) -> tuple[MaskedAutoencoder, Model
         else [f"model {model.name} has no decoder: a new one is trained with it"]
     )
     return network, model, model.grid, notes
+
+
+def _regions(study: Study, grid: Grid, config: NeuroSTORMConfig) -> Tensor | None:
+    """Return the region of every patch, where regions are hidden.
+
+    Raises
+    ------
+    NeurostormError
+        If there is no parcellation, or none that can be used.
+    """
+    options = study.settings.pretraining
+    if options.hidden != "atlas":
+        return None
+    if options.parcellation is None:
+        raise NeurostormError(
+            "--hidden atlas needs --parcellation FILE, an image of labels in the space of the model's grid"
+        )
+    if tuple(grid.shape) != tuple(config.img_size[:3]):
+        raise NeurostormError("--hidden atlas is for networks of the grid's own resolution")
+    regions = regions_of_patches(labels_in(options.parcellation, grid).reshape(grid.shape), config.patch_size[:3])
+    if not regions.any():
+        raise NeurostormError(f"{options.parcellation}: none of its regions is in the model's grid ({grid.template})")
+    return regions
 
 
 def _windows(study: Study, grid: Grid, n_frames: int, n_clips: int) -> Windows:
