@@ -13,8 +13,9 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT
 from neurostorm_bids.group.confounds import Confounds
 from neurostorm_bids.group.covariates import SAME, Covariates
-from neurostorm_bids.group.labels import Labels
+from neurostorm_bids.group.labels import MIN_SUBJECTS, Labels
 
+FEWEST_OF_A_CLASS = 2  # samples, where all covariates are known
 CLEAR = 0.01  # p from which a relation is noted
 SITES = ("site", "site_id", "scanner", "center", "centre", "acquisition_site")  # columns that name where data are from
 
@@ -60,6 +61,26 @@ def check_no_covariate_is_the_target(covariates: Covariates, labels: Labels) -> 
             raise NeurostormError(
                 f"covariate '{name.partition(':')[0]}' is the target, '{labels.target}', or the same under another name: nothing is left to predict"
             )
+
+
+def check_enough_is_known(confounds: Confounds, labels: Labels) -> None:
+    """Refuse covariates and head motion that are all known in too few samples, or of one class.
+
+    Raises
+    ------
+    NeurostormError
+        With the number.
+    """
+    complete = confounds.complete
+    counts = (
+        np.bincount(labels.y[complete], minlength=len(labels.classes)) if labels.classes else np.array([complete.sum()])
+    )
+    if len(confounds) and (complete.sum() < MIN_SUBJECTS or counts.min() < FEWEST_OF_A_CLASS):
+        of_class = f", {counts.min()} of class '{labels.classes[int(counts.argmin())]}'" if labels.classes else ""
+        raise NeurostormError(
+            f"covariates and head motion are all known in {int(complete.sum())} of {len(complete)} samples{of_class}: too few to ask "
+            "what is left; leave out the covariate with most gaps"
+        )
 
 
 def about_tasks(table: pd.DataFrame, labels: Labels) -> list[str]:

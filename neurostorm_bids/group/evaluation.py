@@ -285,8 +285,9 @@ def difference(one: Evaluation, other: Evaluation) -> Estimate:
     apart, sizes = one.of_folds - other.of_folds, replace(one.sizes, inflation=max(one.sizes.inflation, 1.0))
     if len(apart) > 1 and len(one.null) == len(other.null) > 1:  # the same permutations
         by_chance = float(np.nanstd(one.null - other.null, ddof=1))
-        effect = min(1.0, max(abs(one.first[0]), abs(other.first[0])))
-        sizes = one.sizes.inflated(spread_of_mean(apart, one.sizes), by_chance, effect)
+        is_area = next(iter(one.metrics)) == "AUROC"
+        effect = max(abs(2 * each.first[0] - 1 if is_area else each.first[0]) for each in (one, other))
+        sizes = one.sizes.inflated(spread_of_mean(apart, one.sizes), by_chance, min(1.0, effect))
     return estimate_of_mean(apart, sizes)
 
 

@@ -12,6 +12,7 @@ from neurostorm_bids.group.cautions import (
     about_lines,
     about_sites,
     about_tasks,
+    check_enough_is_known,
     check_no_covariate_is_the_target,
     check_no_person_is_there_twice,
 )
@@ -86,6 +87,7 @@ def _samples_of(study: Study, target: str) -> tuple[pd.DataFrame, Samples, list[
     samples = samples_of(study.cohort, table, labels, options.covariates, coded)
     check_no_person_is_there_twice(samples.embeddings, labels)
     check_no_covariate_is_the_target(samples.covariates, labels)
+    check_enough_is_known(samples.known, labels)
     notes = [*labels.notes, *samples.covariates.notes, *about_tasks(table, labels)]
     return table, samples, [*notes, *about_lines(labels, samples.covariates)]
 

@@ -398,3 +398,10 @@ def test_too_few_permutations_for_so_many_columns_are_told(tmp_path, group):
     status, said = group("--group-task", "associations", "--n-permutations", "19", "--cv-repeats", "1")
     assert status == 0
     assert "give --n-permutations 121 or more" in said
+
+
+def test_a_covariate_that_is_known_of_few_is_refused(tmp_path, group):
+    people(tmp_path, iq=np.where(np.arange(N) < 8, np.arange(N) + 90.0, np.nan))
+    status, said = group(*probe("--covariates", "iq"))
+    assert status == 1
+    assert "all known in 8 of 40 samples: too few to ask what is left" in said

@@ -8,7 +8,7 @@ import pandas as pd
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import KEYS
 from neurostorm_bids.group.answers import METRICS_COLUMNS, SIGNIFICANT
-from neurostorm_bids.group.cautions import check_no_person_is_there_twice
+from neurostorm_bids.group.cautions import check_enough_is_known, check_no_person_is_there_twice
 from neurostorm_bids.group.evaluation import Evaluation, evaluate
 from neurostorm_bids.group.labels import labels_of
 from neurostorm_bids.group.naming import name_of_analysis
@@ -49,6 +49,8 @@ def run(study: Study) -> list[GroupResult]:
                 of=options.samples,
                 coded=study.phenotype.coded,
             )
+            samples = samples_of(study.cohort, study.table, labels, options.covariates, study.phenotype.coded)
+            check_enough_is_known(samples.covariates.confounds, labels)
         except NeurostormError as error:
             if target in options.target:
                 raise
@@ -57,7 +59,6 @@ def run(study: Study) -> list[GroupResult]:
         if len(labels.classes) > MOST_CLASSES and target not in options.target:
             left_out.append(f"{target} ({len(labels.classes)} classes)")
             continue
-        samples = samples_of(study.cohort, study.table, labels, options.covariates, study.phenotype.coded)
         if not found:
             check_no_person_is_there_twice(samples.embeddings, labels)
         design = design_of(labels, options, seed)
