@@ -34,6 +34,7 @@ from neurostorm_bids.group.tally import Tally
 
 FEWEST_PERMUTATIONS = 19  # with fewer no p-value could reach 0.05
 INTERVAL = (2.5, 97.5)  # percentiles
+SMALLEST_SQUARE = 1e-10  # of a direction's variance, relative to the largest, that is not rounding
 TOLERANCE = 1e-12  # of a comparison with a permutation that gives the same
 
 
@@ -348,7 +349,17 @@ def prepared(
     of_train, of_test = _explained(known, train)
     train, test = train - of_train, test - of_test
     scaler = StandardScaler().fit(train)
-    return scaler.transform(train), scaler.transform(test)
+    return _rotated(scaler.transform(train), scaler.transform(test))
+
+
+def _rotated(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return features in the space that the training samples span, where ridge regression is the same and many features are few."""
+    if train.shape[1] <= 2 * len(train):
+        return train, test
+    squares, vectors = np.linalg.eigh(train @ train.T)
+    kept = squares > SMALLEST_SQUARE * squares[-1]
+    axes = train.T @ (vectors[:, kept] / np.sqrt(squares[kept]))
+    return train @ axes, test @ axes
 
 
 def _first_metric(targets: np.ndarray, of_confounds: np.ndarray, predicted: np.ndarray, tally: Tally) -> np.ndarray:

@@ -269,7 +269,10 @@ def summary_of(probes: list[Probe], study: Study) -> GroupResult:
         name=name,
         title="Several targets",
         answer=answer,
-        sections=[Section("Several targets", words=[answer, words], table=table, links=pages)],
+        sections=[
+            Section("Several targets", words=[answer, words], table=table, links=pages, notes=probes[0].notes),
+            Section("Methods", words=[f"For {table['target'][0]}: {_methods(probes[0], study)}"]),
+        ],
         about={"Description": "Several targets probed in one call", "Model": study.cohort.label},
         page=f"{name}_probe",
         tables={"_targets": table},

@@ -80,9 +80,11 @@ def test_inner_predictions_are_of_models_that_did_not_see_the_sample():
     np.testing.assert_allclose(ours, theirs, rtol=1e-8)
 
 
-def test_regression_is_that_of_scikit_learn():
+@pytest.mark.parametrize("n_more", [0, 300])
+def test_regression_is_that_of_scikit_learn(n_more):
     """The penalty is chosen in inner folds of whole groups, and everything is fitted in the training folds."""
     features, score, groups = planted()
+    features = np.hstack([features, np.random.default_rng(9).standard_normal((N, n_more))])  # more than samples
     folds = repeated_folds(score, groups, False, 0, 2)
     ours = evaluate(features, Design(score, groups, folds, False))
     theirs = np.array([out_of_fold(features, score, groups, one) for one in folds])

@@ -99,7 +99,11 @@ def _result(table: pd.DataFrame, notes: list[str], study: Study) -> GroupResult:
     )
     name = name_of_analysis(study.cohort.label, "associations", study.settings)
     beyond = f"What it adds to {', '.join(options.covariates)}. " if options.covariates else ""
-    words = f"{beyond}Each column in repeated cross-validation, with a permutation test; see the methods of a probe."
+    words = (
+        f"{beyond}Each column by ridge regression, of classes on their indicators, in folds that keep a person's samples together, drawn anew "
+        f"several times; p-values from {options.n_permutations} permutations that keep the structure of the data (Winkler et al. 2015), q-values "
+        "by Benjamini and Hochberg (1995), p for all columns together by the max-statistic (Westfall and Young 1993)."
+    )
     n = int(np.nanmax(table["n"]))
     return GroupResult(
         name=name,

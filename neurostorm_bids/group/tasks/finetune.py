@@ -141,6 +141,10 @@ def _train(trainings: Trainings, grid: Grid, study: Study) -> GroupResult:
     others, notes = _frozen(tuned, study)
     evaluations |= others
     notes = [*labels.notes, *notes, *map(str, trainings.labelled.problems)]
+    if falling := sum(one.best_epoch >= trainings.plan.epochs for one in trained):
+        notes.append(
+            f"the loss was still falling at the last epoch of {counted(falling, 'training')}: give more --epochs"
+        )
     histories = {split.name: one.epochs for split, one in zip(trainings.splits, trained, strict=True)}
     card = model_card(
         tuned, metrics_table(evaluations, trainings.name), _answer(evaluations, labels), notes, study.settings
