@@ -283,7 +283,7 @@ def difference(one: Evaluation, other: Evaluation) -> Estimate:
 
     NaN for the interval where there is one fold only.
     """
-    apart, sizes = one.of_folds - other.of_folds, replace(one.sizes, inflation=max(one.sizes.inflation, 1.0))
+    apart, sizes = one.of_folds - other.of_folds, one.sizes
     if len(apart) > 1 and len(one.null) == len(other.null) > 1:  # the same permutations
         by_chance = float(np.nanstd(one.null - other.null, ddof=1))
         is_area = next(iter(one.metrics)) == "AUROC"
@@ -301,9 +301,8 @@ def _known(confounds: Confounds, design: Design, train: np.ndarray, test: np.nda
     known = confounds.columns_for(train, test)
     if not design.is_class or not len(confounds) or len(np.unique(design.y[train])) < 2:
         return known
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=WEAK_PENALTY, max_iter=500)).fit(
-        known[0], design.y[train]
-    )
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=WEAK_PENALTY, max_iter=500))
+    model.fit(known[0], design.y[train])
     a, b = (np.hstack([part, model.predict_proba(part)[:, 1:]]) for part in known)
     return a, b
 
