@@ -68,11 +68,12 @@ def _with_levels(files: list[Path], table: pd.DataFrame) -> frozenset[str]:
     return frozenset(
         name
         for name, names in levels.items()
-        if isinstance(names, dict) and name in table and set(table[name].dropna().map(_as_written)) <= set(names)
+        if isinstance(names, dict) and name in table and set(table[name].dropna().map(as_written)) <= set(names)
     )
 
 
-def _as_written(value: object) -> str:
+def as_written(value: object) -> str:
+    """Return a value as a table shows it: 1, where pandas reads 1.0 because others of the column are missing."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

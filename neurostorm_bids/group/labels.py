@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.participants import SESSION, SUBJECT, column, numbers
+from neurostorm_bids.find.participants import SESSION, SUBJECT, as_written, column, numbers
 from neurostorm_bids.group.cohort import QUALITY
 from neurostorm_bids.group.covariates import CATEGORIES, looks_coded
 from neurostorm_bids.group.folds import join_groups
@@ -238,7 +238,7 @@ def _check_number(n: int, target: str, table: pd.DataFrame) -> None:
 
 def _as_classes(values: pd.Series, target: str) -> tuple[np.ndarray, list[str], list[str]]:
     """Return classes as 0, 1, ..., their names, and a note if they are unbalanced."""
-    names = values.map(lambda v: str(int(v)) if isinstance(v, float) and v.is_integer() else str(v))
+    names = values.map(as_written)
     classes = sorted(names.unique())
     counts = names.value_counts()
     if len(classes) < 2:

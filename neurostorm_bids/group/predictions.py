@@ -32,7 +32,7 @@ def read_predictions(study: Study) -> pd.DataFrame | None:
     NeurostormError
         If some runs have predictions and others have none.
     """
-    paths = [path.with_name(path.name.removesuffix(EMBEDDINGS) + PREDICTIONS) for path in study.cohort.files]
+    paths = [_beside(path) for path in study.cohort.files]
     there = [path.is_file() for path in paths]
     if not any(there):
         return None
@@ -56,8 +56,11 @@ def read_predictions(study: Study) -> pd.DataFrame | None:
 
 def target_of(study: Study) -> str:
     """Return what the head predicts, as its tables say."""
-    path = study.cohort.files[0]
-    return _row_of(path.with_name(path.name.removesuffix(EMBEDDINGS) + PREDICTIONS))["target"]
+    return _row_of(_beside(study.cohort.files[0]))["target"]
+
+
+def _beside(embeddings: Path) -> Path:
+    return embeddings.with_name(embeddings.name.removesuffix(EMBEDDINGS) + PREDICTIONS)
 
 
 def _row_of(path: Path) -> dict[str, str]:

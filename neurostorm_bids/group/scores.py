@@ -98,7 +98,7 @@ def mean_of_known(values: np.ndarray) -> np.ndarray:
 
 def mean_r(of_folds: np.ndarray, sizes: FoldSizes) -> np.ndarray:
     """Return the mean over folds by Fisher's z, of (folds,) or (folds, targets) values of r."""
-    z = np.arctanh(np.clip(of_folds, -0.999, 0.999))
+    z = _fishers_z(of_folds)
     return np.asarray(np.tanh(np.average(z, axis=0, weights=_weights_of_r(sizes))))
 
 
@@ -112,7 +112,7 @@ def mean_known(of_folds: np.ndarray, sizes: FoldSizes) -> np.ndarray:
 
 def estimate_of_r(of_folds: np.ndarray, sizes: FoldSizes) -> Estimate:
     """Return the mean r and its interval, both by Fisher's z."""
-    z = np.arctanh(np.clip(of_folds, -0.999, 0.999))
+    z = _fishers_z(of_folds)
     value, low, high = _estimate(z, _weights_of_r(sizes), sizes)
     return float(np.tanh(value)), float(np.tanh(low)), float(np.tanh(high))
 
@@ -141,6 +141,10 @@ def estimate_of_ratio(above: np.ndarray, below: np.ndarray, sizes: FoldSizes) ->
     return _estimate(each, np.ones(len(each)), sizes)
 
 
+def _fishers_z(r: np.ndarray) -> np.ndarray:
+    return np.asarray(np.arctanh(np.clip(r, -0.999, 0.999)))
+
+
 def _weights_of_r(sizes: FoldSizes) -> np.ndarray:
     return np.maximum(sizes.tested - 3.0, 0.5)  # inverse variance of Fisher's z
 
@@ -161,7 +165,7 @@ def _estimate(values: np.ndarray, weights: np.ndarray, sizes: FoldSizes) -> Esti
 
 def spread_of_r(of_folds: np.ndarray, sizes: FoldSizes) -> float:
     """Return the standard error of Fisher's z by the spread of the folds."""
-    return _standard_error(np.arctanh(np.clip(of_folds, -0.999, 0.999)), _weights_of_r(sizes), sizes)
+    return _standard_error(_fishers_z(of_folds), _weights_of_r(sizes), sizes)
 
 
 def spread_of_mean(of_folds: np.ndarray, sizes: FoldSizes) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.participants import SUBJECT, column, numbers
+from neurostorm_bids.find.participants import SUBJECT, as_written, column, numbers
 from neurostorm_bids.group.cohort import QUALITY
 from neurostorm_bids.group.covariates import covariates_of
 from neurostorm_bids.group.figures import deviations_figure
@@ -157,17 +157,13 @@ def _reference(first: pd.DataFrame, wanted: str | None) -> np.ndarray:
         if not equals:
             raise NeurostormError(f"--reference-group {wanted} is not COLUMN=VALUE, such as group=control")
         values = column(first, name)
-        chosen = (values.map(_as_text) == value).to_numpy()
+        chosen = (values.map(as_written) == value).to_numpy()
         if not chosen.any():
-            there = ", ".join(sorted(set(values.dropna().map(_as_text)))[:10])
+            there = ", ".join(sorted(set(values.dropna().map(as_written)))[:10])
             raise NeurostormError(f"--reference-group {wanted}: nobody has this value; there are: {there}")
     if chosen.sum() < FEWEST:
         raise NeurostormError(f"the reference group has {chosen.sum()} people; at least {FEWEST} are needed")
     return np.asarray(chosen)
-
-
-def _as_text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _table(names: np.ndarray, is_reference: np.ndarray, found: Norm) -> pd.DataFrame:
