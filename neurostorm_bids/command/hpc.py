@@ -11,12 +11,21 @@ import click
 from neurostorm_bids.command.main import settings_of
 from neurostorm_bids.command.options import OneLineErrors, options_from
 from neurostorm_bids.derivatives.call_logs import FINISHED, new_call_id, requested
-from neurostorm_bids.derivatives.names import LOGS
+from neurostorm_bids.derivatives.names import BEGUN, LOGS, TRAINING_FOLDER
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset, find_dataset
 from neurostorm_bids.hpc import slurm as scripts
 from neurostorm_bids.hpc.container import call_of
-from neurostorm_bids.hpc.jobs import JobOptions, batches, resources_for
+from neurostorm_bids.hpc.jobs import (
+    TRAINING_MB,
+    TRAINING_SECONDS,
+    JobOptions,
+    JobResources,
+    batches,
+    more_of,
+    resources_for,
+    seconds_of,
+)
 from neurostorm_bids.hpc.status import SubjectStatus, count, status_of, write_status
 from neurostorm_bids.model.names import model_files, not_fetched
 from neurostorm_bids.participant.checks import prepare_folders
@@ -61,9 +70,12 @@ def slurm(bids_dir: Path, out_dir: Path, words: Sequence[str], **values: Any) ->
     """Write a Slurm job array over the subjects of BIDS_DIR that are not finished in OUT_DIR.
 
     What follows -- is passed to neurostorm. The same command again takes the subjects that failed or were never begun.
-    The scripts are in OUT_DIR/logs/slurm/<time>.
+    The scripts are in OUT_DIR/logs/slurm/<time>. With --group-task, one job that trains on several GPUs and nodes.
     """
     options = JobOptions(**values)
+    if options.group_task is not None:
+        _write_training(bids_dir, out_dir, words, options)
+        return
     for word in words:
         if reason := OURS.get(word.split("=")[0].replace("_", "-")):
             raise NeurostormError(f"{word} cannot follow --: {reason}")
@@ -81,6 +93,40 @@ def slurm(bids_dir: Path, out_dir: Path, words: Sequence[str], **values: Any) ->
     click.echo(f"{len(statuses) - len(left)} of {len(statuses)} subjects are finished, {len(left)} are left")
     if left or options.group is not None:
         _write(settings, left, statuses, options)
+
+
+def _write_training(bids_dir: Path, out_dir: Path, words: Sequence[str], options: JobOptions) -> None:
+    """Write the job of a training and, if wanted, submit it."""
+    asked = (*words, "--devices", str(max(1, options.gpus)), "--nodes", str(options.nodes))
+    call = [str(bids_dir), str(out_dir), "group", "--group-task", str(options.group_task), *asked]
+    settings = settings_of([*call, *(["--omp-nthreads", str(options.cpus)] if "--omp-nthreads" not in words else [])])
+    name = settings.training.save_as
+    if name is None or settings.training.resume:
+        raise NeurostormError(
+            "give --save-as NAME after --, and no --resume: the job goes on by itself where it has begun"
+        )
+    prepare_folders(settings, find_dataset(settings.bids_dir, dict(settings.selection.derivatives)))
+    resources = JobResources(
+        options.cpus,
+        options.mem_mb or TRAINING_MB * max(1, options.gpus),
+        seconds_of(options.time) or TRAINING_SECONDS,
+        False,
+        more_of(options),
+    )
+    folder = settings.out_dir / LOGS / "slurm" / new_call_id()
+    container = options.container.resolve() if options.container else None
+    call = call_of(settings, container, options.gpus > 0)
+    begun = settings.work / TRAINING_FOLDER / name / BEGUN
+    script = scripts.training_script(folder, options.nodes, options.gpus, resources, call, begun)
+    click.echo(f"{scripts.write_training(folder, script)}")
+    _submit(folder, options)
+
+
+def _submit(folder: Path, options: JobOptions) -> None:
+    if options.submit:
+        click.echo(f"submitted: {', '.join(scripts.submit(folder))}")
+    else:
+        click.echo("submit it with sbatch, or give the same command with --submit")
 
 
 def _statuses(dataset: Dataset, settings: Settings, chosen: Sequence[str]) -> list[SubjectStatus]:
@@ -111,10 +157,7 @@ def _write(settings: Settings, left: Sequence[str], statuses: Sequence[SubjectSt
         group = scripts.group_script(folder, resources, call)
     scripts.write_scripts(folder, tasks, array, group)
     click.echo(f"{folder / ('array.sbatch' if tasks else 'group.sbatch')}")
-    if options.submit:
-        click.echo(f"submitted: {', '.join(scripts.submit(folder))}")
-    else:
-        click.echo("submit it with sbatch, or give the same command with --submit")
+    _submit(folder, options)
 
 
 def _group_settings(settings: Settings, options: str) -> Settings:

@@ -29,6 +29,7 @@ PATHS = (
     "phenotype",
     "split",
     "parcellation",
+    "cache_dir",
 )  # made absolute: calls change folders
 
 
@@ -136,6 +137,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         options[name] = options[name].expanduser().resolve() if options[name] else None
     if options["mean_from"]:
         options["mean_from"] = str(Path(options["mean_from"]).expanduser().absolute())
+    options["pretrain_on"] = tuple(Path(folder).expanduser().resolve() for folder in options["pretrain_on"])
     options["model"] = tuple(_absolute(name) for name in options["model"])
     settings, context = Settings.of(**options), click.get_current_context()
     given = {name for name in OF_MODEL if context.get_parameter_source(name) != ParameterSource.DEFAULT}

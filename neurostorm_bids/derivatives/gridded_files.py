@@ -1,6 +1,11 @@
 """Keep a gridded run: as NIfTI for people, and as the int8 store that training reads."""
 
+import base64
+import math
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from neurostorm_bids.runtime.atomic import replacing
 from neurostorm_bids.runtime.json_files import digest, fingerprint, read_json, write_json
 
 FRAMES = 16  # written at a time
+FORMAT = 2  # of stores; the first one held whole volumes
 LEVELS = 65000  # of the int16 numbers that a NIfTI's values are spread over
 
 
@@ -51,12 +57,14 @@ def write_nifti(path: Path, run: GriddedRun) -> None:
 
 
 def write_int8(path: Path, run: GriddedRun, made_from: str) -> None:
-    """Write the z-scored run as NeuroSTORM's training reads it: int8, (T, X, Y, Z), scale = largest magnitude / 127.
+    """Write the z-scored run as training reads it: int8, (T, brain voxels), scale = largest magnitude / 127.
+
+    The published stores hold whole volumes, three quarters of which are background.
 
     Parameters
     ----------
     path : Path
-        Ends in .npy; scale, affine and times are in a JSON beside it, which is written last and vouches for it.
+        Ends in .npy; scale, brain, grid and times are in a JSON beside it, which is written last and vouches for it.
     made_from : str
         Digest of inputs and settings, by which a store that is out of date is noticed.
     """
@@ -65,15 +73,18 @@ def write_int8(path: Path, run: GriddedRun, made_from: str) -> None:
     scale = largest / 127
     with replacing(path) as temporary, open(temporary, "wb") as file:
         n_frames = run.shape[3]
-        header = {"descr": "|i1", "fortran_order": False, "shape": (n_frames, *run.grid.shape)}
+        header = {"descr": "|i1", "fortran_order": False, "shape": (n_frames, len(run.brain))}
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, n_frames, FRAMES):
-            volumes = run.window(start, min(start + FRAMES, n_frames))
-            file.write(np.round(np.moveaxis(volumes, -1, 0) / scale).astype(np.int8).tobytes())
+            signal = run.signal(start, min(start + FRAMES, n_frames))
+            file.write(np.round(signal / scale).astype(np.int8).tobytes())
     write_json(
         path.with_suffix(".json"),
         {
+            "Format": FORMAT,
             "Scale": scale,
+            "Shape": list(run.grid.shape),
+            "Brain": _packed(run),
             "Background": float(run.background),
             "RepetitionTime": run.repetition_time,
             "FirstFrameOnset": float(run.frame_onsets[0]),
@@ -93,7 +104,7 @@ class StoredRun:
     Attributes
     ----------
     path : Path
-        Of the .npy file, (T, X, Y, Z) int8.
+        Of the .npy file, (T, brain voxels) int8.
     scale : float
         Times a stored number gives a z-score.
     background : float
@@ -102,6 +113,8 @@ class StoredRun:
         (X, Y, Z, T).
     written : int
         When the file was last changed, ns.
+    local : callable, optional
+        Returns where a file is read instead: a copy on this machine.
     """
 
     path: Path
@@ -109,6 +122,7 @@ class StoredRun:
     background: float
     shape: tuple[int, ...]
     written: int
+    local: Callable[[Path], Path] | None = None
 
     def window(self, start: int, stop: int) -> np.ndarray:
         """Return frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start), as a `GriddedRun` does."""
@@ -121,7 +135,12 @@ class StoredRun:
                 raise NeurostormError(
                     f"{self.path} was replaced by another call, with other settings or data; start again"
                 )
-            return np.array(np.load(self.path, mmap_mode="r")[start:stop])
+            frames = np.load(self.local(self.path) if self.local else self.path, mmap_mode="r")[start:stop]
+            volumes = np.full(
+                (len(frames), math.prod(self.shape[:3])), round(self.background / self.scale), dtype=np.int8
+            )
+            volumes[:, _brain(self.path, self.written)] = frames
+            return volumes.reshape(-1, *self.shape[:3])
         except (OSError, ValueError, EOFError) as error:
             raise NeurostormError(
                 f"{self.path} cannot be read ({error}); remove it, and it will be made again"
@@ -153,14 +172,34 @@ def read_int8(path: Path) -> StoredRun:
     try:
         written = path.stat().st_mtime_ns
         stored = np.load(path, mmap_mode="r")
-        scale, background = float(about["Scale"]), float(about["Background"])
-        if stored.dtype != np.int8 or stored.ndim != 4 or not (0 < scale < np.inf and np.isfinite(background)):
+        if about.get("Format") != FORMAT:
+            raise ValueError("another version of neurostorm_bids wrote it")
+        scale, background, shape = float(about["Scale"]), float(about["Background"]), tuple(map(int, about["Shape"]))
+        if stored.dtype != np.int8 or stored.ndim != 2 or not (0 < scale < np.inf and np.isfinite(background)):
             raise ValueError("no int8 store")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise NeurostormError(
             f"{path} cannot be read ({type(error).__name__}: {error}); remove it and its .json, and it will be made again"
         ) from None
-    return StoredRun(path, scale, background, (*stored.shape[1:], len(stored)), written)
+    return StoredRun(path, scale, background, (*shape, len(stored)), written)
+
+
+def _packed(run: GriddedRun) -> str:
+    """Return which voxels of a run's grid are brain, as text."""
+    inside = np.zeros(math.prod(run.grid.shape), bool)
+    inside[run.brain] = True
+    return base64.b64encode(zlib.compress(np.packbits(inside).tobytes())).decode()
+
+
+@lru_cache(maxsize=16)
+def _brain(path: Path, _written: int) -> np.ndarray:
+    """Return the brain voxels of a store, as indices into the flattened grid."""
+    try:
+        about = read_json(path.with_suffix(".json"))
+        bits = np.frombuffer(zlib.decompress(base64.b64decode(about["Brain"])), np.uint8)
+        return np.flatnonzero(np.unpackbits(bits)).astype(np.int32)
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise ValueError(f"its .json does not say which voxels it holds: {error}") from None
 
 
 @dataclass(frozen=True)

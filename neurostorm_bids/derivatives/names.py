@@ -6,6 +6,8 @@ from pathlib import Path
 from neurostorm_bids.find.run import Run
 from neurostorm_bids.resample.grid import Grid
 
+TRAINING_FOLDER = "neurostorm-training"  # of checkpoints, in the work folder
+BEGUN = "begun.json"  # in the folder of a training, once it has begun
 GRIDDED = "neurostorm-grids"  # folder of the int8 stores in the work folder
 LOGS = "logs"
 

@@ -10,52 +10,23 @@ import jinja2
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives.gridded_files import StoredRun
 from neurostorm_bids.derivatives.models import MODELS, write_model
-from neurostorm_bids.derivatives.seen import PEOPLE, hash_of, people_of
-from neurostorm_bids.errors import Problem
-from neurostorm_bids.find.run import Run
+from neurostorm_bids.derivatives.seen import PEOPLE, people_of
 from neurostorm_bids.group.figures import pretraining_figure, slices_figure
+from neurostorm_bids.group.pretrain_windows import Windows
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.model.masks import Masking, of_tokens
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import label_of_name
-from neurostorm_bids.model.network import resized
 from neurostorm_bids.model.pretrained import describe, new_autoencoder
 from neurostorm_bids.resample.grid import Grid
-from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
+from neurostorm_bids.train.clips import clips_of
 from neurostorm_bids.train.pretraining import Pretraining
-from neurostorm_bids.train.skill import effective_rank, rank_one
 from neurostorm_bids.train.trainer import EpochRecord
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The runs that take part, and the people who are held out.
-
-    Attributes
-    ----------
-    runs : list of Run
-    stores : list of StoredRun
-    people : (runs,) int array
-    held_out : (runs,) bool array
-    problems : list of Problem
-    """
-
-    runs: list[Run]
-    stores: list[StoredRun]
-    people: np.ndarray
-    held_out: np.ndarray
-    problems: list[Problem]
-
-    def part(self, held_out: bool, length: int, views: Views, seed: int) -> PretrainingWindows:
-        """Return the windows of one part of the people."""
-        which = np.flatnonzero(self.held_out == held_out)
-        stores = [self.stores[i] for i in which]
-        return PretrainingWindows(stores, self.people[which], length, views, seed, shifted=not held_out)
 
 
 @dataclass(frozen=True)
@@ -108,7 +79,7 @@ def result_of(made: Pretrained, history: list[EpochRecord], study: Study) -> Gro
             "Description": "How a model learnt without labels",
             "Model": f"bids::{MODELS}/{made.name}",
             "Objective": str(made.module.goal),
-            "RandomWeights": random,
+            "RandomWeights": {name: None if math.isnan(value) else value for name, value in random.items()},
             "Verdict": answer,
             "Notes": made.notes,
         },
@@ -130,10 +101,20 @@ def _answer(made: Pretrained, best: EpochRecord, random: dict[str, float]) -> st
             "better than both who know nothing" if min(image, line) > 0 else "not better than both who know nothing"
         )
         found = f"Hidden patches of brain are reconstructed {better}: skill {image:.2f} over the mean image, {line:.2f} over a line in time. "
-    return (
-        f"{found}Embeddings spread over {best['effective_rank']:.1f} directions (random weights: {random['effective_rank']:.1f}); the window nearest "
-        f"to a window is of the same person in {best['rank1']:.0%} (random weights: {random['rank1']:.0%})."
+    found += (
+        f"Embeddings spread over {best['effective_rank']:.1f} directions (random weights: {random['effective_rank']:.1f}); the window nearest "
+        f"to a window is of the same person in {_in_words(best, 'rank1', '.0%')} (random weights: {_in_words(random, 'rank1', '.0%')})."
     )
+    if "probe" in best:
+        found += f" {_in_words(best, 'probe', '.2f')} is how well they predict the target (random weights: {_in_words(random, 'probe', '.2f')})."
+    return found
+
+
+def _in_words(record: dict[str, float], name: str, how: str) -> str:
+    """Return a number with its interval, where there is one."""
+    low, high = (record.get(f"{name}_{end}", float("nan")) for end in ("low", "high"))
+    interval = "" if math.isnan(low) else f", 95 % interval {low:{how}} to {high:{how}}"
+    return f"{record[name]:{how}}{interval}"
 
 
 @torch.no_grad()
@@ -143,28 +124,32 @@ def _of_random_weights(made: Pretrained) -> dict[str, float]:
     device = next(autoencoder.parameters()).device
     nothing = new_autoencoder(autoencoder.config, Masking(), made.module.plan.seed).to(device).eval()
     data: Any = made.module.data["validation"]
-    items = [data[0, i] for i in range(len(data))]
-    embeddings = torch.cat(
-        [
-            nothing.model(resized(item[0][:1].to(device), nothing.config.img_size[:3])).flatten(2).mean(dim=2).cpu()
-            for item in items
-        ]
-    )
-    people = torch.tensor([item[3] for item in items])
-    return {"effective_rank": effective_rank(embeddings), "rank1": rank_one(embeddings, people)}
+    embeddings, people = [], []
+    for i in range(len(data)):
+        clip, _, person = _item(made, i)
+        embeddings.append(nothing.model(clip).flatten(2).mean(dim=2).cpu())
+        people.append(person)
+    return made.module.of_embeddings(torch.cat(embeddings), torch.tensor(people))
+
+
+def _item(made: Pretrained, i: int) -> tuple[Tensor, Tensor, int]:
+    """Return a window of somebody who is held out, (1, 1, X, Y, Z, T), its hidden units, and the person's number."""
+    autoencoder, data = made.module.network.autoencoder, made.module.data["validation"]
+    device = next(autoencoder.parameters()).device
+    raw, hidden, _, person = data[0, i]
+    frames = raw._replace(frames=raw.frames.to(device))
+    return clips_of(frames, autoencoder.config.img_size[:3])[:1], hidden[None].to(device), person
 
 
 @torch.no_grad()
 def _slices(made: Pretrained) -> tuple[np.ndarray, np.ndarray]:
     """Return axial slices of some windows (windows, 4, X, Y), what is hidden being NaN in the second, and their z-scores' limits."""
     autoencoder = made.module.network.autoencoder.eval()
-    device = next(autoencoder.parameters()).device
     data: Any = made.module.data["validation"]
     rows = []
     for i in np.linspace(0, len(data) - 1, min(3, len(data))).astype(int):
-        clips, hidden, _, _ = data[0, int(i)]
-        clip = resized(clips[:1].to(device), autoencoder.config.img_size[:3])
-        shown = of_tokens(hidden[None].to(device), autoencoder.units)
+        clip, hidden, _ = _item(made, int(i))
+        shown = of_tokens(hidden, autoencoder.units)
         found = autoencoder.model.voxels(autoencoder(clip, shown).patches)
         covered = autoencoder.model.voxels(
             shown[..., None].float().expand(*shown.shape, math.prod(autoencoder.config.patch_size))
@@ -180,14 +165,14 @@ def _slices(made: Pretrained) -> tuple[np.ndarray, np.ndarray]:
 def _write(folder: Path, made: Pretrained, study: Study, answer: str, history: pd.DataFrame) -> None:
     """Write the model's folder."""
     network, settings = made.module.network, study.settings
-    trained = {run.subject for run, held in zip(made.windows.runs, made.windows.held_out, strict=True) if not held}
-    seen = {hash_of(study.dataset, subject) for subject in trained} | (people_of(made.start) if made.start else set())
+    runs = made.windows.runs
+    seen = set(runs.loc[~made.windows.held_out, "hash"]) | (people_of(made.start) if made.start else set())
     about = {
         **describe(network.autoencoder.config, network.autoencoder.masking),
         "use_mae": made.module.goal.has_mae,
         "use_contrastive": made.module.goal.has_contrast,
         "use_strd": settings.pretraining.redundancy_dropout,
-        "dataset_name": study.dataset.name,
+        "dataset_name": ", ".join(made.windows.datasets),
         "grid": made.grid.name,
         "gridding": settings.changing("gridded"),
         "tuning": "pretrained",
@@ -195,12 +180,7 @@ def _write(folder: Path, made: Pretrained, study: Study, answer: str, history: p
         "pretrained_from": None if made.start is None else {"name": made.start.name, "sha256": made.start.sha256},
         PEOPLE: sorted(seen),
     }
-    split = pd.DataFrame(
-        {
-            "run_name": [run.name for run in made.windows.runs],
-            "part": np.where(made.windows.held_out, "validation", "train"),
-        }
-    )
+    split = runs[["run_name", "dataset", "part"]].assign(dataset=[made.windows.datasets[i] for i in runs["dataset"]])
     write_model(folder, network.weights(), about, _card(made, study, answer), split, history)
 
 
@@ -213,10 +193,10 @@ def _card(made: Pretrained, study: Study, answer: str) -> str:
         name=made.name,
         version=__version__,
         folder=f"OUT_DIR/{MODELS}/{made.name}",
-        dataset=study.dataset.name,
-        n_people=len(set(made.windows.people[~made.windows.held_out])),
+        dataset=", ".join(made.windows.datasets),
+        n_people=made.windows.n_people(False),
         n_runs=int((~made.windows.held_out).sum()),
-        n_held_out=len(set(made.windows.people[made.windows.held_out])),
+        n_held_out=made.windows.n_people(True),
         start=f"{made.start.name} (SHA-256 {made.start.sha256})" if made.start else "random weights",
         n_weights=f"{sum(p.numel() for p in network.parameters()):,}",
         config=network.config,

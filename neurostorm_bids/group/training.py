@@ -2,34 +2,38 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.gridded_files import made_from
-from neurostorm_bids.derivatives.names import GriddedOutputs
+from neurostorm_bids.derivatives.models import MODELS, check_name_is_free
+from neurostorm_bids.derivatives.names import BEGUN, TRAINING_FOLDER, GriddedOutputs
 from neurostorm_bids.encode.sizes import batch_size
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.group.labelled_runs import LabelledRuns
 from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.group.splits import Split
-from neurostorm_bids.group.study import LOG
+from neurostorm_bids.group.study import LOG, Study
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.task import Prediction, interpret
+from neurostorm_bids.participant.checks import prepare_folders
 from neurostorm_bids.participant.one_run import grid_of
 from neurostorm_bids.runtime.json_files import digest, read_json, write_json
 from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.train import distributed
 from neurostorm_bids.train.distributed import is_rank_zero
 from neurostorm_bids.train.fit import TrainedModel, TrainingData, embed_all, fit, kept_in_file, outputs_of
 from neurostorm_bids.train.plan import BATCH, BATCH_OF_EMBEDDINGS, Plan
 from neurostorm_bids.train.trainer import EpochRecord, TrainingRun
 
-FOLDER = "neurostorm-training"  # of checkpoints, in the work folder
 MAX_WORKERS = 8  # that prepare clips
 
 
@@ -105,7 +109,7 @@ def train_all(trainings: Trainings, settings: Settings) -> tuple[list[TrainedMod
     NeurostormError
         If a training to resume was begun with other options or data, or the loss is no longer a number.
     """
-    folder = settings.work / FOLDER / trainings.name
+    folder = settings.work / TRAINING_FOLDER / trainings.name
     stamp = _begin(folder, trainings, settings)
     batch = batch_size(trainings.model, settings.resources)
     if trainings.plan.tuning == "linear":
@@ -115,24 +119,18 @@ def train_all(trainings: Trainings, settings: Settings) -> tuple[list[TrainedMod
     predictions: dict[int, Prediction] = {}
     for number, split in enumerate(trainings.splits, start=1):
         progress = Progress(f"model {trainings.name}, {split.name}", f"{number}/{len(trainings.splits)}")
-        trained.append(_train(trainings, split, folder, settings.training.resume, progress))
+        trained.append(_train(trainings, split, folder, settings, progress))
         if len(split.test):
             predictions |= _predict(trainings, trained[-1], split, batch, progress)
         progress.close()
     return trained, predictions
 
 
-def _train(trainings: Trainings, split: Split, folder: Path, resume: bool, progress: Progress) -> TrainedModel:
+def _train(trainings: Trainings, split: Split, folder: Path, settings: Settings, progress: Progress) -> TrainedModel:
     what = f"training on {len(split.train)} samples, stopped by the loss on {len(split.validation)} others"
-    advance = progress.step(what, "step")
-
-    def log_epoch(record: EpochRecord) -> None:
-        numbers = (f"{name.replace('_', ' ')} {_short(value)}" for name, value in record.items())
-        LOG.info("%s: %s", progress.title, ", ".join(numbers))
-
-    training_run = TrainingRun(folder / split.folder, resume, log_epoch, advance)
+    run = training_run(folder / split.folder, settings, progress, progress.step(what, "step"))
     train, validation = trainings.runs_of(split.train), trainings.runs_of(split.validation)
-    return fit(trainings.model, trainings.data, train, validation, trainings.plan, training_run)
+    return fit(trainings.model, trainings.data, train, validation, trainings.plan, run)
 
 
 def _predict(
@@ -195,6 +193,43 @@ def _begin(folder: Path, trainings: Trainings, settings: Settings) -> str:
     return begin(folder, requested, settings)
 
 
+def begin_processes(study: Study) -> bool:
+    """Prepare this process, alone or one of several that train together; returns whether it is the one that writes."""
+    settings, training = study.settings, study.settings.training
+    distributed.setup(training.devices * training.nodes, training.nodes)
+    is_first = distributed.is_rank_zero()
+    prepare_folders(settings if is_first else settings.replacing(clean_workdir=False), study.dataset)
+    if training.devices > 1:  # processes share the processors
+        torch.set_num_threads(max(1, settings.resources.threads // training.devices))
+    return is_first
+
+
+def begin_model(name: str, settings: Settings) -> None:
+    """See that a model may be kept under a name; a process that does not write says what it says in a file of its own."""
+    is_first = distributed.is_rank_zero()
+    if not is_first:
+        distributed.redirect_output(settings.work / TRAINING_FOLDER / f"{name}.process-{distributed.rank()}.txt")
+    check_name_is_free(
+        settings.out_dir / MODELS / name, settings.conduct.force or settings.training.resume or not is_first
+    )
+
+
+def training_run(
+    folder: Path, settings: Settings, progress: Progress, advance: Callable[[int, int], None]
+) -> TrainingRun:
+    """Return where a training keeps its checkpoints, and what it tells of its epochs."""
+    training = settings.training
+
+    def log_epoch(record: EpochRecord) -> None:
+        numbers = (f"{name.replace('_', ' ')} {_short(value)}" for name, value in record.items())
+        LOG.info("%s: %s", progress.title, ", ".join(numbers))
+
+    logger = None if training.logger == "none" else training.logger
+    return TrainingRun(
+        folder, training.resume, log_epoch, advance, training.checkpoint_minutes, training.max_hours, logger
+    )
+
+
 def begin(folder: Path, requested: dict[str, Any], settings: Settings) -> str:
     """Make a folder of checkpoints; returns a digest of what the training depends on.
 
@@ -209,7 +244,7 @@ def begin(folder: Path, requested: dict[str, Any], settings: Settings) -> str:
         If a training to resume is not there, or was begun with something else.
     """
     stamp = digest(json.loads(json.dumps(requested)))
-    note = folder / "begun.json"
+    note = folder / BEGUN
     if settings.training.resume:
         begun = read_json(note).get("Digest")
         if begun is None:

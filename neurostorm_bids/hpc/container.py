@@ -43,9 +43,11 @@ def call_of(settings: Settings, container: Path | None, gpu: bool) -> list[str]:
 
 def _with_absolute_paths(settings: Settings) -> Settings:
     names, filters = settings.encoding.model, settings.selection.bids_filter_file
+    start = settings.pretraining.start_from
     return settings.replacing(
         model=tuple(str(Path(name).absolute()) if model_files([name]) else name for name in names),
         bids_filter_file=filters.absolute() if filters else None,
+        start_from=str(Path(start).absolute()) if start and model_files([start]) else start,
         participant_label=(),
     )
 
@@ -55,13 +57,18 @@ def _binds(settings: Settings) -> dict[tuple[Path, Path], str]:
     selection = settings.selection
     files = [Path(without_variant(name)[0]) for name in settings.encoding.model if model_files([name])]
     weights = [path for file in files for path in _with_backbones(file)]
+    pretraining = settings.pretraining
     given = [*weights, selection.bids_filter_file, settings.group.phenotype, settings.training.split]
+    given += [pretraining.parcellation]
+    if pretraining.start_from and model_files([pretraining.start_from]):
+        given += _with_backbones(Path(without_variant(pretraining.start_from)[0]))
     if settings.resampling.mean_from:
         given.append(_fixed_part(Path(settings.resampling.mean_from)))
-    inputs = [settings.bids_dir, *(path for _, path in selection.derivatives)]
+    inputs = [settings.bids_dir, *(path for _, path in selection.derivatives), *pretraining.pretrain_on]
     # of a link, its own folder and the one it leads to
     inputs += [folder for path in given if path for folder in (path.absolute().parent, path.resolve().parent)]
-    outputs = [path for path in (settings.out_dir, settings.resources.work_dir, selection.bids_database_dir) if path]
+    written = (settings.out_dir, settings.resources.work_dir, selection.bids_database_dir, pretraining.cache_dir)
+    outputs = [path for path in written if path]
     for path in outputs:
         path.mkdir(parents=True, exist_ok=True)
     homes = {(Path(os.environ[name]), Path(inside)): ":ro" for name, inside in HOMES.items() if os.environ.get(name)}

@@ -16,6 +16,9 @@ LARGEST_ARRAY = 1000  # tasks; Slurm's default limit is just above
 # of a subject that nothing is known of: three times what a base model took here, and half an hour
 MEMORY_MB, SECONDS = 3000, 1800
 SPARE = 1.3  # times the memory that earlier calls took
+TRAININGS = ("pretrain", "finetune")
+# of a process that trains, unless it is said: twice what a base model took with four clips a step, and a day
+TRAINING_MB, TRAINING_SECONDS = 16000, 86400
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,13 @@ class JobOptions:
     group: str | None = option(
         None, "Write a job of the group level too, with these options, to run after the array.", metavar="OPTIONS"
     )
+    group_task: str | None = option(
+        None,
+        "Write one job that trains, with the options after --, instead of an array; it goes on by itself after its time.",
+        choices=TRAININGS,
+    )
+    nodes: int = option(1, "Nodes that train together.", least=1)
+    gpus: int = option(0, "GPUs of each node that train together; 0: processors.", least=0)
     all: bool = option(False, "Take finished subjects too.")
     submit: bool = option(False, "Submit what is written.")
 
@@ -105,17 +115,28 @@ def resources_for(statuses: Sequence[SubjectStatus], subjects_per_task: int, opt
     worked = [one for one in statuses if one.status == FINISHED and one.windows]  # not those that found all done
     memories = [one.memory_mb for one in worked if one.memory_mb]
     times = [one.seconds for one in worked if one.seconds]
-    named = (("partition", options.partition), ("account", options.account))
-    more = (*(f"--{name}={value}" for name, value in named if value), *options.sbatch_option)
-    if bad := [each for each in more if "\n" in each or not each.startswith("-")]:
-        raise NeurostormError(f"--sbatch-option '{bad[0]}' is no option of sbatch; give it as --name=value")
     return JobResources(
         options.cpus,
         options.mem_mb or (math.ceil(SPARE * max(memories)) if memories else MEMORY_MB),
         seconds_of(options.time) or math.ceil((2 * max(times) if times else SECONDS) * subjects_per_task) + 300,
         options.gpu,
-        more,
+        more_of(options),
     )
+
+
+def more_of(options: JobOptions) -> tuple[str, ...]:
+    """Return the other options of sbatch that are asked for.
+
+    Raises
+    ------
+    NeurostormError
+        If one is no option of sbatch.
+    """
+    named = (("partition", options.partition), ("account", options.account))
+    more = (*(f"--{name}={value}" for name, value in named if value), *options.sbatch_option)
+    if bad := [each for each in more if "\n" in each or not each.startswith("-")]:
+        raise NeurostormError(f"--sbatch-option '{bad[0]}' is no option of sbatch; give it as --name=value")
+    return more
 
 
 def seconds_of(time: str | None) -> int:

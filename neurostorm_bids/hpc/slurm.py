@@ -8,8 +8,10 @@ from pathlib import Path
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.hpc.jobs import JobResources
 from neurostorm_bids.runtime.atomic import write_text
+from neurostorm_bids.runtime.signals import GO_ON
 
 WARNING_SECONDS = 60  # before the time is up, so that the run under way ends in order
+TRAINING_WARNING_SECONDS = 300  # so that the step under way, or a look at held-out people, does
 
 
 def array_script(
@@ -46,6 +48,53 @@ def group_script(folder: Path, resources: JobResources, words: Sequence[str]) ->
     return "\n".join([*lines, *_directives(resources), "set -euo pipefail", f"exec {shlex.join(words)}", ""])
 
 
+def training_script(
+    folder: Path, nodes: int, gpus: int, resources: JobResources, words: Sequence[str], begun: Path
+) -> str:
+    """Return the script of a training on several GPUs and nodes, which goes back to the queue when its time is up.
+
+    Slurm warns the processes before that; they save a step and end with status 75.
+
+    Parameters
+    ----------
+    gpus : int
+        Of each node; 0 for one process on processors.
+    words : sequence of str
+        The call of neurostorm.
+    begun : Path
+        Is there once the training has begun.
+    """
+    lines = [
+        "#!/bin/bash",
+        "#SBATCH --job-name=neurostorm-training",
+        f"#SBATCH --output={_one_word(folder)}/%j.log",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --requeue",
+        f"#SBATCH --nodes={nodes}",
+        f"#SBATCH --ntasks-per-node={max(1, gpus)}",
+        *(line for line in _directives(resources) if "--ntasks=" not in line and "--signal=" not in line),
+        *([f"#SBATCH --gres=gpu:{gpus}"] if gpus else []),
+        f"#SBATCH --signal=USR1@{TRAINING_WARNING_SECONDS}",
+        "set -u",
+        "resume=()",
+        f"if [ -e {shlex.quote(str(begun))} ]; then resume=(--resume); fi",
+        # a container sees no variables but those that are given to it, and Slurm's say which process this is
+        """give='for name in ${!SLURM_@}; do export "APPTAINERENV_$name=${!name}"; done; exec "$@"'""",
+        f'srun --kill-on-bad-exit=0 bash -c "$give" task {shlex.join(words)} "${{resume[@]}}"',
+        "status=$?",
+        f'if [ "$status" = {GO_ON} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+        'exit "$status"',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def write_training(folder: Path, script: str) -> Path:
+    """Write the script of a training; returns its path."""
+    write_text(folder / "training.sbatch", script)
+    return folder / "training.sbatch"
+
+
 def write_scripts(folder: Path, tasks: Sequence[Sequence[str]], array: str | None, group: str | None) -> None:
     """Write subjects.txt and array.sbatch, if any are left, and group.sbatch, if it is wanted."""
     if array is not None:
@@ -63,7 +112,8 @@ def submit(folder: Path) -> list[str]:
     NeurostormError
         If there is no Slurm here, or it refuses.
     """
-    jobs = [_sbatch(folder / "array.sbatch")] if (folder / "array.sbatch").exists() else []
+    first = (folder / name for name in ("array.sbatch", "training.sbatch"))
+    jobs = [_sbatch(script) for script in first if script.exists()]
     if (folder / "group.sbatch").exists():
         jobs.append(_sbatch(folder / "group.sbatch", *(f"--dependency=afterok:{job}" for job in jobs)))
     return jobs

@@ -6,9 +6,12 @@ of published weights. Shapes as in `network`.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from neurostorm_bids.model.masks import Masking, of_tokens, places_in_window
 from neurostorm_bids.model.network import Block, Encoder, NeuroSTORMConfig
@@ -94,12 +97,16 @@ class MaskedEncoder(Encoder):
 
     def decode(self, features: Tensor) -> Tensor:
         """Features (B, d, h, w, T, C) -> patches (B, D, H, W, T, voxels of a patch)."""
+        patches: Tensor = self.decoder_pred(self.norm_up(self.expanded(features)))
+        return patches
+
+    def expanded(self, features: Tensor) -> Tensor:
+        """Features (B, d, h, w, T, C) -> tokens of the finest stage (B, D, H, W, T, C)."""
         n = len(self.config.depths)
-        x = self.first_patch_expanding(features, self.config.grid(n - 2))
+        x: Tensor = self.first_patch_expanding(features, self.config.grid(n - 2))
         for stage, layer in zip(range(n - 2, -1, -1), self.layers_up, strict=True):
             x = layer(x, self.config.grid(stage - 1) if stage else ())
-        patches: Tensor = self.decoder_pred(self.norm_up(x))
-        return patches
+        return x
 
     def patches(self, clips: Tensor) -> Tensor:
         """Cut clips into the patches that `decode` gives, in the same order."""
@@ -114,6 +121,13 @@ class MaskedEncoder(Encoder):
         b, d, h, w, t, _ = patches.shape
         x = patches.view(b, d, h, w, t, px, py, pz, -1)
         return x.permute(0, 8, 1, 5, 2, 6, 3, 7, 4).reshape(b, -1, d * px, h * py, w * pz, t)
+
+
+def recompute_blocks(network: nn.Module) -> None:
+    """Let a network's blocks, in place, be computed again for their gradients instead of being kept (Chen et al. 2016)."""
+    for block in network.modules():
+        if isinstance(block, Block):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -158,6 +172,13 @@ class MaskedAutoencoder(nn.Module):
         """Return which tokens are hidden in each clip, (B, D, H, W, T) bool."""
         hidden = self.masking.draw(n_clips, int(self.units.max()) + 1, generator)
         return of_tokens(hidden, self.units)
+
+    def loss(self, clips: Tensor, hidden: Tensor) -> Tensor:
+        """Return the loss alone, as `forward` does, without making the patches that are seen."""
+        model = self.model
+        tokens = model.expanded(model.encode(clips, hidden, self.masking))[hidden]
+        patches = model.decoder_pred(model.norm_up(tokens)).float()
+        return F.mse_loss(patches, model.patches(clips)[hidden])
 
     def forward(self, clips: Tensor, hidden: Tensor) -> Reconstruction:
         """Reconstruct clips (B, channels, X, Y, Z, frames) of which some tokens are hidden (B, D, H, W, T)."""

@@ -115,12 +115,17 @@ class GriddedRun:
 
     def window(self, start: int, stop: int) -> np.ndarray:
         """Return frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start)."""
-        signal = np.maximum(self.time_map(self.frames, start, stop), 0)
-        signal -= np.float32(self.statistics.mean)
-        signal /= np.float32(self.statistics.std)
+        signal = self.signal(start, stop)
         volumes = np.full((len(signal), np.prod(self.grid.shape)), self.background, dtype=np.float32)
         volumes[:, self.brain] = signal
         return np.moveaxis(volumes.reshape(-1, *self.grid.shape), 0, -1)
+
+    def signal(self, start: int, stop: int) -> np.ndarray:
+        """Return the brain voxels of frames ``start`` to ``stop``, float32, (stop - start, n)."""
+        signal: np.ndarray = np.maximum(self.time_map(self.frames, start, stop), 0)
+        signal -= np.float32(self.statistics.mean)
+        signal /= np.float32(self.statistics.std)
+        return signal
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Index as an array of shape `shape`; a slice of time alone (``[..., a:b]``) builds only those frames."""

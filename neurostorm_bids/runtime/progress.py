@@ -36,13 +36,14 @@ class Progress:
         if BARS and sys.stderr.isatty():
             return self._on_terminal(text.split()[0], unit)
         started = last = time.monotonic()
+        before: int | None = None  # what an earlier call has done
 
         def advance(done: int, total: int) -> None:
-            nonlocal last
-            now = time.monotonic()
+            nonlocal last, before
+            now, before = time.monotonic(), done - 1 if before is None else before
             if now - last >= SECONDS_BETWEEN_LINES and done < total:
                 last = now
-                left = (now - started) / done * (total - done)
+                left = (now - started) / (done - before) * (total - done)
                 LOG.info("%s: %d of %d %ss, %s left", self.title, done, total, unit, clock(left))
 
         return advance

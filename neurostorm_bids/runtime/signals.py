@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+GO_ON = 75  # exit status of what stopped in order and can be gone on with (EX_TEMPFAIL of sysexits.h)
+
 
 class Stopped(SystemExit):
     """A scheduler or the user wants this process to end; it is no error, so no ``except Exception`` catches it.
@@ -16,12 +18,30 @@ class Stopped(SystemExit):
     name : str
         Name of the signal, such as SIGTERM.
     status : int
-        The exit status that stands for it: 128 plus the signal's number.
+        The exit status that stands for it: 128 plus the signal's number; `GO_ON` for a scheduler's warning.
     """
 
     def __init__(self, number: int):
-        self.name, self.status = signal.Signals(number).name, 128 + number
+        self.name = signal.Signals(number).name
+        self.status = GO_ON if number == signal.SIGUSR1 else 128 + number
         super().__init__(self.status)
+
+
+def note_signals(noted: list[int]) -> None:
+    """Add the numbers of signals that ask this process to end to a list, SIGUSR1 among them: schedulers warn with it.
+
+    The second Ctrl-C ends at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and noted:
+            _stop(number, frame)
+        noted.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, note)
 
 
 def stop_on_signals() -> None:

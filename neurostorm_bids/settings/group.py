@@ -27,13 +27,13 @@ class GroupAnalysis:
         must_exist=True,
     )
     target: tuple[str, ...] = option(
-        (), "What to predict: columns of that table.", metavar="COLUMN...", tasks=WITH_TARGET
+        (), "What to predict: columns of that table.", metavar="COLUMN...", tasks=(*WITH_TARGET, "pretrain")
     )
     target_type: str = option(
         "auto",
         "auto: text, and numbers with two values, are classes.",
         choices=("auto", "regression", "classification"),
-        tasks=WITH_TARGET,
+        tasks=(*WITH_TARGET, "pretrain"),
     )
     group_by: str | None = option(
         None,
@@ -178,4 +178,18 @@ class Training:
     )
     devices: int = option(1, "GPUs, or processes on CPUs, that train together on a node.", least=1)
     nodes: int = option(1, "Nodes that train together (srun, torchrun).", least=1)
-    resume: bool = option(False, "Go on with a training that was stopped.")
+    resume: bool = option(False, "Go on with a training that was stopped, from its last step that was saved.")
+    checkpoint_minutes: float = option(
+        30.0, "Time between saved steps, beside those at the end of epochs.", least=0.0, above=True
+    )
+    max_hours: float | None = option(
+        None,
+        "Save and stop after this time, with exit status 75; --resume goes on. So it does on SIGUSR1, with which Slurm warns.",
+        least=0.0,
+        above=True,
+    )
+    logger: str = option(
+        "none",
+        "Write every step's numbers beside the checkpoints, as a table (csv) or for TensorBoard, if it is installed.",
+        choices=("none", "csv", "tensorboard"),
+    )

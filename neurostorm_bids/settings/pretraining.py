@@ -46,4 +46,49 @@ class Pretraining:
         None, "Image of labels in the space of the model's grid, for --hidden atlas.", must_exist=True, metavar="FILE"
     )
     mask_ratio: float = option(0.5, "Share that is hidden.", least=0.0, above=True, most=0.99)
+    pretrain_on: tuple[Path, ...] = option(
+        (),
+        "Other data sets to train on too: output folders of fMRIPrep, or work folders with runs that --save-grid kept.",
+        metavar="DIR...",
+    )
+    mixing: float = option(
+        1.0,
+        "Of several data sets, each is seen in proportion to its number of windows to this power. 1: every window once, as "
+        "published; 0: all data sets the same.",
+        least=0.0,
+        most=1.0,
+    )
+    steps: int | None = option(
+        None, "Steps in all.", shown_default="--epochs passes over all windows", least=1, most=10**9
+    )
+    validate_every: int | None = option(
+        None,
+        "Steps after which it is looked at whether held-out people are reconstructed better.",
+        shown_default="a pass over all windows, at most 1,000 steps",
+        least=1,
+        most=10**9,
+    )
+    validation_windows: int = option(
+        512, "Windows of held-out people to look at, two or more of each.", least=2, most=10**6
+    )
+    effective_batch: int | None = option(
+        None, "Windows in a step of all processes; --accumulate follows from it.", least=1, most=10**7
+    )
+    ema: float = option(
+        0.0,
+        "Keep the moving average of the weights, of which a step leaves this share, such as 0.999.",
+        least=0.0,
+        most=0.99999,
+    )
+    activation_checkpointing: bool = option(
+        False, "Compute blocks again for their gradients instead of keeping them: less memory, a third slower."
+    )
+    cache_gb: float | None = option(
+        None,
+        "Copy runs to this machine's own disk as they are read, up to this size.",
+        least=0.0,
+        above=True,
+        metavar="GB",
+    )
+    cache_dir: Path | None = option(None, "Where to.", shown_default="the folder for temporary files", metavar="DIR")
     redundancy_dropout: bool = option(False, "Drop tokens at random that their neighbours could stand for (STRD).")

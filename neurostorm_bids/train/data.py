@@ -1,5 +1,6 @@
 """Clips of gridded runs for training, in an order that depends on seed and epoch alone."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from neurostorm_bids.resample.gridded import FrameSource
-from neurostorm_bids.train.augment import augment
+from neurostorm_bids.train.clips import RawClips, StoredFrames, raw_clip
 
-Item = tuple[Tensor, np.float32, int]  # a clip or an embedding, its label, the number of its sample
+Item = tuple[RawClips | Tensor, np.float32, int]  # a clip or an embedding, its label, the number of its sample
 DRAWING = 1  # sets the random numbers that choose windows apart from those that change them
 
 
@@ -84,7 +84,7 @@ class Clips(Dataset[Item]):
 
     Parameters
     ----------
-    runs : sequence of FrameSource
+    runs : sequence of StoredFrames
     windows : LabelledWindows
     length : int
         Frames of a window.
@@ -97,7 +97,7 @@ class Clips(Dataset[Item]):
 
     def __init__(
         self,
-        runs: Sequence[FrameSource],
+        runs: Sequence[StoredFrames],
         windows: LabelledWindows,
         length: int,
         draw: Draw,
@@ -112,7 +112,7 @@ class Clips(Dataset[Item]):
         return len(self.draw)
 
     def __getitem__(self, item: tuple[int, int]) -> Item:
-        """Return a clip (1, X, Y, Z, length), its label and its sample: the same for the same epoch and number, in every process."""
+        """Return a clip, its label and its sample: the same for the same epoch and number, in every process."""
         epoch, i = item
         rng = np.random.default_rng([self.draw.seed, epoch, i])
         k = self.draw.window(epoch, i)
@@ -121,9 +121,8 @@ class Clips(Dataset[Item]):
             later = np.arange(start, min(start + self.length, run.shape[3] - self.length + 1))
             allowed = self.shifts[self.windows.run[k]]
             start = int(rng.choice(later if allowed is None else later[allowed[later]]))
-        clip = torch.from_numpy(run.window(start, start + self.length))
-        clip = augment(clip, run.background, rng, self.augmentation)
-        return clip[None], self.windows.y[k], int(self.windows.sample[k])
+        clip = raw_clip(run, start, self.length, rng, self.augmentation)
+        return clip, self.windows.y[k], int(self.windows.sample[k])
 
 
 class Embedded(Dataset[Item]):
@@ -164,10 +163,15 @@ class Order(Sampler[tuple[int, int]]):
 
     def __init__(self, n: int, seed: int | None, rank: int = 0, world: int = 1):
         self.n, self.seed, self.rank, self.world, self.epoch = n, seed, rank, world, 0
+        self.seen: tuple[int, int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls this at the start of each."""
         self.epoch = epoch
+
+    def skip(self, epoch: int, n_items: int) -> None:
+        """Leave out the first items of an epoch, which an earlier call has had."""
+        self.seen = (epoch, n_items)
 
     def _numbers(self) -> np.ndarray:
         if self.seed is None:
@@ -181,4 +185,42 @@ class Order(Sampler[tuple[int, int]]):
         return len(self._numbers())
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, int(i)) for i in self._numbers())
+        first = self.seen[1] if self.seen is not None and self.seen[0] == self.epoch else 0
+        return ((self.epoch, int(i)) for i in self._numbers()[first:])
+
+
+class Stream(Order):
+    """(pass, number) of items, pass after pass over all of them, cut into stretches of so many steps: the epochs of the engine.
+
+    Parameters
+    ----------
+    n : int
+        Items.
+    seed : int
+    step : int
+        Items that all processes take in a step of the optimiser.
+    n_steps : int
+        Of a stretch.
+    rank, world : int
+        Number of this process, of how many.
+    """
+
+    def __init__(self, n: int, seed: int, step: int, n_steps: int, rank: int = 0, world: int = 1):
+        super().__init__(n, seed, rank, world)
+        self.step, self.n_steps, self.in_pass = step, n_steps, n // step
+
+    def __len__(self) -> int:
+        return self.n_steps * self.step // self.world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        first = self.seen[1] if self.seen is not None and self.seen[0] == self.epoch else 0
+        return itertools.islice(self._items(), first, None)
+
+    def _items(self) -> Iterator[tuple[int, int]]:
+        order, ordered = np.empty(0, int), -1
+        for step in range(self.epoch * self.n_steps, (self.epoch + 1) * self.n_steps):
+            number, k = divmod(step, self.in_pass)
+            if number != ordered:
+                order, ordered = np.random.default_rng([self.seed or 0, number]).permutation(self.n), number
+            for i in order[k * self.step : (k + 1) * self.step][self.rank :: self.world]:
+                yield number, int(i)

@@ -58,6 +58,12 @@ def is_rank_zero() -> bool:
     return rank() == 0
 
 
+def is_first_of_node() -> bool:
+    """Whether this is the first of the processes that train on its node."""
+    name = "SLURM_LOCALID" if launcher() == "srun" else "LOCAL_RANK"
+    return int(os.environ.get(name) or 0) == 0
+
+
 def own_device(asked: str) -> str:
     """Return the device of this process: where several train on the GPUs of a node, each has its own."""
     import torch

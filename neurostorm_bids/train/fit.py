@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from neurostorm_bids.encode.windows import encode, window_starts
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.network import NeuroSTORM
-from neurostorm_bids.resample.gridded import FrameSource
 from neurostorm_bids.runtime.atomic import replacing, write_text
+from neurostorm_bids.train.clips import StoredFrames
 from neurostorm_bids.train.data import Clips, Draw, Embedded, Item, LabelledWindows
 from neurostorm_bids.train.distributed import all_gather, is_rank_zero, shard
 from neurostorm_bids.train.module import FineTuning
@@ -34,7 +34,7 @@ class TrainingData:
 
     Attributes
     ----------
-    runs : sequence of FrameSource or None
+    runs : sequence of StoredFrames or None
         `None` for runs that take no part.
     y : (runs,) array
         Values, or classes as 0, 1, ...
@@ -48,14 +48,14 @@ class TrainingData:
         Number of a run -> whether a window may start at a frame, (possible starts,) bool; where there is none, it may.
     """
 
-    runs: Sequence[FrameSource | None]
+    runs: Sequence[StoredFrames | None]
     y: np.ndarray
     classes: Sequence[str]
     samples: np.ndarray
     embeddings: Sequence[np.ndarray] | None = None
     allowed: Mapping[int, np.ndarray] = field(default_factory=dict)
 
-    def run(self, i: int) -> FrameSource:
+    def run(self, i: int) -> StoredFrames:
         """Return a run that takes part."""
         run = self.runs[i]
         assert run is not None

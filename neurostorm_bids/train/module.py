@@ -13,14 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model import backend
 from neurostorm_bids.model.network import NeuroSTORM
-from neurostorm_bids.runtime.signals import stop_on_signals
+from neurostorm_bids.train.clips import RawClips, clips_of
 from neurostorm_bids.train.data import Order
+from neurostorm_bids.train.distributed import all_gather, rank
 from neurostorm_bids.train.objective import Objective
 from neurostorm_bids.train.plan import Plan
 
 WEIGHT_DECAY = 0.01
 NOT_DECAYED = ("A_log", "D", "prompt", "pos_embed", "time_embed")  # beside biases and norms
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
+LOOK_AHEAD = 4  # batches that each process that prepares them is ahead
 
 Batch = tuple[Tensor, Tensor, Tensor]  # clips or embeddings, labels, numbers of samples
 
@@ -44,6 +46,17 @@ class TrainingModule(lightning.LightningModule):
         super().__init__()
         self.network, self.plan = network, plan
         self.data = {"train": train, "validation": validation}
+        self.train_loss = torchmetrics.MeanMetric()
+        self.seen: tuple[int, int] | None = None  # epoch in which an earlier call was stopped, and its batches
+
+    @property
+    def clip_size(self) -> tuple[int, ...]:
+        """(X, Y, Z) of the clips that the network takes."""
+        raise NotImplementedError
+
+    def on_after_batch_transfer(self, batch: Any, _number: int) -> Any:
+        """Make clips of what has come to the device as bytes, and disturb them there."""
+        return tuple(clips_of(part, self.clip_size) if isinstance(part, RawClips) else part for part in batch)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what is trained, with learning rates."""
@@ -54,8 +67,7 @@ class TrainingModule(lightning.LightningModule):
         return logged
 
     def on_train_start(self) -> None:
-        """Lightning has replaced our signal handlers with its own, and taken the processes that it found."""
-        stop_on_signals()
+        """Lightning has taken the processes that it found."""
         if self.trainer.world_size != (torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1):
             raise NeurostormError(
                 f"{self.trainer.world_size} processes are to train together, and not all were started; with Slurm, start "
@@ -63,7 +75,7 @@ class TrainingModule(lightning.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the rate rises, then falls as a cosine."""
+        """AdamW (Loshchilov & Hutter 2019); the rate rises, then falls as a cosine."""
         optimizer = torch.optim.AdamW(self.parameter_groups())
         n_steps = self.plan.epochs * max(1, math.ceil(len(self.train_dataloader()) / self.plan.accumulate))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step / n_steps))
@@ -77,24 +89,47 @@ class TrainingModule(lightning.LightningModule):
         """Batches of the validation subjects."""
         return self._loader("validation", None)
 
-    def _loader(self, which: str, seed: int | None, *, whole_batches: bool = False) -> DataLoader[Any]:
+    def order(self, which: str, seed: int | None) -> Order:
+        """Return the order of items, shared among processes."""
         data: Any = self.data[which]
-        workers = self.plan.workers
+        return Order(len(data), seed, self.trainer.global_rank, self.trainer.world_size)
+
+    def _loader(self, which: str, seed: int | None) -> DataLoader[Any]:
+        workers, order = self.plan.workers, self.order(which, seed)
+        if which == "train" and self.seen is not None:
+            order.skip(self.seen[0], self.seen[1] * self.plan.batch_size)
         return DataLoader(
-            data,
+            self.data[which],
             self.plan.batch_size,
-            sampler=Order(len(data), seed, self.trainer.global_rank, self.trainer.world_size),
+            sampler=order,
             num_workers=workers,
-            drop_last=whole_batches,
+            prefetch_factor=LOOK_AHEAD if workers else None,
             multiprocessing_context="forkserver" if workers else None,
             pin_memory=self.plan.device.type == "cuda",
             persistent_workers=workers > 0,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is trained; the rest is the backbone's."""
+        """Keep what is trained, the rest being the backbone's; and the loss so far."""
         trained = {f"network.{name}" for name, p in self.network.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {name: w for name, w in checkpoint["state_dict"].items() if name in trained}
+        self.save_progress(checkpoint)
+
+    def save_progress(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the loss of the epoch so far."""
+        world = max(1, self.trainer.world_size)
+        checkpoint["train_loss"] = [float(self.train_loss.mean_value), float(self.train_loss.weight)]
+        if world > 1:  # whoever goes on adds up as many equal parts
+            everyone = all_gather({rank(): checkpoint["train_loss"]})
+            checkpoint["train_loss"] = [sum(part[k] for part in everyone.values()) / world for k in (0, 1)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the loss so far, and after the batches that an earlier call has had of the epoch."""
+        value, weight = checkpoint["train_loss"]
+        self.train_loss.mean_value, self.train_loss.weight = torch.tensor(value), torch.tensor(weight)
+        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        if not batches["is_last_batch"]:
+            self.seen = (int(checkpoint["epoch"]), int(batches["current"]["ready"]))
 
 
 class OutputsOfSamples(torchmetrics.Metric):
@@ -159,8 +194,12 @@ class FineTuning(TrainingModule):
         self.objective = objective
         self.register_buffer("mean", standardisation[0])
         self.register_buffer("std", standardisation[1])
-        self.train_loss = torchmetrics.MeanMetric()
         self.of_samples = OutputsOfSamples(n_samples, objective.n_outputs)
+
+    @property
+    def clip_size(self) -> tuple[int, ...]:
+        """(X, Y, Z) of the clips that the network takes."""
+        return self.network.config.img_size[:3]
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (B, 1, X, Y, Z, T), or embeddings (B, C), to raw outputs (B, outputs)."""

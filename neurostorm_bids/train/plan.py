@@ -51,6 +51,12 @@ class Plan:
         They are scaled by this over their rank; 0 is the rank, for a scale of 1.
     augmentation : str
         How training windows are disturbed, one of `augment.AUGMENTATIONS`.
+    steps : int
+        Of an epoch, where it is not a pass over all windows: as in pretraining, whose loss on held-out people is known more often.
+    averaging : float
+        Share of the average of the weights that a step leaves as it is, such as 0.999; the average is what is kept. 0: none.
+    less_memory : bool
+        Blocks are computed again for their gradients instead of being kept.
     devices, nodes : int
         Processes on a node, and nodes.
     workers : int
@@ -71,6 +77,9 @@ class Plan:
     lora_rank: int = 8
     lora_alpha: float = 0.0
     augmentation: str = "published"
+    steps: int = 0
+    averaging: float = 0.0
+    less_memory: bool = False
     devices: int = 1
     nodes: int = 1
     workers: int = 0

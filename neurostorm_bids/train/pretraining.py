@@ -3,20 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torchmetrics
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.contrastive import ProjectionHead, instance_loss, local_loss
 from neurostorm_bids.model.mae import MaskedAutoencoder
 from neurostorm_bids.model.masks import of_tokens
-from neurostorm_bids.model.network import resized
+from neurostorm_bids.train.data import Order, Stream
 from neurostorm_bids.train.distributed import all_gather, rank
 from neurostorm_bids.train.module import TrainingModule
 from neurostorm_bids.train.plan import Plan
-from neurostorm_bids.train.skill import Errors, effective_rank, rank_one, spread
+from neurostorm_bids.train.skill import Errors, effective_rank, probe, rank_one, spread
 
 OBJECTIVES = ("mae", "contrastive", "mae+contrastive")
 CONTRASTS = ("instance", "local", "both")
@@ -96,41 +97,54 @@ class Pretraining(TrainingModule):
     train, validation : Dataset
         `PretrainingWindows`.
     plan : Plan
+    target : tuple of (people,) array and bool, optional
+        What is predicted from embeddings to see whether they learn it, by number of a person, and whether it is classes.
     """
 
     def __init__(
-        self, network: PretrainedNetwork, goal: Goal, train: Dataset[Any], validation: Dataset[Any], plan: Plan
+        self,
+        network: PretrainedNetwork,
+        goal: Goal,
+        train: Dataset[Any],
+        validation: Dataset[Any],
+        plan: Plan,
+        target: tuple[np.ndarray, bool] | None = None,
     ):
         super().__init__(network, train, validation, plan)
         self.network: PretrainedNetwork = network
-        self.goal = goal
-        self.train_loss, self.contrast_loss = torchmetrics.MeanMetric(), torchmetrics.MeanMetric()
-        self.seen: dict[int, tuple[Tensor, int]] = {}
+        self.goal, self.target = goal, target
+        self.contrast_loss = torchmetrics.MeanMetric()
+        self.embedded: dict[int, tuple[Tensor, int]] = {}
         self.errors: Errors | None = None
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the training people; of clips that are compared, whole ones alone, since they are each other's negatives."""
-        return self._loader("train", self.plan.seed, whole_batches=self.goal.has_contrast)
+    @property
+    def clip_size(self) -> tuple[int, ...]:
+        """(X, Y, Z) of the clips that the network takes; low-resolution ones take smaller ones."""
+        return self.network.autoencoder.config.img_size[:3]
+
+    def order(self, which: str, seed: int | None) -> Order:
+        """Return the order of items; in training, whole steps of one pass over all windows after the other."""
+        if which != "train":
+            return super().order(which, seed)
+        n: Any = self.data[which]
+        here, world = self.trainer.global_rank, self.trainer.world_size
+        return Stream(len(n), self.plan.seed, self.plan.windows_in_step, self.plan.steps, here, world)
 
     def training_step(self, batch: Batch, _number: int) -> Tensor:
         """Return the loss of one batch."""
         clips, hidden, _, _ = batch
-        clips = self._resized(clips)
         # dropout of tokens, and nothing else, takes random numbers here: those of the step and the process
         torch.manual_seed(self.plan.seed + 1_000_003 * self.global_step + rank())
         loss = torch.zeros((), device=clips.device)
         if self.goal.has_mae:
             autoencoder = self.network.autoencoder
-            loss = loss + autoencoder(clips[:, 0], of_tokens(hidden, autoencoder.units)).loss
+            loss = loss + autoencoder.loss(clips[:, 0], of_tokens(hidden, autoencoder.units))
         if self.goal.has_contrast:
             loss = loss + self.goal.weight * self._contrast(clips)
         self.train_loss.update(loss.detach(), len(clips))
+        if self.trainer.logger is not None:
+            self.log("train_loss_step", loss.detach())
         return loss
-
-    def _resized(self, clips: Tensor) -> Tensor:
-        """Bring clips (B, n, 1, X, Y, Z, T) to the network's size: low-resolution ones need it."""
-        size = self.network.autoencoder.config.img_size[:3]
-        return resized(clips.flatten(0, 1), size).unflatten(0, clips.shape[:2])
 
     def _contrast(self, clips: Tensor) -> Tensor:
         """Return the contrastive loss of views of pairs of clips, (B, n, 1, X, Y, Z, T)."""
@@ -146,7 +160,6 @@ class Pretraining(TrainingModule):
     def validation_step(self, batch: Batch, number: int) -> None:
         """Add up errors of one batch of windows of people who are held out, and keep their embeddings."""
         clips, hidden, backgrounds, people = batch
-        clips = self._resized(clips)
         autoencoder = self.network.autoencoder
         shown = of_tokens(hidden, autoencoder.units)
         first = clips[:, 0]
@@ -161,7 +174,7 @@ class Pretraining(TrainingModule):
         embeddings = features.flatten(2).mean(dim=2).float().cpu()
         world = max(1, self.trainer.world_size)
         for k, (embedding, person) in enumerate(zip(embeddings, people.tolist(), strict=True)):
-            self.seen[(number * self.plan.batch_size + k) * world + self.trainer.global_rank] = (embedding, person)
+            self.embedded[(number * self.plan.batch_size + k) * world + self.trainer.global_rank] = (embedding, person)
 
     def on_validation_epoch_end(self) -> None:
         """Log what came out over all processes; a network whose embeddings are all alike is stopped."""
@@ -170,8 +183,8 @@ class Pretraining(TrainingModule):
         total = None
         for part in parts.values():
             total = part if total is None else total + part
-        seen = all_gather(self.seen)
-        rows = [seen[i] for i in sorted(seen)]
+        embedded = all_gather(self.embedded)
+        rows = [embedded[i] for i in sorted(embedded)]
         embeddings, people = torch.stack([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
         assert total is not None
         record = total.record()
@@ -184,15 +197,28 @@ class Pretraining(TrainingModule):
             self.log("validation_contrast", contrast)
             self.contrast_loss.reset()
         self.log("validation_loss", (record["error"] if self.goal.has_mae else 0.0) + self.goal.weight * contrast)
-        self.log("effective_rank", effective_rank(embeddings))
         self.log("spread", apart)
-        self.log("rank1", rank_one(embeddings, people))
-        self.errors, self.seen = None, {}
+        for name, value in self.of_embeddings(embeddings, people).items():
+            self.log(name, value)
+        self.errors, self.embedded = None, {}
         if apart < SMALLEST_SPREAD and len(rows) > 1:
             raise NeurostormError(
                 f"the embeddings of all windows have become alike (spread {apart:.1g} of their size): training has collapsed; give a "
                 "smaller --learning-rate, or another --objective"
             )
+
+    def of_embeddings(self, embeddings: Tensor, people: Tensor) -> dict[str, float]:
+        """Return what embeddings of windows (n, channels) of people tell, by name."""
+        rank1, low, high = rank_one(embeddings, people)
+        found = {
+            "effective_rank": effective_rank(embeddings),
+            "rank1": rank1,
+            "rank1_low": low,
+            "rank1_high": high,
+        }
+        if self.target is not None:
+            found["probe"] = probe(embeddings, people, *self.target)
+        return found
 
     def epoch_record(self, logged: dict[str, float]) -> dict[str, float]:
         """Return losses, errors, skills and what is known of the embeddings."""
@@ -201,4 +227,5 @@ class Pretraining(TrainingModule):
         return record
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep everything: statistics of the head's normalisation are no parameters."""
+        """Keep everything, since statistics of the head's normalisation are no parameters; and the loss so far."""
+        self.save_progress(checkpoint)

@@ -1,7 +1,7 @@
 """The engine: epochs, validation, early stopping, checkpoints, several processes and nodes, with Lightning.
 
-An epoch depends on the seed and its number alone. So a training that was killed and is resumed from the checkpoint of
-its last complete epoch ends with the same weights as one that was not.
+A step depends on the seed and its number alone. So a training that was stopped or killed and is resumed from its last
+checkpoint, in the middle of an epoch too, ends with the same weights as one that was not.
 """
 
 import logging
@@ -15,7 +15,8 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -25,8 +26,9 @@ from pytorch_lightning.plugins.environments import (
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.runtime.atomic import replacing
+from neurostorm_bids.runtime.atomic import replacing, write_text
 from neurostorm_bids.train.distributed import launcher
+from neurostorm_bids.train.interruption import Interruption
 from neurostorm_bids.train.module import TrainingModule
 from neurostorm_bids.train.plan import Plan
 
@@ -48,17 +50,26 @@ class TrainingRun:
     folder : Path
         For checkpoints.
     resume : bool
-        Go on from the last complete epoch, if there was one.
+        Go on from the last checkpoint, if there is one.
     log_epoch : callable
         Called with the record of each epoch, a dict.
     advance : callable
         Called with (steps done, steps in all).
+    minutes : float
+        Between checkpoints, beside those at the end of epochs.
+    max_hours : float or None
+        After which it stops, to be resumed.
+    logger : {"csv", "tensorboard"} or None
+        What else Lightning writes into the folder.
     """
 
     folder: Path
     resume: bool
     log_epoch: Callable[[EpochRecord], None]
     advance: Callable[[int, int], None]
+    minutes: float = 30.0
+    max_hours: float | None = None
+    logger: str | None = None
 
 
 class EpochLog(Callback):
@@ -68,10 +79,24 @@ class EpochLog(Callback):
         self.run = run
         self.epochs: list[EpochRecord] = []
         self.started, self.rate = 0.0, 0.0
+        self.first, self.validating = 0, 0.0
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, _module: Any) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, _module: Any) -> None:
+        """Start the clock: an epoch that is gone on with in its middle is not started."""
+        self.started, self.first, self.validating = time.monotonic(), trainer.global_step, 0.0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Note when the epoch starts, and with which learning rate."""
-        self.started, self.rate = time.monotonic(), trainer.optimizers[0].param_groups[-1]["lr"]
+        self.on_train_start(trainer, module)
+        self.rate = trainer.optimizers[0].param_groups[-1]["lr"]
+
+    def on_validation_start(self, _trainer: lightning.Trainer, _module: Any) -> None:
+        """Note when the looking at held-out people starts, which is no training."""
+        self.validating -= time.monotonic()
+
+    def on_validation_end(self, _trainer: lightning.Trainer, _module: Any) -> None:
+        """Note how long it took."""
+        self.validating += time.monotonic()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, _module: Any, *_: Any) -> None:
         """Report a step."""
@@ -81,22 +106,33 @@ class EpochLog(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Keep and report the record of the epoch."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seconds = time.monotonic() - self.started
+        n_clips = (trainer.global_step - self.first) * module.plan.windows_in_step
         record = {
             "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
             **module.epoch_record(logged),
             "learning_rate": self.rate,  # at its start
-            "seconds": round(time.monotonic() - self.started, 1),
+            "seconds": round(seconds, 1),
+            "clips_per_second": round(n_clips / max(seconds - self.validating, 1e-9), 3),
         }
         self.epochs.append(record)
         self.run.log_epoch(record)
+        if trainer.is_global_zero:
+            names = list(record)
+            rows = [
+                "\t".join(names),
+                *("\t".join(str(epoch.get(name, "n/a")) for name in names) for epoch in self.epochs),
+            ]
+            write_text(self.run.folder / "history.tsv", "\n".join([*rows, ""]))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        return {"epochs": self.epochs}
+        return {"epochs": self.epochs, "rate": self.rate}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self.epochs = list(state["epochs"])
+        self.epochs, self.rate = list(state["epochs"]), state["rate"]
 
 
 class EarlyStoppingFromHalfway(EarlyStopping):
@@ -129,7 +165,13 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write to a temporary file, then rename it."""
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # which PyTorch makes of an OSError
+                raise NeurostormError(
+                    f"cannot write {path}: {str(error).splitlines()[0]}; make room on the disk, then go on with --resume from the "
+                    "checkpoint before it"
+                ) from None
 
 
 def train(module: TrainingModule, run: TrainingRun) -> list[EpochRecord]:
@@ -158,18 +200,20 @@ def train(module: TrainingModule, run: TrainingRun) -> list[EpochRecord]:
     log = EpochLog(run)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torchmetrics")
-        _trainer(plan, folder, log).fit(module, ckpt_path=start, weights_only=True)
+        _trainer(plan, run, log).fit(module, ckpt_path=start, weights_only=True)
     if not log.epochs or not math.isfinite(log.epochs[-1]["validation_loss"]) or not (folder / BEST).is_file():
         raise NeurostormError("the loss is no longer a number; give a smaller --learning-rate")
     load_best(module, folder)
     return log.epochs
 
 
-def _trainer(plan: Plan, folder: Path, log: EpochLog) -> lightning.Trainer:
-    alone = plan.n_processes == 1
+def _trainer(plan: Plan, run: TrainingRun, log: EpochLog) -> lightning.Trainer:
+    alone, folder = plan.n_processes == 1, run.folder
     kept: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
+        *([EMAWeightAveraging(decay=plan.averaging)] if plan.averaging else []),  # before what saves it
         log,
+        Interruption(folder / LAST, run.minutes, run.max_hours),
         EarlyStoppingFromHalfway(plan.patience, plan.epochs),
         ModelCheckpoint(filename=Path(BEST).stem, **MONITORED, **kept),  # type: ignore[arg-type]
         ModelCheckpoint(filename=Path(LAST).stem, every_n_epochs=1, **kept),
@@ -188,10 +232,31 @@ def _trainer(plan: Plan, folder: Path, log: EpochLog) -> lightning.Trainer:
         default_root_dir=folder,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours is
-        logger=False,
+        logger=_logger(run),
+        log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _logger(run: TrainingRun) -> Logger | bool:
+    """Return what writes every step's loss and every validation's numbers, if that is wanted.
+
+    Raises
+    ------
+    NeurostormError
+        If TensorBoard is not there.
+    """
+    if run.logger is None:
+        return False
+    if run.logger == "csv":
+        return CSVLogger(run.folder, name="", version="csv", flush_logs_every_n_steps=10)
+    try:
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(run.folder, name="", version="tensorboard")
+    except ImportError:
+        raise NeurostormError("--logger tensorboard needs the package tensorboard: pip install tensorboard") from None
 
 
 def _ended(checkpoint: Path, plan: Plan) -> list[EpochRecord]:

@@ -1,8 +1,11 @@
 """--group-task pretrain from the command line, on real files."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -93,7 +96,10 @@ def test_going_on_keeps_the_decoder(study, pretrain):
     [
         (("--size", "embed_dim=24"), "one that --from goes on with has its own"),
         (("--mask-ratio", "0"), "has to be above 0"),
-        (("--objective", "contrastive", "--batch-size", "50"), "in batches of 50, and there are 6 windows"),
+        (
+            ("--objective", "contrastive", "--batch-size", "50"),
+            "6 windows to train on, of runs long enough for two, and a step takes 50",
+        ),
         (("--participant-label", "00", "01"), "2 persons with runs that can be used: at least 4 are needed"),
     ],
 )
@@ -117,29 +123,31 @@ def test_sizes():
 class Ramp:
     """A run whose frames are their numbers."""
 
-    background = 0.0
+    background, scale = 0.0, 1.0
 
     def __init__(self, n):
         self.shape = (6, 6, 6, n)
 
-    def window(self, start, stop):
-        return np.broadcast_to(np.arange(start, stop, dtype=np.float32), (6, 6, 6, stop - start)).copy()
+    def stored(self, start, stop):
+        return np.broadcast_to(
+            np.arange(start, stop, dtype=np.int8)[:, None, None, None], (stop - start, 6, 6, 6)
+        ).copy()
 
 
 def test_windows_are_the_same_in_every_process_and_partners_do_not_overlap():
     views = Views(Masking("random", 0.5), 100, "none", 2)
     data = PretrainingWindows([Ramp(23), Ramp(4), Ramp(11)], np.array([0, 1, 2]), 4, views, 7, shifted=True)
-    assert set(data.run) == {0, 2}  # a run of one window has no partner
+    assert {data.place(k)[0] for k in range(len(data))} == {0, 2}  # a run of one window has no partner
     for epoch in range(5):
         for i in range(len(data)):
             clips, hidden, _, person = data[epoch, i]
             again = data[epoch, i]
-            assert torch.equal(clips, again[0])
+            assert torch.equal(clips.frames, again[0].frames)
             assert torch.equal(hidden, again[1])
-            assert person == data.run[i]
-            frames = [set(clip[0, 0, 0, 0].tolist()) for clip in clips]
+            assert person == data.place(i)[0]
+            frames = [set(clip[:, 0, 0, 0].tolist()) for clip in clips.frames]
             assert not frames[0] & frames[1]
-            assert max(max(part) for part in frames) < data.runs[data.run[i]].shape[3]
+            assert max(max(part) for part in frames) < data.runs[person].shape[3]
     assert not torch.equal(data[0, 0][1], data[1, 0][1])
 
 
@@ -185,3 +193,59 @@ def test_a_small_network_from_the_beginning_sees_runs_in_low_resolution(study, n
     assert model.network.config.img_size == (24, 24, 24, FRAMES)
     status, _, said = neurostorm(data, tmp_path / "o", "participant", "--model", tmp_path / "o" / "models" / "small")
     assert status == 0, said
+
+
+def test_several_data_sets_are_trained_on_together_from_stores_that_are_there(study, pretrain, neurostorm, tmp_path):
+    """One of images that are placed now, one of stores in a work folder, which nothing is written to."""
+    data, _, out = study
+    assert pretrain("--save-as", "stores")[0] == 0
+    stores = out / "work"
+    before = {path: path.stat().st_mtime_ns for path in stores.rglob("*_bold.npy")}
+    call = ("group", "--group-task", "pretrain", "--from", study[1], "--save-as", "both", *QUICK)
+    more = ("--pretrain-on", stores, "--mixing", "0.5", "--cache-gb", "1", "--cache-dir", tmp_path / "fast")
+    status, _, said = neurostorm(data, tmp_path / "o", *call, *more, "--participant-label", "00", "01", "02", "03")
+    assert status == 0, said
+    split = pd.read_csv(tmp_path / "o" / "models" / "both" / "split.tsv", sep="\t")
+    assert split.groupby("dataset")["part"].value_counts().unstack().loc["work"].to_dict() == {
+        "train": 4,
+        "validation": 1,
+    }
+    assert len(split) == 9
+    assert len(list((tmp_path / "fast").rglob("*.npy"))) == 9
+    assert {path: path.stat().st_mtime_ns for path in stores.rglob("*_bold.npy")} == before
+    status, _, said = neurostorm(data, tmp_path / "o", *call, "--pretrain-on", data, "--force")
+    assert status == 1
+    assert "a data set is given twice" in said
+
+
+def test_slurm_warns_and_the_training_goes_on_in_another_job(study, tmp_path):
+    data, model, out = study
+    call = [COMMAND, data, out, "group", "--group-task", "pretrain", "--from", model, "--save-as", "long",
+            "--steps", "5000", "--validate-every", "5000", "--batch-size", "1", "--omp-nthreads", "1"]  # fmt: skip
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.endswith("training\n"):
+                break
+        checkpoints = out / "work" / "neurostorm-training" / "long"
+        while not (checkpoints / "begun.json").exists():
+            time.sleep(0.1)
+        time.sleep(5)
+        process.send_signal(signal.SIGUSR1)
+        said = process.stderr.read()
+    assert process.returncode == 75, said
+    first = int(re.search(r"stopped after step (\d+); the same command with --resume", said)[1])
+    done = subprocess.run([*call, "--resume", "--max-hours", "1e-9"], capture_output=True, text=True)
+    assert done.returncode == 75, done.stderr
+    assert f"stopped after step {first + 1}, since the time is up" in done.stderr
+
+
+def test_a_target_is_looked_at_beside_the_loss(study, pretrain, tmp_path):
+    _, _, out = study
+    table = tmp_path / "people.tsv"
+    table.write_text("participant_id\tage\n" + "".join(f"sub-{i:02d}\t{20 + i}\n" for i in range(5)))
+    status, said = pretrain("--save-as", "aged", "--phenotype", table, "--target", "age")
+    assert status == 0, said
+    assert "probe" in pd.read_csv(out / "models" / "aged" / "history.tsv", sep="\t")
+    status, said = pretrain("--save-as", "no", "--phenotype", table, "--target", "height")
+    assert status == 1
+    assert "--target height: there is no such column; there are: age" in said

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.mae import recompute_blocks
 from neurostorm_bids.model.masks import Masking
 from neurostorm_bids.model.network import NeuroSTORMConfig
 from neurostorm_bids.model.pretrained import new_autoencoder
 from neurostorm_bids.model.strd import add_redundancy_dropout
+from neurostorm_bids.runtime.signals import Stopped
 from neurostorm_bids.train.plan import Plan
 from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
 from neurostorm_bids.train.pretraining import Goal, PretrainedNetwork, Pretraining
@@ -39,14 +41,16 @@ class Travelling:
         self.data = np.sin(phase[..., None] + 2 * np.pi * np.arange(32) / 8).astype(np.float32)
         self.data[:3, :3, :3] = self.background
 
-    def window(self, start, stop):
-        return self.data[..., start:stop].copy()
+    scale = 2 / 127
+
+    def stored(self, start, stop):
+        return np.round(np.moveaxis(self.data[..., start:stop], -1, 0) / self.scale).astype(np.int8)
 
 
 MAE = Goal()
 
 
-def module_of(epochs, goal=MAE, rate=2e-3, dropout=False, n=10):
+def module_of(epochs, goal=MAE, rate=2e-3, dropout=False, n=10, **more):
     masking = Masking("random", 0.5, WINDOW)
     network = new_autoencoder(CONFIG, masking, 0)
     if dropout:
@@ -62,13 +66,14 @@ def module_of(epochs, goal=MAE, rate=2e-3, dropout=False, n=10):
             (people[-3:], Views(masking, views.n_units, "none", min(2, goal.n_clips)), False),
         )
     ]
-    plan = Plan("full", epochs, epochs, 4, torch.device("cpu"), learning_rate=rate)
+    steps = len(parts[0]) // 4
+    plan = Plan("full", epochs, epochs, 4, torch.device("cpu"), learning_rate=rate, **{"steps": steps, **more})
     torch.manual_seed(0)  # of the head that compares clips
     return Pretraining(whole, goal, parts[0], parts[1], plan)
 
 
-def run_in(folder, advance=lambda *_: None, resume=False):
-    return TrainingRun(Path(folder), resume, lambda _record: None, advance)
+def run_in(folder, advance=lambda *_: None, resume=False, **more):
+    return TrainingRun(Path(folder), resume, lambda _record: None, advance, **more)
 
 
 def test_it_learns_more_than_those_who_know_nothing(tmp_path):
@@ -100,27 +105,85 @@ def test_without_reconstruction_the_decoder_stays(tmp_path):
     assert not torch.equal(after["model.patch_embed.fc.weight"], before["model.patch_embed.fc.weight"])
 
 
-def _train_and_die(folder, step):
+def _train_and_die(folder, number, step, minutes, more):
     def advance(done, _of):
         if done == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     torch.set_num_threads(1)
-    train(module_of(3, dropout=True), run_in(folder, advance))
+    train(module_of(3, dropout=True, **more), run_in(folder, advance, minutes=minutes))
 
 
-def test_killed_and_resumed_the_weights_are_the_same(tmp_path):
-    whole = module_of(3, dropout=True)
+EVERY_STEP, EPOCHS_ALONE = 1e-9, 1e9
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "first", "minutes", "more"),
+    [
+        (signal.SIGKILL, 9, 8, EPOCHS_ALONE, {}),
+        (signal.SIGKILL, 10, 10, EVERY_STEP, {"averaging": 0.9}),
+        (
+            signal.SIGUSR1,
+            5,
+            5,
+            EPOCHS_ALONE,
+            {"accumulate": 2, "steps": 3},
+        ),  # 5 are done after the first half of the next
+        (signal.SIGTERM, 7, 8, EPOCHS_ALONE, {}),  # in the last step of an epoch
+    ],
+)
+def test_stopped_and_resumed_the_weights_are_the_same(tmp_path, number, step, first, minutes, more):
+    whole = module_of(3, dropout=True, **more)
     history = train(whole, run_in(tmp_path / "whole"))
-    child = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(str(tmp_path / "killed"), 9))
+    arguments = (str(tmp_path / "stopped"), number, step, minutes, more)
+    child = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=arguments)
     child.start()
     child.join()
-    assert child.exitcode == -signal.SIGKILL
-    again = module_of(3, dropout=True)
-    resumed = train(again, run_in(tmp_path / "killed", resume=True))
-    assert [epoch["validation_loss"] for epoch in resumed] == [epoch["validation_loss"] for epoch in history]
+    assert child.exitcode == {signal.SIGKILL: -9, signal.SIGUSR1: 75, signal.SIGTERM: 143}[number]
+    again = module_of(3, dropout=True, **more)
+    begun: list[int] = []
+    resumed = train(again, run_in(tmp_path / "stopped", lambda done, _of: begun.append(done), resume=True))
+    assert begun[0] == first
+    for name in ("step", "train_loss", "validation_loss"):
+        assert [epoch[name] for epoch in resumed] == [epoch[name] for epoch in history]
     ours = again.network.weights()
     assert all(torch.equal(ours[name], weight) for name, weight in whole.network.weights().items())
+
+
+def test_when_the_time_is_up_it_stops_to_go_on_later(tmp_path, caplog):
+    module = module_of(2)
+    with pytest.raises(Stopped) as stop:
+        train(module, run_in(tmp_path, max_hours=1e-9))
+    assert stop.value.status == 75
+    assert "since the time is up; the same command with --resume goes on" in caplog.text
+    assert len(train(module_of(2), run_in(tmp_path, resume=True))) == 2
+
+
+def test_averaged_weights_are_kept(tmp_path):
+    averaged, last = module_of(1, averaging=0.9), module_of(1)
+    train(averaged, run_in(tmp_path / "averaged"))
+    train(last, run_in(tmp_path / "last"))
+    start = module_of(1).network.weights()["model.patch_embed.fc.weight"]
+    apart = [(one.network.weights()["model.patch_embed.fc.weight"] - start).norm() for one in (averaged, last)]
+    assert 0 < apart[0] < apart[1]
+
+
+def test_blocks_that_are_computed_again_train_the_same(tmp_path):
+    kept, again = module_of(1, dropout=True), module_of(1, dropout=True)
+    recompute_blocks(again.network.autoencoder)
+    for number, module in enumerate((kept, again)):
+        train(module, run_in(tmp_path / str(number)))
+    theirs = again.network.weights()
+    assert all(torch.equal(theirs[name], weight) for name, weight in kept.network.weights().items())
+
+
+@pytest.mark.parametrize("logger", ["csv"])
+def test_every_step_is_logged(tmp_path, logger):
+    train(module_of(1), run_in(tmp_path, logger=logger))
+    text = (tmp_path / "csv" / "metrics.csv").read_text()
+    assert "train_loss_step" in text
+    assert "validation_loss" in text
+    assert (tmp_path / "history.tsv").read_text().startswith("epoch\tstep\t")
 
 
 def test_embeddings_that_are_all_alike_stop_the_training(tmp_path):

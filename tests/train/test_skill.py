@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurostorm_bids.train.skill import Errors, between_seen, effective_rank, mean_of_seen, rank_one, spread
+from neurostorm_bids.train.skill import Errors, between_seen, effective_rank, mean_of_seen, probe, rank_one, spread
 
 
 def one_place(values, hidden):
@@ -62,8 +62,35 @@ def test_effective_rank_counts_directions():
 def test_rank_one_by_hand():
     traits = torch.eye(6).repeat_interleave(2, 0)
     people = torch.arange(6).repeat_interleave(2)
-    assert rank_one(traits + 0.01 * torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), people) == 1
-    assert np.isnan(rank_one(torch.randn(4, 3), torch.arange(4)))
+    noise = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+    found, low, _ = rank_one(traits + 0.01 * noise, people)
+    assert found == 1
+    assert np.isnan(low)  # of six people
+    assert np.isnan(rank_one(torch.randn(4, 3), torch.arange(4))).all()
+
+
+def test_rank_one_has_an_interval_over_people():
+    """Of 40 people with 4 windows each, all windows of a person are found or none: the interval is that of 40, not of 160."""
+    people = torch.arange(40).repeat_interleave(4)
+    generator = torch.Generator().manual_seed(0)
+    traits = torch.randn(40, 200, generator=generator).repeat_interleave(4, 0)
+    noise = torch.randn(160, 200, generator=generator)
+    found, low, high = rank_one(torch.where((people < 20)[:, None], traits, noise), people)
+    assert found == pytest.approx(0.5, abs=0.06)
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 40) ** 0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("has_classes", [False, True])
+def test_a_probe_finds_what_is_there_and_nothing_else(has_classes):
+    rng = np.random.default_rng(0)
+    y = (np.arange(60) % 2).astype(float) if has_classes else rng.standard_normal(60)
+    people = torch.arange(60).repeat_interleave(2)
+    embeddings = torch.from_numpy(rng.standard_normal((120, 10)))
+    chance = probe(embeddings, people, rng.permutation(y), has_classes)
+    embeddings[:, 3] += 5 * torch.from_numpy(y[people])
+    assert probe(embeddings, people, y, has_classes) > 0.9
+    assert abs(chance - (0.5 if has_classes else 0)) < 0.35
+    assert np.isnan(probe(embeddings[:20], people[:20], y, has_classes))
 
 
 def test_spread_is_of_deviations_over_size():

@@ -12,14 +12,16 @@ import torch
 from helpers import SMALL, lightning, random_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, gaussian_filter
+from torch.utils.data import default_collate
 
 from neurostorm_bids.group.evaluation import Design, evaluate
 from neurostorm_bids.model import backend
 from neurostorm_bids.model.load import load_model
 from neurostorm_bids.model.task import interpret
 from neurostorm_bids.train import augment as augmentation
-from neurostorm_bids.train.augment import augment
+from neurostorm_bids.train.augment import disturbed, draw, smoothed
+from neurostorm_bids.train.clips import clips_of
 from neurostorm_bids.train.data import Clips, Draw, LabelledWindows, Order
 from neurostorm_bids.train.fit import TrainingData, fit, outputs_of
 from neurostorm_bids.train.module import decayed_and_not
@@ -40,13 +42,17 @@ class InMemory:
 
     data: np.ndarray
     background: float = -1.0
+    scale: float = 0.1
 
     @property
     def shape(self):
         return self.data.shape
 
+    def stored(self, start, stop):
+        return np.round(np.moveaxis(self.data[..., start:stop], -1, 0) / self.scale).astype(np.int8)
+
     def window(self, start, stop):
-        return self.data[..., start:stop]
+        return np.moveaxis(self.stored(start, stop) * np.float32(self.scale), 0, -1)
 
 
 def narrow(folder: Path):
@@ -304,22 +310,26 @@ def test_processes_share_each_epoch_without_overlap(n, world, epoch):
         assert n - len(merged) < world
 
 
+def _clip(clips, item):
+    return clips_of(default_collate([clips[item][0]]), (SIZE,) * 3)
+
+
 def test_a_clip_is_the_same_whoever_asks():
     runs, y = asymmetric(2, n_frames=11)
     windows = LabelledWindows.of([np.array([0, 4])] * 2, y, np.arange(2))
     clips = Clips(runs, windows, FRAMES, Draw(windows, 5, 2), shifts=[None, None], augmentation="per-frame")
     assert len(clips) == 4
     for item in [(0, 0), (3, 1), (3, 2)]:
-        torch.testing.assert_close(clips[item][0], clips[item][0], rtol=0, atol=0)
-    assert not torch.equal(clips[0, 1][0], clips[1, 1][0])
+        torch.testing.assert_close(_clip(clips, item), _clip(clips, item), rtol=0, atol=0)
+    assert not torch.equal(_clip(clips, (0, 1)), _clip(clips, (1, 1)))
 
 
 def test_shifted_windows_do_not_reach_into_censored_ones():
-    run = InMemory(np.broadcast_to(np.arange(20.0, dtype=np.float32), (2, 2, 2, 20)).copy())
+    run = InMemory(np.broadcast_to(np.arange(20.0, dtype=np.float32), (2, 2, 2, 20)).copy(), scale=1.0)
     windows = LabelledWindows.of([np.array([0, 4, 12])], np.zeros(1), np.zeros(1, int))
     allowed = np.isin(np.arange(17), [0, 1, 2, 4, 12, 14])
     clips = Clips([run], windows, FRAMES, Draw(windows, 0, 3), shifts=[allowed])
-    begun = {int(clips[epoch, i][0][0, 0, 0, 0, 0]) for epoch in range(40) for i in range(3)}
+    begun = {int(clips[epoch, i][0].frames[0, 0, 0, 0]) for epoch in range(40) for i in range(3)}
     assert begun == {0, 1, 2, 4, 12, 14}
 
 
@@ -421,35 +431,35 @@ def test_augmentation_turns_and_scales_all_frames_alike_as_scipy_does(monkeypatc
     monkeypatch.setattr(augmentation, "SMOOTHING_SHARE", 0)
     axes = np.meshgrid(*(np.linspace(-1, 1, SIZE),) * 3, indexing="ij")
     volume = np.exp(-8 * ((axes[0] - 0.3) ** 2 + 2 * axes[1] ** 2 + (axes[2] + 0.2) ** 2)).astype(np.float32)
-    clip = torch.from_numpy(np.stack([volume, 2 * volume], axis=-1))
-    ours = augment(clip, 0.0, np.random.default_rng(4)).numpy()
+    clip = torch.from_numpy(np.stack([volume, 2 * volume]))
+    ours = disturbed(clip, 0.0, draw(np.random.default_rng(4))).numpy()
     rng = np.random.default_rng(4)
     matrix = augmentation.rotation(rng.uniform(-augmentation.MAX_ROTATION, augmentation.MAX_ROTATION, 3)) @ np.diag(
         1 + rng.uniform(-0.1, 0.1, 3)
     )
     middle = np.full(3, (SIZE - 1) / 2)
     theirs = affine_transform(volume, matrix, middle - matrix @ middle, order=1, mode="nearest")
-    np.testing.assert_allclose(ours[..., 0], theirs, atol=1e-5)
-    np.testing.assert_allclose(ours[..., 1], 2 * ours[..., 0], atol=1e-5)
+    np.testing.assert_allclose(ours[0], theirs, atol=1e-5)
+    np.testing.assert_allclose(ours[1], 2 * ours[0], atol=1e-5)
 
 
 def test_noise_is_that_of_the_published_pretraining():
     """In three clips of ten, of a standard deviation up to 0.1, and the same in all frames."""
-    clip = torch.zeros(8, 8, 8, 3)
-    disturbed = [augment(clip, 0.0, np.random.default_rng(i)).numpy() for i in range(300)]
-    noisy = [one for one in disturbed if one.std() > 0]
+    clip = torch.zeros(3, 8, 8, 8)
+    found = [disturbed(clip, 0.0, draw(np.random.default_rng(i))).numpy() for i in range(300)]
+    noisy = [one for one in found if one.std() > 0]
     assert 0.2 < len(noisy) / 300 < 0.4
     spreads = [one.std() for one in noisy]
     assert max(spreads) < 0.11
     assert np.mean(spreads) == pytest.approx(0.05, abs=0.01)
-    assert all((one == one[..., :1]).all() for one in noisy)
+    assert all((one == one[:1]).all() for one in noisy)
 
 
 def test_noise_of_its_own_in_every_frame():
-    clip = torch.zeros(8, 8, 8, 3)
-    disturbed = [augment(clip, 0.0, np.random.default_rng(i), "per-frame").numpy() for i in range(50)]
-    noisy = next(one for one in disturbed if one.std() > 0)
-    assert abs(np.corrcoef(noisy[..., 0].ravel(), noisy[..., 1].ravel())[0, 1]) < 0.3
+    clip = torch.zeros(3, 8, 8, 8)
+    found = [disturbed(clip, 0.0, draw(np.random.default_rng(i), "per-frame")).numpy() for i in range(50)]
+    noisy = next(one for one in found if one.std() > 0)
+    assert abs(np.corrcoef(noisy[0].ravel(), noisy[1].ravel())[0, 1]) < 0.3
 
 
 @pytest.mark.parametrize(("how", "outside"), [("published", 3.0), ("per-frame", -2.5)])
@@ -457,10 +467,16 @@ def test_what_comes_in_from_outside_the_grid(how, outside, monkeypatch):
     """The border, or the background."""
     monkeypatch.setattr(augmentation, "NOISE_SHARE", 0)
     monkeypatch.setattr(augmentation, "SMOOTHING_SHARE", 0)
-    clip = torch.full((8, 8, 8, 1), 3.0)
-    corners = [augment(clip, -2.5, np.random.default_rng(i), how)[0, 0, 0, 0].item() for i in range(20)]
+    clip = torch.full((1, 8, 8, 8), 3.0)
+    corners = [disturbed(clip, -2.5, draw(np.random.default_rng(i), how))[0, 0, 0, 0].item() for i in range(20)]
     assert max(abs(value - outside) for value in corners) < 1e-4 or how == "per-frame"
     assert min(corners) == pytest.approx(min(outside, 3.0), abs=0.5)
+
+
+def test_smoothing_is_that_of_scipy():
+    volumes = torch.randn(2, 9, 8, 7, generator=torch.Generator().manual_seed(0))
+    theirs = gaussian_filter(volumes.numpy(), (0, 0.5, 0.2, 0.4), mode="nearest", radius=(0, 2, 2, 2))
+    np.testing.assert_allclose(smoothed(volumes, [0.5, 0.2, 0.4]), theirs, atol=1e-6)
 
 
 def test_class_weights_make_every_class_count_the_same():

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 
 from neurostorm_bids.derivatives.adoption import adopt
 from neurostorm_bids.derivatives.description import write_description
-from neurostorm_bids.derivatives.models import MODELS, check_name_is_free, hyper_parameters_of, write_model
+from neurostorm_bids.derivatives.models import MODELS, hyper_parameters_of, write_model
 from neurostorm_bids.derivatives.seen import PEOPLE, people_of, was_seen, with_those_before
 from neurostorm_bids.encode.sizes import check_precision
 from neurostorm_bids.errors import NeurostormError
@@ -34,12 +33,11 @@ from neurostorm_bids.group.samples import samples_of
 from neurostorm_bids.group.splits import FINAL, Split, cross_validation, split_from, split_table
 from neurostorm_bids.group.study import LOG, Study, counted, some, word
 from neurostorm_bids.group.task import GroupResult, Section
-from neurostorm_bids.group.training import FOLDER, Trainings, plan_of, train_all
+from neurostorm_bids.group.training import Trainings, begin_model, begin_processes, plan_of, train_all
 from neurostorm_bids.model.load import load_model
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import label_of_name, reference_to
 from neurostorm_bids.model.task import Prediction
-from neurostorm_bids.participant.checks import prepare_folders
 from neurostorm_bids.participant.level import log_adoption
 from neurostorm_bids.participant.locks import lock_model
 from neurostorm_bids.participant.one_run import grid_of
@@ -69,18 +67,11 @@ def run(study: Study) -> list[GroupResult]:
             "--covariates cannot be taken out of a model that learns from images; --group-task probe says what the embedding "
             "adds to them"
         )
-    distributed.setup(training.devices * training.nodes, training.nodes)
-    is_first = distributed.is_rank_zero()
-    prepare_folders(settings if is_first else settings.replacing(clean_workdir=False), study.dataset)
-    if training.devices > 1:  # processes share the processors
-        torch.set_num_threads(max(1, settings.resources.threads // training.devices))
+    is_first = begin_processes(study)
     model = load_model(study.model, distributed.own_device(settings.resources.device))
     check_precision([model], settings.encoding.precision)
     name = training.save_as or f"{model.label}-{word(target)}-{training.tuning}"
-    if not is_first:
-        distributed.redirect_output(settings.work / FOLDER / f"{name}.process-{distributed.rank()}.txt")
-    overwrite = settings.conduct.force or training.resume or not is_first
-    check_name_is_free(settings.out_dir / MODELS / name, overwrite)
+    begin_model(name, settings)
     settings = adopt([model], settings)
     study = replace(study, settings=settings)
     log_adoption([model], settings)

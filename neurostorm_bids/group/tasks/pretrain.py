@@ -1,99 +1,134 @@
 """Pretrain a model without labels, and keep it for the participant level."""
 
 import math
+import tempfile
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pandas as pd
 from torch import Tensor
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.adoption import adopt
 from neurostorm_bids.derivatives.description import write_description
-from neurostorm_bids.derivatives.gridded_files import read_int8
-from neurostorm_bids.derivatives.models import MODELS, check_name_is_free
-from neurostorm_bids.derivatives.names import GriddedOutputs
+from neurostorm_bids.derivatives.names import TRAINING_FOLDER
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.runs import find_runs
+from neurostorm_bids.find.participants import SUBJECT
 from neurostorm_bids.group.baselines import labels_in
-from neurostorm_bids.group.labelled_runs import resample_all
-from neurostorm_bids.group.pretrain_report import Pretrained, Windows, result_of
+from neurostorm_bids.group.pretrain_report import Pretrained, result_of
+from neurostorm_bids.group.pretrain_windows import Windows, windows_of
 from neurostorm_bids.group.study import LOG, Study, counted
 from neurostorm_bids.group.task import GroupResult
-from neurostorm_bids.group.training import FOLDER, begin
+from neurostorm_bids.group.training import begin, begin_model, begin_processes, training_run
 from neurostorm_bids.model.load import device_of
-from neurostorm_bids.model.mae import MaskedAutoencoder
+from neurostorm_bids.model.mae import MaskedAutoencoder, recompute_blocks
 from neurostorm_bids.model.masks import Masking, regions_of_patches
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.network import NeuroSTORMConfig
 from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size, new_autoencoder
 from neurostorm_bids.model.strd import add_redundancy_dropout
-from neurostorm_bids.participant.checks import prepare_folders
 from neurostorm_bids.participant.locks import lock_model
 from neurostorm_bids.resample.grid import Grid, get_grid
+from neurostorm_bids.runtime.json_files import digest
+from neurostorm_bids.runtime.local_cache import LocalCache
 from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train import distributed
 from neurostorm_bids.train.plan import Plan
 from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
 from neurostorm_bids.train.pretraining import Goal, PretrainedNetwork, Pretraining
-from neurostorm_bids.train.trainer import EpochRecord, TrainingRun, train
+from neurostorm_bids.train.trainer import train
 
+INDEX = "neurostorm-index"  # folder of the indices of stores, in the work folder
 RATE, BATCH = 2e-4, 4  # largest learning rate, for so many windows in a step
-HELD_OUT = 0.1  # share of the people whose windows are never trained on
-FEWEST_PEOPLE = 4
+MOST_STEPS = 1000  # between two looks at held-out people, unless others are asked for
 
 
 def run(study: Study) -> list[GroupResult]:
     """Pretrain a model; nothing in a process that trains with another, which writes the result."""
     settings, training, options = study.settings, study.settings.training, study.settings.pretraining
-    distributed.setup(training.devices * training.nodes, training.nodes)
-    is_first = distributed.is_rank_zero()
-    prepare_folders(settings if is_first else settings.replacing(clean_workdir=False), study.dataset)
-    if training.devices > 1:  # processes share the processors
-        torch.set_num_threads(max(1, settings.resources.threads // training.devices))
+    is_first = begin_processes(study)
     masking = Masking(options.hidden, options.mask_ratio)
     goal = Goal(options.objective, options.contrast, options.contrastive_weight)
     autoencoder, start, grid, notes = _beginning(study, masking)
     name = training.save_as or f"pretrained-{start.label if start else options.size[0]}"
-    if not is_first:
-        distributed.redirect_output(settings.work / FOLDER / f"{name}.process-{distributed.rank()}.txt")
-    check_name_is_free(settings.out_dir / MODELS / name, settings.conduct.force or training.resume or not is_first)
+    begin_model(name, settings)
     if start is not None:
         study = replace(study, settings=adopt([start], settings))
-    windows = _windows(study, grid, autoencoder.config.n_frames, goal.n_clips)
     if options.redundancy_dropout:
         add_redundancy_dropout(autoencoder.model)
+    length = autoencoder.config.n_frames
+    index = settings.work / INDEX / f"{grid.name}.npz"
+    windows = windows_of(study, grid, length * min(2, goal.n_clips), index)
+    if options.cache_gb:
+        windows = replace(windows, index=windows.index.through(_cache(settings)))
     network = PretrainedNetwork(autoencoder, goal.has_contrast)
     network.train_only_what_is_used(goal)
-    plan = _plan(study.settings)
     views = Views(masking, int(autoencoder.units.max()) + 1, training.augmentation, goal.n_clips)
     still = replace(views, augmentation="none", n_clips=min(2, goal.n_clips))
-    length = autoencoder.config.n_frames
-    parts = [windows.part(held, length, each, plan.seed) for held, each in ((False, views), (True, still))]
-    _check_batches(parts, goal, plan)
-    module = Pretraining(network.to(plan.device), goal, parts[0], parts[1], plan)
-    folder = settings.work / FOLDER / name
+    seed = settings.conduct.random_seed
+    train_on = windows.part(False, length, views, seed, options.mixing)
+    test_on = windows.some_held_out(length, still, seed, options.validation_windows)
+    plan = _plan(study.settings, train_on, goal)
+    if not len(test_on):
+        raise NeurostormError("no run of the people who are held out has windows enough; leave out contrastive")
+    if plan.less_memory:
+        recompute_blocks(autoencoder)
+    target = _target(study, windows)
+    module = Pretraining(network.to(plan.device), goal, train_on, test_on, plan, target)
+    folder = settings.work / TRAINING_FOLDER / name
     begin(folder, _requested(windows, goal, plan, autoencoder, start, study.settings), settings)
     for note in notes:
         LOG.warning(note)
-    LOG.info(
-        "pretraining %s on %d windows of %d people, tested on %d windows of %d others",
-        name,
-        len(parts[0]),
-        *_counts(windows, parts),
-    )
+    counts = len(train_on), windows.n_people(False), len(test_on), windows.n_people(True)
+    LOG.info("pretraining %s on %d windows of %d people, tested on %d windows of %d others", name, *counts)
     progress = Progress(f"model {name}", "pretraining")
-    advance = progress.step("training", "step")
-    history = train(module, TrainingRun(folder, training.resume, partial(_log, progress), advance))
+    history = train(module, training_run(folder, settings, progress, progress.step("training", "step")))
     progress.close()
     if not is_first:
         return []
     write_description(settings.out_dir, study.dataset, [], {})
     with lock_model(settings.out_dir, name):
         return [result_of(Pretrained(name, module, start, grid, windows, notes), history, study)]
+
+
+def _target(study: Study, windows: Windows) -> tuple[np.ndarray, bool] | None:
+    """Return what --target says of each person, and whether it is classes; `None` where it is not asked for.
+
+    Raises
+    ------
+    NeurostormError
+        If there is no such column.
+    """
+    column = study.target()
+    if column is None:
+        return None
+    known = study.phenotype.table.drop_duplicates(SUBJECT).set_index(SUBJECT)
+    if column not in known:
+        raise NeurostormError(f"--target {column}: there is no such column; there are: {', '.join(map(str, known))}")
+    people = windows.runs.drop_duplicates("person").sort_values("person")
+    ours = people["subject"].radd("sub-").where(people["dataset"] == 0)  # the table is that of BIDS_DIR
+    values = known[column].reindex(ours)
+    numbers = pd.to_numeric(values, errors="coerce")
+    kind = study.settings.group.target_type
+    if kind == "regression" or (
+        kind == "auto" and numbers.notna().sum() == values.notna().sum() and numbers.nunique() > 2
+    ):
+        return numbers.to_numpy(float), False
+    codes = pd.factorize(values, sort=True)[0].astype(float)
+    return np.where(codes < 0, np.nan, codes), True
+
+
+def _cache(settings: Settings) -> LocalCache:
+    """Return where runs are copied to as they are read."""
+    options = settings.pretraining
+    folder = (options.cache_dir or Path(tempfile.gettempdir())) / f"neurostorm-runs-{digest({'out': settings.out_dir})}"
+    cache = LocalCache(folder, int((options.cache_gb or 0) * 1e9))
+    if distributed.is_first_of_node():
+        cache.begin()
+    return cache
 
 
 def _beginning(study: Study, masking: Masking) -> tuple[MaskedAutoencoder, Model | None, Grid, list[str]]:
@@ -142,71 +177,48 @@ def _regions(study: Study, grid: Grid, config: NeuroSTORMConfig) -> Tensor | Non
     return regions
 
 
-def _windows(study: Study, grid: Grid, n_frames: int, n_clips: int) -> Windows:
-    """Find and resample the runs, and hold people out.
+def _plan(settings: Settings, train_on: PretrainingWindows, goal: Goal) -> Plan:
+    """Return how to train, as the options say.
 
     Raises
     ------
     NeurostormError
-        If there are too few people or windows.
+        If there are fewer windows than a step takes, or clips cannot be compared.
     """
-    selection, settings = study.settings.selection, study.settings
-    runs, problems = find_runs(study.dataset, selection, selection.bids_database_dir)
-    problems += resample_all(runs, grid, n_frames * min(2, n_clips), study)
-    for problem in problems:
-        LOG.error("%s", problem)
-    failed = {problem.run for problem in problems}
-    runs = [run for run in runs if run.name not in failed]
-    names = sorted({run.subject for run in runs})
-    if len(names) < FEWEST_PEOPLE:
-        raise NeurostormError(
-            f"{counted(len(names), 'person')} with runs that can be used: at least {FEWEST_PEOPLE} are needed, some to test on"
-        )
-    order = np.random.default_rng(settings.conduct.random_seed).permutation(len(names))
-    aside = set(order[: max(2, round(HELD_OUT * len(names)))].tolist())
-    people = np.array([names.index(run.subject) for run in runs])
-    stores = [read_int8(settings.work / GriddedOutputs(run, grid).int8) for run in runs]
-    return Windows(runs, stores, people, np.isin(people, list(aside)), problems)
-
-
-def _check_batches(parts: list[PretrainingWindows], goal: Goal, plan: Plan) -> None:
-    """Refuse too few windows.
-
-    Raises
-    ------
-    NeurostormError
-        With what to change.
-    """
-    if not all(map(len, parts)):
-        raise NeurostormError(
-            "no run of some part of the people has two windows, which comparing clips needs; leave out contrastive"
-        )
-    at_once = plan.batch_size * plan.n_processes
-    if goal.has_contrast and not 2 <= at_once <= len(parts[0]):
-        raise NeurostormError(
-            f"clips are compared in batches of {at_once}, and there are {len(parts[0])} windows; give a --batch-size between 2 and that"
-        )
-
-
-def _counts(windows: Windows, parts: list[PretrainingWindows]) -> tuple[int, int, int]:
-    """Return people trained on, windows held out, and people held out."""
-    n_held_out = len(set(windows.people[windows.held_out]))
-    return len(set(windows.people)) - n_held_out, len(parts[1]), n_held_out
-
-
-def _plan(settings: Settings) -> Plan:
-    """Return how to train, as the options say."""
-    training, resources = settings.training, settings.resources
+    training, resources, options = settings.training, settings.resources, settings.pretraining
     device = device_of(distributed.own_device(resources.device))
+    batch, n_processes = settings.encoding.batch_size or BATCH, training.devices * training.nodes
+    accumulate = training.accumulate
+    if options.effective_batch:
+        accumulate, rest = divmod(options.effective_batch, batch * n_processes)
+        if rest or not accumulate:
+            raise NeurostormError(
+                f"--effective-batch {options.effective_batch} is no multiple of {batch * n_processes}: {n_processes} processes with "
+                f"--batch-size {batch}"
+            )
+    step, n = batch * accumulate * n_processes, len(train_on)
+    if goal.has_contrast and batch * n_processes < 2:
+        raise NeurostormError("clips are compared within a batch; give a --batch-size of 2 or more")
+    if n < step:
+        enough = "" if goal.n_clips == 1 else ", of runs long enough for two"
+        raise NeurostormError(
+            f"{counted(n, 'window')} to train on{enough}, and a step takes {step}; give a smaller --batch-size or --accumulate"
+        )
+    in_pass = n // step
+    steps = options.steps or training.epochs * in_pass
+    looks = math.ceil(steps / min(steps, options.validate_every or min(in_pass, MOST_STEPS)))
     plan = Plan(
         tuning="full",
-        epochs=training.epochs,
-        patience=training.epochs,  # never earlier than that: the loss falls for long
-        batch_size=settings.encoding.batch_size or BATCH,
+        epochs=looks,
+        patience=looks,  # never earlier than that: the loss falls for long
+        batch_size=batch,
         device=device,
-        accumulate=training.accumulate,
+        accumulate=accumulate,
         precision=settings.encoding.precision,
         augmentation=training.augmentation,
+        steps=math.ceil(steps / looks),
+        averaging=options.ema,
+        less_memory=options.activation_checkpointing,
         devices=training.devices,
         nodes=training.nodes,
         workers=min(8, resources.threads - 1) if device.type == "cuda" else 0,
@@ -224,12 +236,7 @@ def _requested(
         "plan": {name: str(value) for name, value in vars(plan).items() if name not in ("device", "workers")},
         "network": str((autoencoder.config, autoencoder.masking, settings.pretraining.redundancy_dropout)),
         "start": start.sha256 if start else None,
-        "runs": [str(store.path.name) for store in windows.stores],
+        "mixing": settings.pretraining.mixing,
+        "runs": windows.stamp,
         "version": __version__,
     }
-
-
-def _log(progress: Progress, record: EpochRecord) -> None:
-    LOG.info(
-        "%s: %s", progress.title, ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in record.items())
-    )

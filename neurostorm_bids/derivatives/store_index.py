@@ -1,0 +1,152 @@
+"""Many int8 stores as one: an index that is made once, so that a training opens no file but those it reads from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurostorm_bids.derivatives.gridded_files import StoredRun, read_int8
+from neurostorm_bids.errors import NeurostormError, Problem
+from neurostorm_bids.runtime.atomic import replacing
+from neurostorm_bids.runtime.json_files import digest, read_json
+
+NO_GRID = ""
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """Stores by number; a few bytes each, however long they are.
+
+    Attributes
+    ----------
+    paths : (stores,) bytes array
+    scale, background, repetition_time : (stores,) float arrays
+        TR in seconds.
+    shape : (stores, 4) int array
+        (X, Y, Z, T).
+    size, written : (stores,) int arrays
+        Bytes, and when the file was last changed, ns.
+    grid : (stores,) str array
+        Digest of what a store says of its grid.
+    local : callable, optional
+        Returns where a file is read instead: a copy on this machine.
+    """
+
+    paths: np.ndarray
+    scale: np.ndarray
+    background: np.ndarray
+    repetition_time: np.ndarray
+    shape: np.ndarray
+    size: np.ndarray
+    written: np.ndarray
+    grid: np.ndarray
+    local: Callable[[Path], Path] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> StoredRun:
+        shape = tuple(int(n) for n in self.shape[i])
+        place = Path(self.paths[i].decode())
+        return StoredRun(
+            place, float(self.scale[i]), float(self.background[i]), shape, int(self.written[i]), self.local
+        )
+
+    @property
+    def n_frames(self) -> np.ndarray:
+        """Frames of each store, (stores,)."""
+        return np.asarray(self.shape[:, 3])
+
+    def keep(self, which: np.ndarray) -> "StoreIndex":
+        """Return some of the stores, by number."""
+        return replace(self, **{name: getattr(self, name)[which] for name in COLUMNS})
+
+    def through(self, local: Callable[[Path], Path]) -> "StoreIndex":
+        """Return the same stores, read from where this function says."""
+        return replace(self, local=local)
+
+    def save(self, path: Path) -> None:
+        """Write the index."""
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **{name: getattr(self, name) for name in COLUMNS})
+
+
+COLUMNS = ("paths", "scale", "background", "repetition_time", "shape", "size", "written", "grid")
+
+
+def index_of(paths: Sequence[Path], file: Path) -> tuple[StoreIndex, list[Problem]]:
+    """Return the index of some stores: as kept in a file, but for those whose size or time has changed, which are opened.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    file : Path
+        Where the index is kept.
+
+    Returns
+    -------
+    index : StoreIndex
+        Of the stores that can be read.
+    problems : list of Problem
+        Of the others.
+    """
+    known = _kept(file)
+    rows, problems, n_opened = [], [], 0
+    for path in paths:
+        name = str(path).encode()
+        row = known.get(name)
+        try:
+            now = path.stat()
+            if row is None or (row[5], row[6]) != (now.st_size, now.st_mtime_ns):
+                row, n_opened = _row(path, now.st_size), n_opened + 1
+        except (OSError, NeurostormError) as error:
+            problems.append(Problem(str(error), run=path.stem))
+            continue
+        rows.append(row)
+    if not rows:
+        raise NeurostormError(
+            f"none of {len(paths)} stores can be used{f': {problems[0]}' if problems else ''}; start again without them"
+        )
+    columns: Any = {name: np.array(column) for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True)}
+    index = StoreIndex(**columns)
+    if n_opened or len(rows) != len(known):
+        index.save(file)
+    return index, problems
+
+
+def only_grid(index: StoreIndex) -> None:
+    """Refuse stores that no network can be trained on together.
+
+    Raises
+    ------
+    NeurostormError
+        If their grids or repetition times differ.
+    """
+    for what, values, remedy in (
+        ("grids", index.grid, "give all of them the same --grid"),
+        ("repetition times", np.round(index.repetition_time, 4), "give all of them the same --target-tr"),
+    ):
+        kinds, first = np.unique(values, return_index=True)
+        if len(kinds) > 1:
+            named = " and ".join(f"{Path(index.paths[i].decode())} ({values[i]})" for i in sorted(first)[:2])
+            raise NeurostormError(f"runs of different {what} cannot be trained on together: {named}; {remedy}")
+
+
+def _kept(file: Path) -> dict[bytes, tuple[object, ...]]:
+    """Return the rows of an index by path; none if there is no index, or one of another version."""
+    try:
+        with np.load(file) as kept:
+            columns = [kept[name] for name in COLUMNS]
+    except (OSError, ValueError, KeyError, EOFError):
+        return {}
+    return {row[0]: row for row in zip(*columns, strict=True)}
+
+
+def _row(path: Path, size: int) -> tuple[object, ...]:
+    """Open a store, and return what the index says of it."""
+    store, about = read_int8(path), read_json(path.with_suffix(".json"))
+    grid = digest(about["Grid"]) if isinstance(about.get("Grid"), dict) else NO_GRID
+    time = float(about.get("RepetitionTime") or np.nan)
+    return str(path).encode(), store.scale, store.background, time, store.shape, size, store.written, grid

@@ -1,0 +1,194 @@
+"""The runs that a model is pretrained on, of one data set or several, and the people who are held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from neurostorm_bids.derivatives.names import GRIDDED, GriddedOutputs
+from neurostorm_bids.derivatives.seen import hash_of
+from neurostorm_bids.derivatives.store_index import StoreIndex, index_of, only_grid
+from neurostorm_bids.errors import NeurostormError, Problem
+from neurostorm_bids.find.dataset import Dataset, find_dataset
+from neurostorm_bids.find.runs import find_runs
+from neurostorm_bids.group.labelled_runs import resample_all
+from neurostorm_bids.group.study import LOG, Study, counted, word
+from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.train.pretrain_data import HeldOut, PretrainingWindows, Views
+
+HELD_OUT = 0.1  # share of the people of each data set whose windows are never trained on
+FEWEST_PEOPLE = 4
+OTHERS = "pretrain-on"  # folder of the stores of other data sets in the work folder
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The runs that take part, and the people who are held out.
+
+    Attributes
+    ----------
+    index : StoreIndex
+        A store per run.
+    runs : DataFrame
+        Of the runs: run_name, dataset (its number), subject (label), person (its number), hash, part.
+    datasets : list of str
+        Their names.
+    problems : list of Problem
+    """
+
+    index: StoreIndex
+    runs: pd.DataFrame
+    datasets: list[str]
+    problems: list[Problem]
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Whether a run is of somebody who is held out, (runs,) bool."""
+        return np.asarray(self.runs["part"] == "validation")
+
+    def part(self, held_out: bool, length: int, views: Views, seed: int, exponent: float = 1.0) -> PretrainingWindows:
+        """Return the windows of one part of the people."""
+        which = np.flatnonzero(self.held_out == held_out)
+        people, datasets = (self.runs[name].to_numpy()[which] for name in ("person", "dataset"))
+        return PretrainingWindows(
+            self.index.keep(which),
+            people,
+            length,
+            views,
+            seed,
+            shifted=not held_out,
+            datasets=datasets,
+            exponent=exponent,
+        )
+
+    @property
+    def stamp(self) -> list[list[str]]:
+        """What is trained on, by which a training that is gone on with is known: name and size of every store, and its scale."""
+        names = [Path(path.decode()).name for path in self.index.paths]
+        return [list(map(str, row)) for row in zip(names, self.index.size, self.index.scale, strict=True)]
+
+    def n_people(self, held_out: bool) -> int:
+        """Return the number of people of one part."""
+        return int(self.runs.loc[self.held_out == held_out, "person"].nunique())
+
+    def some_held_out(self, length: int, views: Views, seed: int, most: int) -> HeldOut:
+        """Return some windows of each of those who are held out."""
+        return HeldOut(self.part(True, length, views, seed), most, seed)
+
+
+def windows_of(study: Study, grid: Grid, n_frames: int, file: Path) -> Windows:
+    """Find the runs of all data sets, resample those that no earlier call has kept, and hold people out.
+
+    Parameters
+    ----------
+    n_frames : int
+        That a run has to have.
+    file : Path
+        Where the index of the stores is kept.
+
+    Raises
+    ------
+    NeurostormError
+        If a data set is not there, there are too few people, or runs do not go together.
+    """
+    folders = [study.settings.bids_dir, *study.settings.pretraining.pretrain_on]
+    if len(set(folders)) < len(folders):
+        raise NeurostormError("--pretrain-on: a data set is given twice; give each once")
+    found, problems, names = [], [], []
+    for number, folder in enumerate(folders):
+        if number and (stores := kept_stores(folder, grid)):
+            names.append(folder.resolve().name)
+            found.append(_of_stores(stores, names[-1]).assign(dataset=number))
+            continue
+        one = _study_of(study, folder) if number else study
+        table, more = _resampled(one, grid, n_frames)
+        names.append(one.dataset.name)
+        found.append(table.assign(dataset=number))
+        problems += more
+    runs = pd.concat(found, ignore_index=True)
+    index, more = index_of([Path(path) for path in runs["path"]], file)
+    kept = runs["path"].isin([path.decode() for path in index.paths]).to_numpy()
+    runs = runs[kept].reset_index(drop=True)
+    long = index.n_frames >= n_frames
+    short = [Problem(f"fewer frames than {n_frames}, which are needed", run=name) for name in runs["run_name"][~long]]
+    problems += more + [problem for problem in short if problem.run not in {other.run for other in problems}]
+    for problem in problems:
+        LOG.error("%s", problem)
+    index, runs = index.keep(np.flatnonzero(long)), runs[long].reset_index(drop=True)
+    if len(runs):
+        only_grid(index)
+    return Windows(index, _split(runs, study.settings.conduct.random_seed), names, problems)
+
+
+def kept_stores(folder: Path, grid: Grid) -> list[Path]:
+    """Return the stores in a folder that --save-grid kept: a work folder, or the one of stores in it."""
+    within = folder if folder.name == GRIDDED else folder / GRIDDED
+    return sorted(within.glob(f"sub-*/**/*_space-{grid.template}_res-2_desc-*_bold.npy")) if within.is_dir() else []
+
+
+def _study_of(study: Study, folder: Path) -> Study:
+    """Return the study of another data set, whose stores are kept apart from the others'."""
+    settings = replace(study.settings, bids_dir=folder)
+    dataset = find_dataset(folder, {}, settings.selection.input_type)
+    work = settings.work / OTHERS / word(str(folder))
+    return replace(study, dataset=dataset, settings=settings.replacing(work_dir=work, derivatives=()))
+
+
+def _resampled(study: Study, grid: Grid, n_frames: int) -> tuple[pd.DataFrame, list[Problem]]:
+    """Find the runs of a data set and make their stores."""
+    selection = study.settings.selection
+    runs, problems = find_runs(study.dataset, selection, selection.bids_database_dir)
+    problems += resample_all(runs, grid, n_frames, study)
+    failed = {problem.run for problem in problems}
+    rows = [
+        {
+            "path": str(study.settings.work / GriddedOutputs(run, grid).int8),
+            "run_name": run.name,
+            "subject": run.subject,
+            "hash": hash_of(study.dataset, run.subject),
+        }
+        for run in runs
+        if run.name not in failed
+    ]
+    return pd.DataFrame(rows, columns=["path", "run_name", "subject", "hash"]), problems
+
+
+def _of_stores(paths: Sequence[Path], name: str) -> pd.DataFrame:
+    """Return the runs of stores that are there; what is known of them is their names."""
+    runs = [path.name.partition("_space-")[0] for path in paths]
+    subjects = [run.partition("_")[0].removeprefix("sub-") for run in runs]
+    dataset = Dataset(Path(name), "fmriprep", {"Name": name})
+    return pd.DataFrame(
+        {
+            "path": [str(path) for path in paths],
+            "run_name": runs,
+            "subject": subjects,
+            "hash": [hash_of(dataset, subject) for subject in subjects],
+        }
+    )
+
+
+def _split(runs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Number the people, and hold some of each data set out.
+
+    Raises
+    ------
+    NeurostormError
+        If there are too few.
+    """
+    keys = pd.MultiIndex.from_frame(runs[["dataset", "subject"]])
+    person, people = pd.factorize(keys, sort=True)
+    if len(people) < FEWEST_PEOPLE:
+        raise NeurostormError(
+            f"{counted(len(people), 'person')} with runs that can be used: at least {FEWEST_PEOPLE} are needed, some to test on"
+        )
+    rng, aside = np.random.default_rng(seed), set()
+    of = np.array([key[0] for key in people])
+    for dataset in np.unique(of):
+        theirs = rng.permutation(np.flatnonzero(of == dataset))
+        least = 2 if len(np.unique(of)) == 1 else 1
+        aside |= set(theirs[: max(least, round(HELD_OUT * len(theirs))) if len(theirs) > 1 else 0].tolist())
+    held = np.isin(person, list(aside))
+    return runs.assign(person=person, part=np.where(held, "validation", "train"))
