@@ -6,13 +6,21 @@ READY := $(VENV)/ready
 # asks for a docstring of everything that is public.
 NOT_NEEDED := ES01,EX01,SA01,PR01,PR07,RT01,PR08,RT03,SS02,SS05,GL08
 
-.PHONY: demo test lint setup clean
+.PHONY: demo demo-model test test-gpu lint setup clean
 
 demo: setup
 	$(VENV)/bin/neurostorm-demo demo
 
+# The weights of the demo model, anew: phantoms, pretraining, head; under an hour on two processors
+demo-model: setup
+	$(VENV)/bin/python -m neurostorm_bids.demo.training demo-model
+
 test: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
+
+# What only a GPU can show; without one it says so
+test-gpu: setup
+	$(VENV)/bin/python tests/gpu/run.py
 
 lint: setup
 	$(VENV)/bin/ruff check --config .ci/ruff.toml .

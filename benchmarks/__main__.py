@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.measure import machine
 
-PARTS = ("resampling", "encoding", "training", "whole_run", "tree", "cohorts")
+PARTS = ("resampling", "encoding", "training", "pretraining", "whole_run", "tree", "cohorts")
 ON_REQUEST = ("statistics",)  # takes long, and says nothing of speed
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from neurostorm_bids.model.load import load_model
     from neurostorm_bids.resample.resample import to_model_grid
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["load_model", "to_model_grid"]
 
 

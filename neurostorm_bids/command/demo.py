@@ -12,8 +12,8 @@ import click
 def main(folder: Path, only_data: bool) -> None:
     """Make a demo data set in FOLDER (default: demo) and run neurostorm on it with the embedded demo model.
 
-    The data are a phantom, laid out as fMRIPrep 25.2 lays out its derivatives. The model has seeded weights and was
-    never trained: it shows what the outputs look like and nothing else.
+    The data are a phantom, laid out as fMRIPrep 25.2 lays out its derivatives. The model is very small and was trained
+    on other phantoms: it shows what the outputs look like and nothing else.
     """
     from neurostorm_bids.demo.dataset import write_dataset
     from neurostorm_bids.participant.level import participant_level
@@ -32,7 +32,8 @@ def main(folder: Path, only_data: bool) -> None:
     for path in sorted(results.rglob("*.tsv")):
         click.echo(f"  {path.relative_to(results)}\n      {_content(path)}")
     click.echo(
-        "Each has a .json beside it: columns, model, grid, every step. The model is untrained, for demonstration."
+        "Each has a .json beside it: columns, model, grid, every step. A very small model trained on phantoms: for "
+        "demonstration."
     )
     for path in sorted(results.glob("sub-*.html")):
         click.echo(f"Open the report in a browser: {path}")

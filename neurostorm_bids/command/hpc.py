@@ -101,6 +101,11 @@ def _write_training(bids_dir: Path, out_dir: Path, words: Sequence[str], options
     call = [str(bids_dir), str(out_dir), "group", "--group-task", str(options.group_task), *asked]
     settings = settings_of([*call, *(["--omp-nthreads", str(options.cpus)] if "--omp-nthreads" not in words else [])])
     name = settings.training.save_as
+    of_arrays = ("participant_label", "subjects_per_task", "at_a_time", "gpu", "group", "all")
+    if given := [each for each in of_arrays if getattr(options, each) != getattr(JobOptions, each)]:
+        raise NeurostormError(
+            f"--{given[0].replace('_', '-')} is of arrays; for a training, give --gpus, and what selects runs after --"
+        )
     if name is None or settings.training.resume:
         raise NeurostormError(
             "give --save-as NAME after --, and no --resume: the job goes on by itself where it has begun"
@@ -115,8 +120,12 @@ def _write_training(bids_dir: Path, out_dir: Path, words: Sequence[str], options
     )
     folder = settings.out_dir / LOGS / "slurm" / new_call_id()
     container = options.container.resolve() if options.container else None
-    call = call_of(settings, container, options.gpus > 0)
+    call = call_of(settings, container, options.gpus > 0, subjects=True)
     begun = settings.work / TRAINING_FOLDER / name / BEGUN
+    if begun.exists():
+        click.echo(
+            f"a training of this name has begun, and the job goes on with it; to begin anew, remove {begun.parent}"
+        )
     script = scripts.training_script(folder, options.nodes, options.gpus, resources, call, begun)
     click.echo(f"{scripts.write_training(folder, script)}")
     _submit(folder, options)

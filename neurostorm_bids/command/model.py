@@ -16,10 +16,9 @@ def main() -> None:
 @main.command("list")
 def list_models() -> None:
     """List the models that have a name."""
-    from neurostorm_bids.model.registry import DEMO, home, registry
-    from neurostorm_bids.model.untrained import UNTRAINED
+    from neurostorm_bids.model.registry import DEMO, DEMONSTRATION, home, registry
 
-    rows = [(DEMO, "embedded", UNTRAINED)]
+    rows = [(DEMO, "embedded", DEMONSTRATION)]
     for model in registry().values():
         here = model.path.is_file() or model.safetensors_path.is_file()
         rows.append((model.name, "here" if here else "not fetched", model.about))

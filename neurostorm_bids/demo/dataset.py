@@ -47,13 +47,13 @@ def write_dataset(folder: Path, n_volumes: int = N_VOLUMES, say: Callable[[str],
     for seed, (subject, session) in enumerate(RUNS, start=1):
         say(f"writing sub-{subject}{f' ses-{session}' if session else ''}: {n_volumes} volumes")
         _write_run(folder, subject, session, brain, seed, n_volumes)
-    _write_json(folder / "dataset_description.json", DESCRIPTION)  # last: it tells that the data set is whole
+    write_json(folder / "dataset_description.json", DESCRIPTION)  # last: it tells that the data set is whole
 
 
 def _write_anatomy(folder: Path, subject: str, brain: Anatomy) -> None:
     stem = folder / f"sub-{subject}" / "anat" / f"sub-{subject}"
-    _save(f"{stem}_space-{TEMPLATE}_res-2_desc-preproc_T1w.nii.gz", brain.t1w)
-    _save(f"{stem}_space-{TEMPLATE}_res-2_desc-brain_mask.nii.gz", brain.mask.astype(np.uint8))
+    save_image(f"{stem}_space-{TEMPLATE}_res-2_desc-preproc_T1w.nii.gz", brain.t1w)
+    save_image(f"{stem}_space-{TEMPLATE}_res-2_desc-brain_mask.nii.gz", brain.mask.astype(np.uint8))
 
 
 def _write_run(folder: Path, subject: str, session: str | None, brain: Anatomy, seed: int, n_volumes: int) -> None:
@@ -62,10 +62,10 @@ def _write_run(folder: Path, subject: str, session: str | None, brain: Anatomy, 
     dummies = N_DUMMIES.get((subject, session or ""), 0)
     data = bold_run(brain, seed, n_volumes, REPETITION_TIME, dummies)
     space = f"{stem}_space-{TEMPLATE}_res-2"
-    _save(f"{space}_desc-preproc_bold.nii.gz", data, REPETITION_TIME)
-    _save(f"{space}_desc-brain_mask.nii.gz", brain.mask.astype(np.uint8))
-    _save(f"{space}_boldref.nii.gz", data.mean(axis=3).astype(np.float32))
-    _write_json(
+    save_image(f"{space}_desc-preproc_bold.nii.gz", data, REPETITION_TIME)
+    save_image(f"{space}_desc-brain_mask.nii.gz", brain.mask.astype(np.uint8))
+    save_image(f"{space}_boldref.nii.gz", data.mean(axis=3).astype(np.float32))
+    write_json(
         Path(f"{space}_desc-preproc_bold.json"),
         {
             "RepetitionTime": REPETITION_TIME,
@@ -75,7 +75,7 @@ def _write_run(folder: Path, subject: str, session: str | None, brain: Anatomy, 
             "TaskName": "rest",
         },
     )
-    _write_json(Path(f"{space}_desc-brain_mask.json"), {"Type": "Brain"})
+    write_json(Path(f"{space}_desc-brain_mask.json"), {"Type": "Brain"})
     position = motion(seed, n_volumes)
     confounds = pd.DataFrame(position, columns=["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"])
     confounds.insert(0, "global_signal", data[brain.mask].mean(axis=0))
@@ -83,11 +83,12 @@ def _write_run(folder: Path, subject: str, session: str | None, brain: Anatomy, 
     for i in range(dummies):
         confounds[f"non_steady_state_outlier{i:02d}"] = (np.arange(n_volumes) == i).astype(int)
     confounds.to_csv(f"{stem}_desc-confounds_timeseries.tsv", sep="\t", index=False, na_rep="n/a")
-    _write_json(Path(f"{stem}_desc-confounds_timeseries.json"), {"global_signal": {"Method": "Mean"}})
+    write_json(Path(f"{stem}_desc-confounds_timeseries.json"), {"global_signal": {"Method": "Mean"}})
     Path(f"{stem}_from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt").write_text(IDENTITY_ITK)
 
 
-def _save(path: str, data: np.ndarray, repetition_time: float | None = None) -> None:
+def save_image(path: str | Path, data: np.ndarray, repetition_time: float | None = None) -> None:
+    """Write an image on the phantom's grid, with its TR (s) if it has one."""
     image = nib.Nifti1Image(data, AFFINE)
     image.header.set_xyzt_units("mm", "sec")
     image.set_sform(AFFINE, code=4)  # 4: MNI space
@@ -98,6 +99,7 @@ def _save(path: str, data: np.ndarray, repetition_time: float | None = None) -> 
     nib.save(image, path)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a sidecar."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -54,13 +54,11 @@ def anatomy() -> Anatomy:
     return Anatomy(mask, (1000 * t1w * mask).astype(np.float32), epi.astype(np.float32), np.stack(networks))
 
 
-def slow_fluctuation(
-    rng: np.random.RandomState, n_volumes: int, repetition_time: float, fastest: float = 0.1
-) -> np.ndarray:
-    """A random time course between 0.01 Hz and the fastest frequency, with unit standard deviation, shape (n_volumes,)."""
+def slow_fluctuation(rng: np.random.RandomState, n_volumes: int, repetition_time: float) -> np.ndarray:
+    """A random time course between 0.01 and 0.1 Hz with unit standard deviation, shape (n_volumes,)."""
     spectrum = np.fft.rfft(rng.standard_normal(4 * n_volumes))
     frequency = np.fft.rfftfreq(4 * n_volumes, repetition_time)
-    spectrum[(frequency < 0.01) | (frequency > fastest)] = 0
+    spectrum[(frequency < 0.01) | (frequency > 0.1)] = 0
     course = np.fft.irfft(spectrum)[:n_volumes]
     return (course - course.mean()) / course.std()
 

@@ -56,7 +56,7 @@ def write_nifti(path: Path, run: GriddedRun) -> None:
             file.write(np.round((volumes - intercept) / slope).astype("<i2").tobytes(order="F"))
 
 
-def write_int8(path: Path, run: GriddedRun, made_from: str) -> None:
+def write_int8(path: Path, run: GriddedRun, made_from: str, dataset: str = "") -> None:
     """Write the z-scored run as training reads it: int8, (T, brain voxels), scale = largest magnitude / 127.
 
     The published stores hold whole volumes, three quarters of which are background.
@@ -67,6 +67,8 @@ def write_int8(path: Path, run: GriddedRun, made_from: str) -> None:
         Ends in .npy; scale, brain, grid and times are in a JSON beside it, which is written last and vouches for it.
     made_from : str
         Digest of inputs and settings, by which a store that is out of date is noticed.
+    dataset : str
+        Name of the data set, by which people are known again.
     """
     path.with_suffix(".json").unlink(missing_ok=True)
     largest = max(abs(float(run.background)), abs((run.statistics.maximum - run.statistics.mean) / run.statistics.std))
@@ -92,6 +94,7 @@ def write_int8(path: Path, run: GriddedRun, made_from: str) -> None:
             "Displacement": _as_json(run.displacement),
             "FirstVolumes": run.time_map.lower.tolist(),
             "SharesOfNextVolumes": run.time_map.fraction.tolist(),
+            "Dataset": dataset,
             "MadeFrom": made_from,
         },
     )
@@ -254,13 +257,15 @@ def gridding_digest(source: RunSource, grid: Grid, options: dict[str, Any]) -> s
     return digest({"version": __version__, "grid": grid.describe(), "inputs": fingerprint(source.inputs), **options})
 
 
-def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str) -> None:
+def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str, dataset: str) -> None:
     """Keep a gridded run, as NIfTI in the output folder and as int8 in the work folder.
 
     Parameters
     ----------
     made_from : str
         From `gridding_digest`.
+    dataset : str
+        Name of the data set.
     """
     assert run.source is not None
     outputs = GriddedOutputs(run.source.run, run.grid)
@@ -277,4 +282,4 @@ def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str) -> 
             "Preprocessing": run.steps,
         },
     )
-    write_int8(work / outputs.int8, run, made_from)
+    write_int8(work / outputs.int8, run, made_from, dataset)

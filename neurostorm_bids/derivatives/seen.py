@@ -23,7 +23,12 @@ def hash_of(dataset: Dataset, subject: str) -> str:
     subject : str
         Label, without sub-.
     """
-    return hashlib.sha256(f"{dataset.name}\n{subject}".encode()).hexdigest()[:16]
+    return hash_of_label(dataset.name, subject)
+
+
+def hash_of_label(dataset: str, subject: str) -> str:
+    """Return the hash of a person, by the name of the data set and the label."""
+    return hashlib.sha256(f"{dataset}\n{subject}".encode()).hexdigest()[:16]
 
 
 def people_of(model: Model) -> frozenset[str]:

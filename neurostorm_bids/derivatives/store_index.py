@@ -30,6 +30,8 @@ class StoreIndex:
         Bytes, and when the file was last changed, ns.
     grid : (stores,) str array
         Digest of what a store says of its grid.
+    dataset : (stores,) str array
+        Name of the data set that it says it is of; empty where it does not.
     local : callable, optional
         Returns where a file is read instead: a copy on this machine.
     """
@@ -42,6 +44,7 @@ class StoreIndex:
     size: np.ndarray
     written: np.ndarray
     grid: np.ndarray
+    dataset: np.ndarray
     local: Callable[[Path], Path] | None = None
 
     def __len__(self) -> int:
@@ -63,8 +66,8 @@ class StoreIndex:
         """Return some of the stores, by number."""
         return replace(self, **{name: getattr(self, name)[which] for name in COLUMNS})
 
-    def through(self, local: Callable[[Path], Path]) -> "StoreIndex":
-        """Return the same stores, read from where this function says."""
+    def through(self, local: Callable[[Path], Path] | None) -> "StoreIndex":
+        """Return the same stores, read from where this function says; `None`: from where they are."""
         return replace(self, local=local)
 
     def save(self, path: Path) -> None:
@@ -73,7 +76,7 @@ class StoreIndex:
             np.savez(file, **{name: getattr(self, name) for name in COLUMNS})
 
 
-COLUMNS = ("paths", "scale", "background", "repetition_time", "shape", "size", "written", "grid")
+COLUMNS = ("paths", "scale", "background", "repetition_time", "shape", "size", "written", "grid", "dataset")
 
 
 def index_of(paths: Sequence[Path], file: Path) -> tuple[StoreIndex, list[Problem]]:
@@ -149,4 +152,14 @@ def _row(path: Path, size: int) -> tuple[object, ...]:
     store, about = read_int8(path), read_json(path.with_suffix(".json"))
     grid = digest(about["Grid"]) if isinstance(about.get("Grid"), dict) else NO_GRID
     time = float(about.get("RepetitionTime") or np.nan)
-    return str(path).encode(), store.scale, store.background, time, store.shape, size, store.written, grid
+    return (
+        str(path).encode(),
+        store.scale,
+        store.background,
+        time,
+        store.shape,
+        size,
+        store.written,
+        grid,
+        str(about.get("Dataset") or ""),
+    )

@@ -15,7 +15,7 @@ from neurostorm_bids.derivatives.names import GRIDDED
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SESSION, SUBJECT
 from neurostorm_bids.find.templateflow import templateflow_home
-from neurostorm_bids.group.cohort import Cohort, read_cohort
+from neurostorm_bids.group.cohort import Cohort, read_cohort, weighted_means
 from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.model.names import AT_FLUCTUATION, AT_MEAN, AT_RANDOM, LABELS
 from neurostorm_bids.resample.grid import GRIDS, Grid
@@ -66,10 +66,7 @@ def baselines_of(cohort: Cohort, labels: Labels, out_dir: Path, work: Path) -> t
         features[RANDOM], weights[RANDOM] = random.embeddings, random.runs["windows"].to_numpy(float)
     place = {row: i for i, row in enumerate(rows)}
     members = [[place[int(row)] for row in sample] for sample in labels.members]
-    return {
-        name: np.stack([np.average(values[m], axis=0, weights=weights[name][m]) for m in members])
-        for name, values in features.items()
-    }, notes
+    return {name: weighted_means(values, members, weights[name]) for name, values in features.items()}, notes
 
 
 def features_of_runs(cohort: Cohort, out_dir: Path, work: Path) -> tuple[Features, list[str]]:

@@ -1,6 +1,6 @@
 """Read every run's embedding and quality from the output folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,3 +149,16 @@ def _what_there_is(out_dir: Path) -> str:
     paths = (path for subject in subjects for path in run_tables(subject, "*_desc-*_embeddings.tsv"))
     labels = sorted({entities_of(path)["desc"] for path in paths})
     return f"there are those of {', '.join(labels)} (--model)" if labels else "run the participant level first"
+
+
+def weighted_means(values: np.ndarray, members: Sequence[Any], weights: np.ndarray) -> np.ndarray:
+    """Return the mean of each sample over its runs, (runs, columns) -> (samples, columns).
+
+    Parameters
+    ----------
+    members : sequence of int arrays or lists
+        Numbers of the runs of each sample.
+    weights : (runs,) array
+        Such as the windows of each run.
+    """
+    return np.stack([np.average(values[rows], axis=0, weights=weights[rows]) for rows in members])

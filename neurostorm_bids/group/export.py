@@ -1,11 +1,9 @@
 """Keep a probe as a model for the participant level: the models of its folds side by side, as one head."""
 
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 
@@ -20,6 +18,7 @@ from neurostorm_bids.group.probing import EMBEDDING, Probe
 from neurostorm_bids.group.study import LOG, Study
 from neurostorm_bids.model.names import reference_to
 from neurostorm_bids.model.task import Task
+from neurostorm_bids.runtime.boilerplate import filled_in
 from neurostorm_bids.runtime.json_files import read_json
 
 HEAD_WEIGHT, HEAD_BIAS = "output_head.head.head.weight", "output_head.head.head.bias"
@@ -119,9 +118,8 @@ def _task(found: Probe, study: Study, n_models: int) -> Task:
 def _card(name: str, found: Probe, study: Study, words: tuple[str, str, str, str]) -> str:
     """Return the model card, Markdown."""
     backbone, grid, verdict, methods = words
-    text = files("neurostorm_bids.boilerplate").joinpath("probe_card.md").read_text(encoding="utf-8")
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # noqa: S701
-    return environment.from_string(text).render(
+    return filled_in(
+        "probe_card.md",
         name=name,
         version=__version__,
         folder=f"OUT_DIR/{MODELS}/{name}",

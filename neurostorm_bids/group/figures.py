@@ -42,7 +42,7 @@ def training_figure(histories: dict[str, list[dict[str, float]]]) -> Figure:
 
 
 def pretraining_figure(history: pd.DataFrame) -> Figure:
-    """Draw losses, skills, and what is known of the embeddings, epoch by epoch."""
+    """Draw losses, skills, and what is known of the embeddings, over the steps."""
     figure = new_figure(3.2)
     axes = figure.subplots(1, 3)
     panels = (
@@ -53,11 +53,11 @@ def pretraining_figure(history: pd.DataFrame) -> Figure:
     for ax, (title, names) in zip(axes, panels, strict=True):
         for i, name in enumerate(name for name in names if name in history):
             drawn = ax if name != "rank1" else ax.twinx()
-            drawn.plot(history["epoch"], history[name], "o-", markersize=3, color=f"C{i}", label=name.replace("_", " "))
+            drawn.plot(history["step"], history[name], "o-", markersize=3, color=f"C{i}", label=name.replace("_", " "))
             drawn.tick_params(labelsize=7)
             drawn.legend(fontsize=7, frameon=False, loc="lower right" if name == "rank1" else "upper left")
         ax.set_title(title, fontsize=9, color=INK)
-        ax.set_xlabel("epoch", fontsize=8)
+        ax.set_xlabel("step", fontsize=8)
         ax.xaxis.get_major_locator().set_params(integer=True)
     axes[1].axhline(0, color=FAINT, linewidth=0.8)
     figure.tight_layout()

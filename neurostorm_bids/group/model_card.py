@@ -1,9 +1,7 @@
 """A fine-tuned model with all that its folder and its page say about it."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 
-import jinja2
 import pandas as pd
 
 from neurostorm_bids import __version__
@@ -12,6 +10,7 @@ from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.participants import SUBJECT
 from neurostorm_bids.group.training import Trainings
 from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.runtime.boilerplate import filled_in
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.train.fit import TrainedModel
 from neurostorm_bids.train.plan import MAX_WINDOWS
@@ -64,16 +63,13 @@ class TunedModel:
 
 def model_card(tuned: TunedModel, metrics: pd.DataFrame, verdict: str, notes: list[str], settings: Settings) -> str:
     """Return the model card, Markdown."""
-    text = files("neurostorm_bids.boilerplate").joinpath("model_card.md").read_text(encoding="utf-8")
-    environment = jinja2.Environment(  # noqa: S701 (Markdown, not a page)
-        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     trainings, kept = tuned.trainings, tuned.kept
     labels, plan, table = trainings.labels, trainings.plan, trainings.labelled.table
     tasks: list[str] = table["task"].iloc[labels.rows].dropna().unique().tolist() if "task" in table else []
     options = settings.in_words(settings.changing("gridded"))
     censoring, threshold = settings.censoring, settings.censoring.fd_threshold
-    return environment.from_string(text).render(
+    return filled_in(
+        "model_card.md",
         name=trainings.name,
         version=__version__,
         folder=f"OUT_DIR/{MODELS}/{trainings.name}",

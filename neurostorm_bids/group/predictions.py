@@ -10,6 +10,7 @@ import pandas as pd
 from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SESSION, SUBJECT
+from neurostorm_bids.group.cohort import weighted_means
 from neurostorm_bids.group.study import Study
 
 EMBEDDINGS, PREDICTIONS = "_embeddings.tsv", "_predictions.tsv"
@@ -86,7 +87,7 @@ def _row_of(path: Path) -> dict[str, str]:
 def mean_of_samples(table: pd.DataFrame, members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """Return the mean prediction of each sample over its runs, weighted by windows, (samples, columns)."""
     values = table.to_numpy(float)
-    return np.stack([np.average(values[rows], axis=0, weights=weights[rows]) for rows in members])
+    return weighted_means(values, members, weights)
 
 
 def predictions_of_runs(study: Study) -> pd.DataFrame | None:

@@ -2,11 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import torch
@@ -24,6 +22,7 @@ from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import label_of_name
 from neurostorm_bids.model.pretrained import describe, new_autoencoder
 from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.runtime.boilerplate import filled_in
 from neurostorm_bids.train.clips import clips_of
 from neurostorm_bids.train.pretraining import Pretraining
 from neurostorm_bids.train.trainer import EpochRecord
@@ -54,7 +53,7 @@ def result_of(made: Pretrained, history: list[EpochRecord], study: Study) -> Gro
     words = [
         answer,
         "Errors are of hidden patches, in windows of people who are held out; those of brain alone count: most others are background and "
-        "trivially right. The two who know nothing are the mean image of what is seen of the window, and a line in time between the frames "
+        "trivially right, and of these the ones whose place is seen in another frame. The two who know nothing are the mean image of what is seen of the window, and a line in time between the frames "
         "in which a place is seen.",
     ]
     return GroupResult(
@@ -62,7 +61,7 @@ def result_of(made: Pretrained, history: list[EpochRecord], study: Study) -> Gro
         title=title,
         answer=f"{answer}\nThe model is in {folder}; use it with --model {folder}",
         sections=[
-            Section(title, words=words, figures=[("", "Every epoch.")], notes=made.notes),
+            Section(title, words=words, figures=[("", "After every stretch of steps.")], notes=made.notes),
             Section(
                 "Reconstructions",
                 figures=[
@@ -186,10 +185,9 @@ def _write(folder: Path, made: Pretrained, study: Study, answer: str, history: p
 
 def _card(made: Pretrained, study: Study, answer: str) -> str:
     """Return the model card, Markdown."""
-    text = files("neurostorm_bids.boilerplate").joinpath("pretrain_card.md").read_text(encoding="utf-8")
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # noqa: S701
     network, options = made.module.network.autoencoder, study.settings.pretraining
-    return environment.from_string(text).render(
+    return filled_in(
+        "pretrain_card.md",
         name=made.name,
         version=__version__,
         folder=f"OUT_DIR/{MODELS}/{made.name}",

@@ -3,22 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from neurostorm_bids.derivatives.names import GRIDDED, GriddedOutputs
-from neurostorm_bids.derivatives.seen import hash_of
+from neurostorm_bids.derivatives.seen import hash_of_label
 from neurostorm_bids.derivatives.store_index import StoreIndex, index_of, only_grid
 from neurostorm_bids.errors import NeurostormError, Problem
-from neurostorm_bids.find.dataset import Dataset, find_dataset
+from neurostorm_bids.find.dataset import find_dataset
 from neurostorm_bids.find.runs import find_runs
+from neurostorm_bids.find.selection import filters_of, wants
 from neurostorm_bids.group.labelled_runs import resample_all
 from neurostorm_bids.group.study import LOG, Study, counted, word
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.train.pretrain_data import HeldOut, PretrainingWindows, Views
 
-HELD_OUT = 0.1  # share of the people of each data set whose windows are never trained on
 FEWEST_PEOPLE = 4
 OTHERS = "pretrain-on"  # folder of the stores of other data sets in the work folder
 
@@ -98,9 +99,9 @@ def windows_of(study: Study, grid: Grid, n_frames: int, file: Path) -> Windows:
         raise NeurostormError("--pretrain-on: a data set is given twice; give each once")
     found, problems, names = [], [], []
     for number, folder in enumerate(folders):
-        if number and (stores := kept_stores(folder, grid)):
+        if number and (stores := kept_stores(folder, grid, study)):
             names.append(folder.resolve().name)
-            found.append(_of_stores(stores, names[-1]).assign(dataset=number))
+            found.append(_of_stores(stores).assign(dataset=number))
             continue
         one = _study_of(study, folder) if number else study
         table, more = _resampled(one, grid, n_frames)
@@ -108,6 +109,12 @@ def windows_of(study: Study, grid: Grid, n_frames: int, file: Path) -> Windows:
         found.append(table.assign(dataset=number))
         problems += more
     runs = pd.concat(found, ignore_index=True)
+    if not len(runs):
+        for problem in problems:
+            LOG.error("%s", problem)
+        raise NeurostormError(
+            f"no run of {', '.join(names)} can be used{'; each has its problem above' if problems else ': there is none that was asked for'}"
+        )
     index, more = index_of([Path(path) for path in runs["path"]], file)
     kept = runs["path"].isin([path.decode() for path in index.paths]).to_numpy()
     runs = runs[kept].reset_index(drop=True)
@@ -117,15 +124,27 @@ def windows_of(study: Study, grid: Grid, n_frames: int, file: Path) -> Windows:
     for problem in problems:
         LOG.error("%s", problem)
     index, runs = index.keep(np.flatnonzero(long)), runs[long].reset_index(drop=True)
+    of = [name or names[number] for name, number in zip(index.dataset, runs["dataset"], strict=True)]
+    runs["hash"] = [hash_of_label(name, subject) for name, subject in zip(of, runs["subject"], strict=True)]
     if len(runs):
         only_grid(index)
-    return Windows(index, _split(runs, study.settings.conduct.random_seed), names, problems)
+    settings = study.settings
+    return Windows(index, _split(runs, settings.pretraining.held_out, settings.conduct.random_seed), names, problems)
 
 
-def kept_stores(folder: Path, grid: Grid) -> list[Path]:
-    """Return the stores in a folder that --save-grid kept: a work folder, or the one of stores in it."""
+def kept_stores(folder: Path, grid: Grid, study: Study) -> list[Path]:
+    """Return the stores in a folder that --save-grid kept, of tasks, sessions and runs that are asked for.
+
+    Parameters
+    ----------
+    folder : Path
+        A work folder, or the one of stores in it.
+    """
     within = folder if folder.name == GRIDDED else folder / GRIDDED
-    return sorted(within.glob(f"sub-*/**/*_space-{grid.template}_res-2_desc-*_bold.npy")) if within.is_dir() else []
+    selection = replace(study.settings.selection, participant_label=())  # labels are of the people of BIDS_DIR
+    filters = filters_of(selection)
+    there = sorted(within.glob(f"sub-*/**/*_space-{grid.template}_res-2_desc-*_bold.npy")) if within.is_dir() else []
+    return [path for path in there if wants(selection, filters, path.name.partition("_space-")[0])]
 
 
 def _study_of(study: Study, folder: Path) -> Study:
@@ -133,7 +152,8 @@ def _study_of(study: Study, folder: Path) -> Study:
     settings = replace(study.settings, bids_dir=folder)
     dataset = find_dataset(folder, {}, settings.selection.input_type)
     work = settings.work / OTHERS / word(str(folder))
-    return replace(study, dataset=dataset, settings=settings.replacing(work_dir=work, derivatives=()))
+    of_bids_dir: dict[str, Any] = {"derivatives": (), "participant_label": (), "bids_database_dir": None}
+    return replace(study, dataset=dataset, settings=settings.replacing(work_dir=work, **of_bids_dir))
 
 
 def _resampled(study: Study, grid: Grid, n_frames: int) -> tuple[pd.DataFrame, list[Problem]]:
@@ -147,30 +167,21 @@ def _resampled(study: Study, grid: Grid, n_frames: int) -> tuple[pd.DataFrame, l
             "path": str(study.settings.work / GriddedOutputs(run, grid).int8),
             "run_name": run.name,
             "subject": run.subject,
-            "hash": hash_of(study.dataset, run.subject),
         }
         for run in runs
         if run.name not in failed
     ]
-    return pd.DataFrame(rows, columns=["path", "run_name", "subject", "hash"]), problems
+    return pd.DataFrame(rows, columns=["path", "run_name", "subject"]), problems
 
 
-def _of_stores(paths: Sequence[Path], name: str) -> pd.DataFrame:
+def _of_stores(paths: Sequence[Path]) -> pd.DataFrame:
     """Return the runs of stores that are there; what is known of them is their names."""
     runs = [path.name.partition("_space-")[0] for path in paths]
     subjects = [run.partition("_")[0].removeprefix("sub-") for run in runs]
-    dataset = Dataset(Path(name), "fmriprep", {"Name": name})
-    return pd.DataFrame(
-        {
-            "path": [str(path) for path in paths],
-            "run_name": runs,
-            "subject": subjects,
-            "hash": [hash_of(dataset, subject) for subject in subjects],
-        }
-    )
+    return pd.DataFrame({"path": [str(path) for path in paths], "run_name": runs, "subject": subjects})
 
 
-def _split(runs: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _split(runs: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     """Number the people, and hold some of each data set out.
 
     Raises
@@ -189,6 +200,6 @@ def _split(runs: pd.DataFrame, seed: int) -> pd.DataFrame:
     for dataset in np.unique(of):
         theirs = rng.permutation(np.flatnonzero(of == dataset))
         least = 2 if len(np.unique(of)) == 1 else 1
-        aside |= set(theirs[: max(least, round(HELD_OUT * len(theirs))) if len(theirs) > 1 else 0].tolist())
+        aside |= set(theirs[: max(least, round(share * len(theirs))) if len(theirs) > 1 else 0].tolist())
     held = np.isin(person, list(aside))
     return runs.assign(person=person, part=np.where(held, "validation", "train"))

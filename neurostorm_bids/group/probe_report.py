@@ -1,9 +1,7 @@
 """What a probe writes: tables, figures, and the page of one target."""
 
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import sklearn
@@ -38,6 +36,7 @@ from neurostorm_bids.group.reliability import reliability_in_words
 from neurostorm_bids.group.several import by_false_discovery_rate, by_max_statistic
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.group.task import GroupResult, Section
+from neurostorm_bids.runtime.boilerplate import filled_in
 
 BY_LEVELS = ("sex", "gender", *SITES)  # columns whose levels are shown apart, beside those that options name
 TARGETS_COLUMNS: dict[str, dict[str, Any]] = {
@@ -142,11 +141,10 @@ def _about(found: Probe, study: Study) -> dict[str, Any]:
 
 def _methods(found: Probe, study: Study) -> str:
     """Return a paragraph for a paper."""
-    text = files("neurostorm_bids.boilerplate").joinpath("probe.md").read_text(encoding="utf-8")
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # noqa: S701
     options, labels, ours = study.settings.group, found.samples.labels, found.evaluations[EMBEDDING]
     motion = ["the logarithm of framewise displacement"] if len(found.samples.motion) else []
-    written = environment.from_string(text).render(
+    written = filled_in(
+        "probe.md",
         target=labels.target,
         model=study.cohort.label,
         classes=labels.classes,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.cohort import Cohort
+from neurostorm_bids.group.cohort import Cohort, weighted_means
 from neurostorm_bids.group.confounds import Confounds
 from neurostorm_bids.group.covariates import Covariates, covariates_of
 from neurostorm_bids.group.evaluation import Design
@@ -77,7 +77,7 @@ def embeddings_of(cohort: Cohort, labels: Labels) -> np.ndarray:
     weights = cohort.runs["windows"].to_numpy(float)
     if all(len(rows) == 1 for rows in labels.members):
         return np.asarray(cohort.embeddings[[int(rows[0]) for rows in labels.members]], float)
-    return np.stack([np.average(cohort.embeddings[rows], axis=0, weights=weights[rows]) for rows in labels.members])
+    return weighted_means(cohort.embeddings, labels.members, weights)
 
 
 def of_samples(values: np.ndarray, labels: Labels) -> np.ndarray:

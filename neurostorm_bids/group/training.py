@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from neurostorm_bids.train.plan import BATCH, BATCH_OF_EMBEDDINGS, Plan
 from neurostorm_bids.train.trainer import EpochRecord, TrainingRun
 
 MAX_WORKERS = 8  # that prepare clips
+STARTED = time.monotonic()  # when the program began, as nearly as --max-hours needs it
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,8 @@ def training_run(
         LOG.info("%s: %s", progress.title, ", ".join(numbers))
 
     logger = None if training.logger == "none" else training.logger
-    return TrainingRun(
-        folder, training.resume, log_epoch, advance, training.checkpoint_minutes, training.max_hours, logger
-    )
+    deadline = None if training.max_hours is None else STARTED + 3600 * training.max_hours
+    return TrainingRun(folder, training.resume, log_epoch, advance, training.checkpoint_minutes, deadline, logger)
 
 
 def begin(folder: Path, requested: dict[str, Any], settings: Settings) -> str:

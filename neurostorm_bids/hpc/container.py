@@ -13,8 +13,8 @@ from neurostorm_bids.settings import Settings
 HOMES = {"NEUROSTORM_HOME": "/opt/neurostorm", "TEMPLATEFLOW_HOME": "/opt/templateflow"}
 
 
-def call_of(settings: Settings, container: Path | None, gpu: bool) -> list[str]:
-    """Return the words of a call of neurostorm, without subjects; all paths in it are absolute.
+def call_of(settings: Settings, container: Path | None, gpu: bool, *, subjects: bool = False) -> list[str]:
+    """Return the words of a call of neurostorm; all paths in it are absolute.
 
     Parameters
     ----------
@@ -22,13 +22,15 @@ def call_of(settings: Settings, container: Path | None, gpu: bool) -> list[str]:
         Apptainer image.
     gpu : bool
         Make the GPU visible in it.
+    subjects : bool
+        Keep the subjects that are asked for; in an array, its tasks say them.
 
     Raises
     ------
     NeurostormError
         If a path cannot be seen from the container.
     """
-    settings = _with_absolute_paths(settings)
+    settings = _with_absolute_paths(settings if subjects else settings.replacing(participant_label=()))
     words = settings.as_words()
     if container is None:
         return words
@@ -48,7 +50,6 @@ def _with_absolute_paths(settings: Settings) -> Settings:
         model=tuple(str(Path(name).absolute()) if model_files([name]) else name for name in names),
         bids_filter_file=filters.absolute() if filters else None,
         start_from=str(Path(start).absolute()) if start and model_files([start]) else start,
-        participant_label=(),
     )
 
 

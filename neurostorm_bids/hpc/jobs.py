@@ -17,8 +17,8 @@ LARGEST_ARRAY = 1000  # tasks; Slurm's default limit is just above
 MEMORY_MB, SECONDS = 3000, 1800
 SPARE = 1.3  # times the memory that earlier calls took
 TRAININGS = ("pretrain", "finetune")
-# of a process that trains, unless it is said: twice what a base model took with four clips a step, and a day
-TRAINING_MB, TRAINING_SECONDS = 16000, 86400
+# of a process that trains, unless it is said: twice what the clips take that are read ahead for eight a step; and a day
+TRAINING_MB, TRAINING_SECONDS = 32000, 86400
 
 
 @dataclass(frozen=True)

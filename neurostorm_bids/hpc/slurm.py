@@ -80,7 +80,7 @@ def training_script(
         f"if [ -e {shlex.quote(str(begun))} ]; then resume=(--resume); fi",
         # a container sees no variables but those that are given to it, and Slurm's say which process this is
         """give='for name in ${!SLURM_@}; do export "APPTAINERENV_$name=${!name}"; done; exec "$@"'""",
-        f'srun --kill-on-bad-exit=0 bash -c "$give" task {shlex.join(words)} "${{resume[@]}}"',
+        f'srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c "$give" task {shlex.join(words)} "${{resume[@]}}"',
         "status=$?",
         f'if [ "$status" = {GO_ON} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
         'exit "$status"',

@@ -31,13 +31,15 @@ class ProjectionHead(nn.Module):
         return F.normalize(self.bn1(gathered(vectors))[first : first + n], dim=1)
 
 
-def nt_xent(one: Tensor, other: Tensor) -> Tensor:
+def nt_xent(one: Tensor, other: Tensor, people: Tensor | None = None) -> Tensor:
     """Return the normalised temperature-scaled cross entropy of pairs; every other vector of both is a negative.
 
     Parameters
     ----------
     one, other : (..., B, K) tensors
         Vectors of length one; the i-th of both are a pair. Further axes are problems of their own.
+    people : (B,) int tensor, optional
+        Whose they are: other vectors of the same person are no negatives (published: they are).
 
     Returns
     -------
@@ -48,14 +50,25 @@ def nt_xent(one: Tensor, other: Tensor) -> Tensor:
     n = one.shape[-2]
     alike = both @ both.transpose(-2, -1) / TEMPERATURE
     itself = torch.eye(2 * n, dtype=torch.bool, device=both.device)
-    logits = alike.masked_fill(itself, float("-inf"))
     partner = torch.arange(2 * n, device=both.device).roll(n)
+    left_out = itself
+    if people is not None:
+        same = people.repeat(2)[:, None] == people.repeat(2)[None]
+        left_out = itself | (same & ~itself[partner])
+    logits = alike.masked_fill(left_out, float("-inf"))
     return -torch.log_softmax(logits, dim=-1)[..., torch.arange(2 * n), partner].mean(dim=-1)
 
 
-def instance_loss(one: Tensor, other: Tensor) -> Tensor:
-    """Return the loss of telling two clips of a run from those of all others, (B, 128) each, over all processes."""
-    return nt_xent(gathered(one), gathered(other))
+def instance_loss(one: Tensor, other: Tensor, people: Tensor | None = None) -> Tensor:
+    """Return the loss of telling two clips of a run from those of other people, (B, 128) each, over all processes.
+
+    Parameters
+    ----------
+    people : (B,) int tensor, optional
+        As of `nt_xent`.
+    """
+    whose = None if people is None else gathered(people.double()[:, None])[:, 0]
+    return nt_xent(gathered(one), gathered(other), whose)
 
 
 def local_loss(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:

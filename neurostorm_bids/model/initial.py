@@ -6,14 +6,24 @@ what stands for hidden tokens is 0; the rest as PyTorch does.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from neurostorm_bids.model.network import Block, Mamba, PositionalEmbedding
+from neurostorm_bids.model.network import Block, Mamba, NeuroSTORM, NeuroSTORMConfig, PositionalEmbedding
 
 SMALLEST_STEP, LARGEST_STEP, FLOOR = 1e-3, 0.1, 1e-4
 SPREAD = 0.02  # of embeddings and prompts
+
+
+def random_network(config: NeuroSTORMConfig, seed: int = 0) -> NeuroSTORM:
+    """Return a network of this configuration with the weights that a training starts from, without a head."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = NeuroSTORM(replace(config, head=None, n_outputs=0))
+    initialise(network, torch.Generator().manual_seed(seed))
+    return network.requires_grad_(False).eval()
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:

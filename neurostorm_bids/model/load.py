@@ -12,6 +12,7 @@ import torch
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from neurostorm_bids.model.hyper_parameters import HyperParameters, config_of, one_line, task_of
+from neurostorm_bids.model.initial import random_network
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import (
     AT_FLUCTUATION,
@@ -25,9 +26,8 @@ from neurostorm_bids.model.names import (
     without_variant,
 )
 from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
-from neurostorm_bids.model.registry import DEMO, Published, find_weights, published
+from neurostorm_bids.model.registry import DEMO, DEMO_FILE, DEMONSTRATION, Published, find_weights, published
 from neurostorm_bids.model.tuned import is_head_alone, load_backbone, put_into, weights_file
-from neurostorm_bids.model.untrained import DEMO_TASK, RANDOM_WEIGHTS, UNTRAINED, demo_network, random_network
 from neurostorm_bids.resample.grid import Grid, get_grid
 
 # What only pretraining needs (mask tokens, the decoder, the head that compares clips), and a norm in older heads that their forward never used
@@ -37,6 +37,7 @@ NOT_USED = re.compile(
 )
 OF_HEAD_V3 = ("output_head.head.cls_token", "output_head.head.transformer_encoder.")
 MAX_WEIGHTS = 2 * 10**9
+RANDOM_WEIGHTS = "random weights, for comparison"
 CONTROLS = {
     AT_MEAN: "control input, for comparison: every frame is the run's temporal mean",
     AT_FLUCTUATION: "control input, for comparison: the run minus its temporal mean",
@@ -276,10 +277,8 @@ def _with_control(model: Model, at: str) -> Model:
 
 
 def _demo(device: torch.device) -> Model:
-    network, sha256 = demo_network()
-    source = "embedded in neurostorm_bids"
-    grid = get_grid(None)
-    return Model(DEMO, DEMO, network.to(device), {}, grid, DEMO_TASK, sha256, source, device, warning=UNTRAINED)
+    model = _from_file(DEMO_FILE, device, 0)
+    return replace(model, name=DEMO, label=DEMO, source="embedded in neurostorm_bids", warning=DEMONSTRATION)
 
 
 def device_of(device: str) -> torch.device:

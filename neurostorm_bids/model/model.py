@@ -39,7 +39,7 @@ class Model:
     about : str
         What is known of their training, in one line; empty if nothing is.
     warning : str or None
-        Goes into every output, such as "untrained, for demonstration".
+        Goes into every output, such as that it is for demonstration.
     encoder_of : str or None
         SHA-256 of the model whose encoder this is, if not its own.
     control : str

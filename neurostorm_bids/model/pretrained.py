@@ -18,7 +18,7 @@ from neurostorm_bids.model.masks import Masking
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import is_file_name
 from neurostorm_bids.model.network import NeuroSTORMConfig
-from neurostorm_bids.model.registry import DEMO, find_weights, published
+from neurostorm_bids.model.registry import DEMO, DEMO_FILE, find_weights, published
 from neurostorm_bids.model.tuned import weights_file
 from neurostorm_bids.resample.grid import Grid
 
@@ -144,8 +144,9 @@ def autoencoder_of(
 def _own_weights(name: str) -> dict[str, Tensor]:
     """Return all weights of a model's file; of the older release the one mask token under the name it has today."""
     if name.lower() == DEMO:
-        return {}
-    path = weights_file(Path(name).expanduser()) if is_file_name(name) else find_weights(published(name))
+        path = DEMO_FILE
+    else:
+        path = weights_file(Path(name).expanduser()) if is_file_name(name) else find_weights(published(name))
     tensors = {key: tensor.float() for key, tensor in read_checkpoint(path).tensors.items()}
     token = tensors.get("model.mask_token")
     if token is not None and token.ndim == 2:

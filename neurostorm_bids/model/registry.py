@@ -10,6 +10,8 @@ from neurostorm_bids.model.task import Task
 from neurostorm_bids.runtime.toml import parse_toml
 
 DEMO = "demo"
+DEMONSTRATION = "a very small model trained on phantoms, for demonstration"
+DEMO_FILE, DEMO_CARD = (Path(__file__).with_name(f"demo.{suffix}") for suffix in ("safetensors", "md"))
 
 
 @dataclass(frozen=True)

@@ -73,5 +73,5 @@ def _make(option: str, folder: Path) -> None:
 
 
 def warnings_of(models: Sequence["Model"]) -> list[str]:
-    """Return the warnings on the weights of models, such as that they are untrained."""
+    """Return the warnings on the weights of models, such as that they are for demonstration."""
     return [f"model {model.name}: {model.warning}" for model in models if model.warning]

@@ -50,5 +50,6 @@ def _keep(run: Run, job: Job, grid: Grid, progress: Progress) -> bool:
             return False
         work_dir = settings.resources.work_dir or settings.out_dir
         seed = settings.conduct.random_seed
-        write_int8(path, resample_run(source, grid, settings.resampling, seed, work_dir, progress), digest)
+        gridded = resample_run(source, grid, settings.resampling, seed, work_dir, progress)
+        write_int8(path, gridded, digest, job.dataset.name)
     return True

@@ -89,7 +89,7 @@ def _process(run: Run, grid: Grid, models: Sequence[Model], job: Job, attempt: "
     attempt.finish(model for model in models if model not in todo)
     if not todo:
         return
-    gridded = _resample(source, grid, settings, attempt.progress)
+    gridded = _resample(source, grid, settings, attempt.progress, job.dataset.name)
     figures: list[Path] = []  # of the run; drawn once there is something to go with them
     windows: dict[str, Windows] = {}  # by encoder: models that differ in their heads share one pass
     for model in todo:
@@ -113,7 +113,7 @@ def _process(run: Run, grid: Grid, models: Sequence[Model], job: Job, attempt: "
             attempt.fail(error, [model.label], f"model {model.name}: ")
 
 
-def _resample(source: RunSource, grid: Grid, settings: Settings, progress: Progress) -> GriddedRun:
+def _resample(source: RunSource, grid: Grid, settings: Settings, progress: Progress, dataset: str) -> GriddedRun:
     """Resample a run to a grid, and keep it where that is wanted.
 
     Raises
@@ -129,7 +129,7 @@ def _resample(source: RunSource, grid: Grid, settings: Settings, progress: Progr
     if settings.resampling.save_grid:
         progress.say("saving the resampled run")
         made_from = gridding_digest(source, grid, settings.changing("gridded"))
-        save_gridded(settings.out_dir, settings.work, gridded, made_from)
+        save_gridded(settings.out_dir, settings.work, gridded, made_from, dataset)
     return gridded
 
 

@@ -5,11 +5,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.names import LOGS
@@ -22,6 +19,7 @@ from neurostorm_bids.model.model import Model
 from neurostorm_bids.report.citations import BEGIN, END, bibliography_of, read_bibliography, to_html, to_tex
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.runtime.atomic import write_text
+from neurostorm_bids.runtime.boilerplate import boilerplate, filled_in
 from neurostorm_bids.runtime.locks import lock_shared_files
 from neurostorm_bids.settings import Settings
 from neurostorm_bids.settings.participant import BOLD_SPACE, STANDARD_SPACES
@@ -128,13 +126,11 @@ def methods_text(settings: Settings, dataset: Dataset, models: Sequence[Model], 
         Of all runs that the text is about.
     """
     done = list(dict.fromkeys(griddings))
-    environment = jinja2.Environment(  # noqa: S701 (it makes Markdown, not HTML)
-        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["listed"] = listed
     resampling, censoring = settings.resampling, settings.censoring
     grids = list(dict.fromkeys(each.grid for each in done))
-    text = environment.from_string(_boilerplate("methods.md")).render(
+    text = filled_in(
+        "methods.md",
+        {"listed": listed},
         version=__version__,
         preprocessed_by=_foreign(dataset.generator),
         citation=dataset.citation,
@@ -166,7 +162,7 @@ def methods_text(settings: Settings, dataset: Dataset, models: Sequence[Model], 
 
 def write_methods(out_dir: Path, text: str, markdown_only: bool = False) -> None:
     """Write logs/CITATION in Markdown and, unless only that is wanted, in HTML, LaTeX and BibTeX."""
-    entries = read_bibliography(_boilerplate("references.bib"))
+    entries = read_bibliography(boilerplate("references.bib"))
     contents = {"md": text}
     if not markdown_only:
         head = '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Methods</title></head>'
@@ -192,7 +188,7 @@ def read_methods(out_dir: Path) -> str:
 
 def methods_html(text: str) -> str:
     """Return the text as a fragment of HTML, without its first heading."""
-    return to_html(text.partition("\n")[2], read_bibliography(_boilerplate("references.bib")))
+    return to_html(text.partition("\n")[2], read_bibliography(boilerplate("references.bib")))
 
 
 def listed(items: Sequence[Any]) -> str:
@@ -257,7 +253,3 @@ def _foreign(text: Any) -> str:
     """Return text from a file on one line, without anything that would be markup here."""
     line = " ".join(str(text).split()).replace(BEGIN, "").replace(END, "")
     return line.replace("[@", "[ @").replace("*", "").replace("# ", "#")
-
-
-def _boilerplate(name: str) -> str:
-    return files("neurostorm_bids.boilerplate").joinpath(name).read_text(encoding="utf-8")

@@ -48,21 +48,25 @@ class LocalCache:
         if copy.exists():
             return copy
         used = sum(entry.stat().st_size for entry in os.scandir(self.folder) if entry.is_file())
-        if used + size > self.limit:
-            (self.folder / ".full").touch()
-            return path
         unfinished = copy.with_suffix(".part")
         try:
-            shutil.copyfile(path, unfinished)
-            unfinished.rename(copy)
-        finally:
+            if used + size <= self.limit:
+                shutil.copyfile(path, unfinished)
+                unfinished.rename(copy)
+                return copy
+        except OSError:  # the disk is smaller than the limit
             unfinished.unlink(missing_ok=True)
-        return copy
+        (self.folder / ".full").touch()
+        return path
 
     def _is_full(self) -> bool:
         return (self.folder / ".full").exists()
 
+    def end(self) -> None:
+        """Remove all copies."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def begin(self) -> None:
         """Make the folder, and throw out what an earlier training has left."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.end()
         self.folder.mkdir(parents=True, exist_ok=True)

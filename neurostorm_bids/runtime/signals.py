@@ -45,7 +45,7 @@ def note_signals(noted: list[int]) -> None:
 
 
 def stop_on_signals() -> None:
-    """Raise `Stopped` in the main thread on SIGTERM and Ctrl-C; a second signal does not interrupt the clean-up."""
+    """Raise `Stopped` in the main thread on SIGTERM, Ctrl-C and SIGUSR1; a second signal does not interrupt the clean-up."""
     if threading.current_thread() is not threading.main_thread():  # signals reach no other thread
         return
     if multiprocessing.parent_process() is not None:  # Ctrl-C reaches workers too; their parent stops them
@@ -53,6 +53,7 @@ def stop_on_signals() -> None:
     else:
         signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGUSR1, _stop)
 
 
 def in_worker(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -63,6 +64,12 @@ def in_worker(work: Callable[..., Any], *arguments: Any) -> Any:
         os._exit(stop.status)
 
 
+def leave_signals_to_parent(_worker: int = 0) -> None:
+    """In a process that serves another: that one decides what a signal to both means."""
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
+
+
 def stop_workers() -> None:
     """Terminate all processes that this one has started."""
     for child in multiprocessing.active_children():
@@ -70,6 +77,6 @@ def stop_workers() -> None:
 
 
 def _stop(number: int, _frame: Any) -> None:
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
     raise Stopped(number)

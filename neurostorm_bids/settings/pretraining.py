@@ -59,14 +59,25 @@ class Pretraining:
         most=1.0,
     )
     steps: int | None = option(
-        None, "Steps in all.", shown_default="--epochs passes over all windows", least=1, most=10**9
+        None,
+        "Steps in all; a few more, where stretches of --validate-every do not fit.",
+        shown_default="--epochs passes over all windows",
+        least=1,
+        most=10**9,
     )
     validate_every: int | None = option(
         None,
-        "Steps after which it is looked at whether held-out people are reconstructed better.",
+        "Steps, at most, after which it is looked at whether held-out people are reconstructed better.",
         shown_default="a pass over all windows, at most 1,000 steps",
         least=1,
         most=10**9,
+    )
+    held_out: float = option(
+        0.1,
+        "Share of the people of each data set who are not trained on, but looked at.",
+        least=0.0,
+        above=True,
+        most=0.9,
     )
     validation_windows: int = option(
         512, "Windows of held-out people to look at, two or more of each.", least=2, most=10**6

@@ -69,7 +69,7 @@ def clips_of(raw: RawClips, size: tuple[int, ...]) -> Tensor:
     flat = [part.reshape(-1, *part.shape[len(axes) :]) for part in (*raw[:3], *raw.by)]
     made = []
     for frames, scale, background, *by in zip(*flat, strict=True):
-        volumes = resized((frames.float() * scale).movedim(0, -1)[None, None], size)[0, 0].movedim(-1, 0)
+        volumes = resized((frames.float() * float(scale)).movedim(0, -1)[None, None], size)[0, 0].movedim(-1, 0)
         made.append(disturbed(volumes, float(background), Disturbance(*by)).movedim(0, -1))
     clips = torch.stack(made)[:, None]
     return clips.reshape(*axes, *clips.shape[1:])

@@ -4,16 +4,17 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
+import torch
 from pytorch_lightning.callbacks import Callback
 
 from neurostorm_bids.runtime.signals import Stopped, note_signals, stop_on_signals
 
 LOG = logging.getLogger("neurostorm")
+SAVE = 1
 
 
 class Interruption(Callback):
@@ -27,18 +28,14 @@ class Interruption(Callback):
     checkpoint : Path
     minutes : float
         Between checkpoints.
-    max_hours : float or None
-        After which the program ends.
-    clock : callable
-        Seconds.
+    deadline : float or None
+        On the monotonic clock, s, after which the program ends.
     """
 
-    def __init__(
-        self, checkpoint: Path, minutes: float, max_hours: float | None, clock: Callable[[], float] = time.monotonic
-    ):
-        self.checkpoint, self.interval, self.clock = checkpoint, 60 * minutes, clock
-        self.saved = clock()
-        self.end = math.inf if max_hours is None else self.saved + 3600 * max_hours
+    def __init__(self, checkpoint: Path, minutes: float, deadline: float | None):
+        self.checkpoint, self.interval = checkpoint, 60 * minutes
+        self.saved = time.monotonic()
+        self.deadline = math.inf if deadline is None else deadline
         self.signals: list[int] = []
         self.stop = 0
 
@@ -53,18 +50,19 @@ class Interruption(Callback):
         is_last = batch_idx + 1 >= trainer.num_training_batches
         if not is_last and (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # gradients that are being added up are not saved
-        self.stop = self.stop or self._agreed(trainer)
+        wish = self._agreed(trainer)
+        self.stop = self.stop or (wish if wish != SAVE else 0)
         if is_last:
             return
-        if self.stop or self._all(trainer, self.clock() >= self.saved + self.interval):
+        if self.stop or wish == SAVE:
             trainer.save_checkpoint(self.checkpoint)
-            self.saved = self.clock()
+            self.saved = time.monotonic()
         if self.stop:
             self._end(trainer)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, _module: Any) -> None:
         """End, if it was time in the last step of the epoch before."""
-        self.saved = self.clock()
+        self.saved = time.monotonic()
         if self.stop:
             self._end(trainer)
 
@@ -77,21 +75,20 @@ class Interruption(Callback):
         stop_on_signals()
 
     def _agreed(self, trainer: lightning.Trainer) -> int:
-        """Return the number of the signal that some process had; SIGUSR1's if the time is up; 0 if nothing is to be done."""
-        mine = self.signals[0] if self.signals else signal.SIGUSR1 if self.clock() >= self.end else 0
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-            if self._all(trainer, mine == number):
-                return int(number)
-        return 0
-
-    def _all(self, trainer: lightning.Trainer, mine: bool) -> bool:
-        """Return whether this holds in any process."""
-        return bool(trainer.strategy.reduce_boolean_decision(mine, all=False))
+        """Return what some process wants: to save; or to end, as the number of a signal, SIGUSR1 if the time is up."""
+        now = time.monotonic()
+        mine = SAVE if now >= self.saved + self.interval else 0
+        if self.signals or now >= self.deadline:
+            mine = self.signals[0] if self.signals else int(signal.SIGUSR1)
+        if trainer.world_size == 1:
+            return mine
+        wishes = torch.tensor(mine, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(wishes, reduce_op="max"))  # signals' numbers are larger than that of saving
 
     def _end(self, trainer: lightning.Trainer) -> None:
         LOG.warning(
             "stopped after step %d%s; the same command with --resume goes on from there",
             trainer.global_step,
-            "" if self.signals else ", since the time is up",
+            ", since the time is up" if time.monotonic() >= self.deadline else "",
         )
         raise Stopped(self.stop)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model import backend
 from neurostorm_bids.model.network import NeuroSTORM
+from neurostorm_bids.runtime.signals import leave_signals_to_parent
 from neurostorm_bids.train.clips import RawClips, clips_of
 from neurostorm_bids.train.data import Order
 from neurostorm_bids.train.distributed import all_gather, rank
@@ -22,7 +23,7 @@ from neurostorm_bids.train.plan import Plan
 WEIGHT_DECAY = 0.01
 NOT_DECAYED = ("A_log", "D", "prompt", "pos_embed", "time_embed")  # beside biases and norms
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
-LOOK_AHEAD = 4  # batches that each process that prepares them is ahead
+LOOK_AHEAD = 2  # batches that each process that prepares them is ahead
 
 Batch = tuple[Tensor, Tensor, Tensor]  # clips or embeddings, labels, numbers of samples
 
@@ -53,6 +54,15 @@ class TrainingModule(lightning.LightningModule):
     def clip_size(self) -> tuple[int, ...]:
         """(X, Y, Z) of the clips that the network takes."""
         raise NotImplementedError
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, number: int) -> Any:
+        """Bring a batch to the device; of clips the frames alone, since whatever else is read here would be waited for there."""
+        return tuple(
+            part._replace(frames=part.frames.to(device, non_blocking=True))
+            if isinstance(part, RawClips)
+            else super(TrainingModule, self).transfer_batch_to_device(part, device, number)
+            for part in batch
+        )
 
     def on_after_batch_transfer(self, batch: Any, _number: int) -> Any:
         """Make clips of what has come to the device as bytes, and disturb them there."""
@@ -107,6 +117,7 @@ class TrainingModule(lightning.LightningModule):
             multiprocessing_context="forkserver" if workers else None,
             pin_memory=self.plan.device.type == "cuda",
             persistent_workers=workers > 0,
+            worker_init_fn=leave_signals_to_parent,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.model.contrastive import ProjectionHead, instance_loss, local_loss
+from neurostorm_bids.model.contrastive import ProjectionHead, instance_loss, local_loss, nt_xent
 from neurostorm_bids.model.mae import MaskedAutoencoder
 from neurostorm_bids.model.masks import of_tokens
 from neurostorm_bids.train.data import Order, Stream
@@ -21,7 +21,7 @@ from neurostorm_bids.train.skill import Errors, effective_rank, probe, rank_one,
 
 OBJECTIVES = ("mae", "contrastive", "mae+contrastive")
 CONTRASTS = ("instance", "local", "both")
-SMALLEST_SPREAD = 1e-4  # of embeddings over their size, below which they have collapsed
+SMALLEST_SPREAD = 1e-6  # of embeddings over their size, below which they have collapsed: what float32 can tell apart
 NOT_BACKGROUND = 0.1  # z-score by which brain differs from background, which stores round
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # clips (B, n, 1, X, Y, Z, T), hidden units, backgrounds, people
@@ -132,7 +132,7 @@ class Pretraining(TrainingModule):
 
     def training_step(self, batch: Batch, _number: int) -> Tensor:
         """Return the loss of one batch."""
-        clips, hidden, _, _ = batch
+        clips, hidden, _, people = batch
         # dropout of tokens, and nothing else, takes random numbers here: those of the step and the process
         torch.manual_seed(self.plan.seed + 1_000_003 * self.global_step + rank())
         loss = torch.zeros((), device=clips.device)
@@ -140,22 +140,22 @@ class Pretraining(TrainingModule):
             autoencoder = self.network.autoencoder
             loss = loss + autoencoder.loss(clips[:, 0], of_tokens(hidden, autoencoder.units))
         if self.goal.has_contrast:
-            loss = loss + self.goal.weight * self._contrast(clips)
+            loss = loss + self.goal.weight * self._contrast(clips, people)
         self.train_loss.update(loss.detach(), len(clips))
         if self.trainer.logger is not None:
             self.log("train_loss_step", loss.detach())
         return loss
 
-    def _contrast(self, clips: Tensor) -> Tensor:
-        """Return the contrastive loss of views of pairs of clips, (B, n, 1, X, Y, Z, T)."""
+    def _contrast(self, clips: Tensor, people: Tensor) -> Tensor:
+        """Return the contrastive loss of views of pairs of clips, (B, n, 1, X, Y, Z, T), of people (B,)."""
         head = self.network.output_head
         assert head is not None
         encoder = self.network.autoencoder.model
         views = [head(encoder.forward(clips[:, k])) for k in range(clips.shape[1])]
         if self.goal.contrast == "instance":
-            return instance_loss(views[0], views[1])
+            return instance_loss(views[0], views[1], people)
         local = local_loss((views[0], views[1]), (views[2], views[3])) / len(clips)
-        return local if self.goal.contrast == "local" else local + instance_loss(views[0], views[2])
+        return local if self.goal.contrast == "local" else local + instance_loss(views[0], views[2], people)
 
     def validation_step(self, batch: Batch, number: int) -> None:
         """Add up errors of one batch of windows of people who are held out, and keep their embeddings."""
@@ -170,7 +170,8 @@ class Pretraining(TrainingModule):
         features = autoencoder.model.forward(first)
         if self.network.output_head is not None:
             pairs = self.network.output_head(features), self.network.output_head(autoencoder.model.forward(clips[:, 1]))
-            self.contrast_loss.update(instance_loss(*pairs), len(clips))
+            # of this process alone: processes may have different numbers of windows
+            self.contrast_loss.update(nt_xent(*pairs, people), len(clips))
         embeddings = features.flatten(2).mean(dim=2).float().cpu()
         world = max(1, self.trainer.world_size)
         for k, (embedding, person) in enumerate(zip(embeddings, people.tolist(), strict=True)):
@@ -179,7 +180,7 @@ class Pretraining(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         """Log what came out over all processes; a network whose embeddings are all alike is stopped."""
         assert self.errors is not None
-        parts = all_gather({rank(): self.errors})
+        parts = all_gather({rank(): self.errors.cpu()})  # what is pickled on a GPU comes back to that GPU
         total = None
         for part in parts.values():
             total = part if total is None else total + part

@@ -24,7 +24,7 @@ class Errors:
     Attributes
     ----------
     model : (2,) tensor
-        Of the reconstruction: over all hidden patches, and over those with brain.
+        Of the reconstruction: over all hidden patches, and over those that are compared.
     mean_image, in_time : (2,) tensors
         Of the baselines.
     n : (2,) tensor
@@ -40,18 +40,28 @@ class Errors:
     def of(cls, patches: Tensor, found: Tensor, hidden: Tensor, brain: Tensor) -> "Errors":
         """Return the errors of one batch.
 
+        Compared are hidden patches of brain whose place is seen in another frame: of the others, the baselines know nothing
+        at all, and whoever knows where brain is would be better. Where all places are hidden in all frames (tubes, regions),
+        they are compared all the same.
+
         Parameters
         ----------
         patches, found : (B, D, H, W, T, V) tensors
             Of the clips, and as reconstructed.
         """
-        which = torch.stack([hidden, hidden & brain])
+        elsewhen = (~hidden).any(dim=4, keepdim=True).expand_as(hidden)
+        compared = hidden & brain & elsewhen
+        which = torch.stack([hidden, compared if compared.any() else hidden & brain])
         errors = [
             (((guess - patches) ** 2).mean(dim=-1) * which).sum(dim=(1, 2, 3, 4, 5))
             for guess in (found, mean_of_seen(patches, hidden), between_seen(patches, hidden))
         ]
         model, mean_image, in_time = errors
         return cls(model, mean_image, in_time, which.sum(dim=(1, 2, 3, 4, 5)).float())
+
+    def cpu(self) -> "Errors":
+        """Return the same, off the device."""
+        return Errors(self.model.cpu(), self.mean_image.cpu(), self.in_time.cpu(), self.n.cpu())
 
     def __add__(self, other: "Errors") -> "Errors":
         return Errors(

@@ -57,8 +57,8 @@ class TrainingRun:
         Called with (steps done, steps in all).
     minutes : float
         Between checkpoints, beside those at the end of epochs.
-    max_hours : float or None
-        After which it stops, to be resumed.
+    deadline : float or None
+        On the monotonic clock, s, after which it stops, to be resumed.
     logger : {"csv", "tensorboard"} or None
         What else Lightning writes into the folder.
     """
@@ -68,7 +68,7 @@ class TrainingRun:
     log_epoch: Callable[[EpochRecord], None]
     advance: Callable[[int, int], None]
     minutes: float = 30.0
-    max_hours: float | None = None
+    deadline: float | None = None
     logger: str | None = None
 
 
@@ -211,9 +211,11 @@ def _trainer(plan: Plan, run: TrainingRun, log: EpochLog) -> lightning.Trainer:
     alone, folder = plan.n_processes == 1, run.folder
     kept: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
-        *([EMAWeightAveraging(decay=plan.averaging)] if plan.averaging else []),  # before what saves it
+        *(
+            [EMAWeightAveraging(decay=plan.averaging, use_buffers=False)] if plan.averaging else []
+        ),  # before what saves it
         log,
-        Interruption(folder / LAST, run.minutes, run.max_hours),
+        Interruption(folder / LAST, run.minutes, run.deadline),
         EarlyStoppingFromHalfway(plan.patience, plan.epochs),
         ModelCheckpoint(filename=Path(BEST).stem, **MONITORED, **kept),  # type: ignore[arg-type]
         ModelCheckpoint(filename=Path(LAST).stem, every_n_epochs=1, **kept),
@@ -250,7 +252,9 @@ def _logger(run: TrainingRun) -> Logger | bool:
     if run.logger is None:
         return False
     if run.logger == "csv":
-        return CSVLogger(run.folder, name="", version="csv", flush_logs_every_n_steps=10)
+        # a table of its own for every call: Lightning would remove that of an earlier one
+        n_before = len(list(run.folder.glob("csv*")))
+        return CSVLogger(run.folder, name="", version=f"csv-{n_before + 1}", flush_logs_every_n_steps=10)
     try:
         from pytorch_lightning.loggers import TensorBoardLogger
 

@@ -35,7 +35,7 @@ def test_the_command_runs_and_says_what_is_there(demo):
     result = CliRunner().invoke(main, [str(demo)])
     assert result.exit_code == 0, result.output
     assert result.output.count("done") == 3
-    assert "untrained, for demonstration" in result.output
+    assert "A very small model trained on phantoms: for demonstration" in result.output
     for table in (demo / "neurostorm").rglob("*.tsv"):
         assert str(table.relative_to(demo / "neurostorm")) in result.output
         assert json.loads(table.with_suffix(".json").read_text())["Model"]["Name"] == "demo"

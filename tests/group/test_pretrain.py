@@ -162,7 +162,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(study, pretrain):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     history = [pd.read_csv(out / "models" / name / "history.tsv", sep="\t") for name in ("one", "two")]
-    for name in ("train_loss", "validation_error", "validation_contrast"):
+    for name in ("train_loss", "validation_error"):  # clips of held-out people are compared within a process
         np.testing.assert_allclose(history[0][name], history[1][name], rtol=1e-3)
 
 
@@ -211,7 +211,7 @@ def test_several_data_sets_are_trained_on_together_from_stores_that_are_there(st
         "validation": 1,
     }
     assert len(split) == 9
-    assert len(list((tmp_path / "fast").rglob("*.npy"))) == 9
+    assert not list((tmp_path / "fast").iterdir())  # copies are removed in the end
     assert {path: path.stat().st_mtime_ns for path in stores.rglob("*_bold.npy")} == before
     status, _, said = neurostorm(data, tmp_path / "o", *call, "--pretrain-on", data, "--force")
     assert status == 1

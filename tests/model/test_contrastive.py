@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from neurostorm_bids.model.contrastive import ProjectionHead, instance_loss, local_loss, nt_xent
+from neurostorm_bids.model.contrastive import TEMPERATURE, ProjectionHead, instance_loss, local_loss, nt_xent
 
 
 def vectors(n, seed):
@@ -90,3 +90,19 @@ def test_negatives_come_from_all_processes_with_their_gradients(tmp_path):
         mine = slice(4 * rank, 4 * rank + 4)
         torch.testing.assert_close(a, one.grad[mine])
         torch.testing.assert_close(b, other.grad[mine])
+
+
+def test_clips_of_the_same_person_are_no_negatives():
+    """With everybody another person nothing changes; with two clips of one, what is left is the loss by hand."""
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.nn.functional.normalize(torch.randn(4, 6, generator=generator), dim=1) for _ in range(2))
+    torch.testing.assert_close(nt_xent(one, other, torch.arange(4)), nt_xent(one, other))
+    people = torch.tensor([0, 1, 0, 2])
+    both, whose = torch.cat([one, other]), people.repeat(2)
+    losses = []
+    for i in range(8):
+        partner = (i + 4) % 8
+        among = [j for j in range(8) if whose[j] != whose[i]] + [partner]
+        alike = both[i] @ both[among].T / TEMPERATURE
+        losses.append(-torch.log_softmax(alike, dim=0)[-1])
+    torch.testing.assert_close(nt_xent(one, other, people), torch.stack(losses).mean())

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from neurostorm_bids.model.initial import random_network
 from neurostorm_bids.model.network import Mamba, NeuroSTORMConfig, PositionalEmbedding
-from neurostorm_bids.model.untrained import random_network
 
 SMALL = NeuroSTORMConfig(img_size=(24, 24, 24, 4), embed_dim=24, depths=(2, 2))
 

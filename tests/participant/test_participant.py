@@ -287,7 +287,7 @@ def test_several_models_at_once_and_the_demo_s_stamp(two_subjects, narrow, tmp_p
     out = tmp_path / "out"
     arguments = (two_subjects.path, out, "participant", "--participant-label", "02", "--model", narrow, "demo")
     assert neurostorm(*arguments)[0] == 0
-    stamp = "untrained, for demonstration"
+    stamp = "a very small model trained on phantoms, for demonstration"
     for path in out.rglob("*_desc-demo_*.tsv"):
         assert set(read_table(path)["weights"]) == {stamp}
         assert json.loads(path.with_suffix(".json").read_text())["Model"]["Warning"] == stamp

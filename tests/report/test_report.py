@@ -135,10 +135,10 @@ def test_prediction_outside_the_training_says_so(results):
     assert "outside the labels of the training (50 to 60 years)" in of_run
 
 
-def test_untrained_is_red(results):
+def test_a_model_for_demonstration_is_red(results):
     page = Page(results / "sub-01.html")
-    assert any("untrained, for demonstration" in words for words in page.red)
-    probability = read_table(next(results.glob("sub-01/func/*demo_predictions.tsv"))).iloc[0]["probability_heads"]
+    assert any("trained on phantoms, for demonstration" in words for words in page.red)
+    probability = read_table(next(results.glob("sub-01/func/*demo_predictions.tsv"))).iloc[0]["probability_together"]
     assert f"{probability:.3f}" in text(page, "sub-01_task-rest")
 
 
@@ -294,7 +294,7 @@ def test_methods_say_what_was_done(results):
         "single trilinear interpolation",
         "(repetition time 2 s) were resampled in time to 0.8 s",
         "windows of 20 frames (16 s)",
-        'model "demo" has weights that are untrained',
+        'the numbers of model "demo" (a very small model trained on phantoms, for demonstration) mean nothing',
         "brought back to years with the labels' mean and standard deviation in training (40.0 and 0.001)",
         "more than 50 % of the volumes had a framewise displacement [@power] above 1.0 mm",
     ):
@@ -390,7 +390,7 @@ def test_mixed_settings_are_warned_of(tree, tmp_path, neurostorm):
     assert "other settings (target_tr was 0.8, is native)" in said
     made = json.loads((out / "dataset_description.json").read_text())["GeneratedBy"]
     assert len({entry["ConfigurationHash"] for entry in made}) == 2
-    assert all("untrained" in entry["Description"] for entry in made)
+    assert all("for demonstration" in entry["Description"] for entry in made)
 
 
 def test_readme_of_the_user_and_changes_of_older_versions_stay(tree, tmp_path, neurostorm):

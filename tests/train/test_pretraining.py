@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import resource
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from neurostorm_bids.runtime.signals import Stopped
 from neurostorm_bids.train.plan import Plan
 from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
 from neurostorm_bids.train.pretraining import Goal, PretrainedNetwork, Pretraining
-from neurostorm_bids.train.trainer import TrainingRun, train
+from neurostorm_bids.train.trainer import AtomicCheckpoints, TrainingRun, train
 
 WINDOW = (2, 2, 2, 4)
 CONFIG = NeuroSTORMConfig(
@@ -153,7 +155,7 @@ def test_stopped_and_resumed_the_weights_are_the_same(tmp_path, number, step, fi
 def test_when_the_time_is_up_it_stops_to_go_on_later(tmp_path, caplog):
     module = module_of(2)
     with pytest.raises(Stopped) as stop:
-        train(module, run_in(tmp_path, max_hours=1e-9))
+        train(module, run_in(tmp_path, deadline=time.monotonic()))
     assert stop.value.status == 75
     assert "since the time is up; the same command with --resume goes on" in caplog.text
     assert len(train(module_of(2), run_in(tmp_path, resume=True))) == 2
@@ -180,7 +182,7 @@ def test_blocks_that_are_computed_again_train_the_same(tmp_path):
 @pytest.mark.parametrize("logger", ["csv"])
 def test_every_step_is_logged(tmp_path, logger):
     train(module_of(1), run_in(tmp_path, logger=logger))
-    text = (tmp_path / "csv" / "metrics.csv").read_text()
+    text = (tmp_path / "csv-1" / "metrics.csv").read_text()
     assert "train_loss_step" in text
     assert "validation_loss" in text
     assert (tmp_path / "history.tsv").read_text().startswith("epoch\tstep\t")
@@ -193,3 +195,24 @@ def test_embeddings_that_are_all_alike_stop_the_training(tmp_path):
             parameter.zero_()
     with pytest.raises(NeurostormError, match="training has collapsed"):
         train(module, run_in(tmp_path))
+
+
+def _save_with_little_room(path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    try:
+        AtomicCheckpoints().save_checkpoint({"w": torch.zeros(100000)}, path)
+    except NeurostormError as error:
+        Path(f"{path}.txt").write_text(str(error))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpoints().save_checkpoint({"w": torch.ones(3)}, path)
+    child = multiprocessing.get_context("spawn").Process(target=_save_with_little_room, args=(str(path),))
+    child.start()
+    child.join()
+    said = Path(f"{path}.txt").read_text()
+    assert f"cannot write {path}" in said
+    assert "\n" not in said
+    assert torch.equal(torch.load(path)["w"], torch.ones(3))
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.txt"]

@@ -45,6 +45,7 @@ def test_errors_are_of_hidden_patches_and_of_brain():
         + Errors.of(patches[1:], found[1:], hidden[1:], brain[1:])
     ).record()
     each = ((found - patches) ** 2).mean(dim=-1)
+    brain = brain & (~hidden).any(dim=-1, keepdim=True)
     assert record["error"] == pytest.approx(each[hidden].mean().item(), rel=1e-5)
     assert record["brain_error"] == pytest.approx(each[hidden & brain].mean().item(), rel=1e-5)
     of_mean = ((mean_of_seen(patches, hidden) - patches) ** 2).mean(dim=-1)[hidden & brain].mean().item()
@@ -97,3 +98,16 @@ def test_spread_is_of_deviations_over_size():
     assert spread(torch.ones(5, 3)) == 0
     values = torch.tensor([[3.0, 0.0], [5.0, 0.0]])
     assert spread(values) == pytest.approx((2 / 4) ** 0.5 / ((9 + 25) / 4) ** 0.5)
+
+
+def test_places_that_are_never_seen_are_not_compared_unless_there_are_no_others():
+    """Whoever guesses badly of what nobody could know would make a network look good."""
+    patches = torch.ones(1, 1, 1, 2, 2, 1)
+    brain = torch.ones(1, 1, 1, 2, 2, dtype=torch.bool)
+    hidden = torch.tensor([[True, False], [True, True]]).view(1, 1, 1, 2, 2)  # the second place is never seen
+    patches[0, 0, 0, 1] = 9.0
+    errors = Errors.of(patches, torch.zeros_like(patches), hidden, brain)
+    assert errors.n.tolist() == [3, 1]
+    assert errors.mean_image[1] == 0
+    tube = torch.tensor([[False, False], [True, True]]).view(1, 1, 1, 2, 2)
+    assert Errors.of(patches, patches, tube, brain).n.tolist() == [2, 2]

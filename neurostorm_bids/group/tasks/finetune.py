@@ -89,7 +89,7 @@ def run(study: Study) -> list[GroupResult]:
         with lock_model(settings.out_dir, name):
             return [_train(trainings, grid, study)]
     except Stopped as stop:
-        LOG.error("stopped by %s: add --resume to the same command to continue from the last complete epoch", stop.name)
+        LOG.error("stopped by %s: add --resume to the same command to continue from there", stop.name)
         raise
 
 

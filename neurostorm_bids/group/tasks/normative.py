@@ -7,7 +7,7 @@ import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT, as_written, column, numbers
-from neurostorm_bids.group.cohort import QUALITY
+from neurostorm_bids.group.cohort import QUALITY, weighted_means
 from neurostorm_bids.group.covariates import covariates_of
 from neurostorm_bids.group.figures import deviations_figure
 from neurostorm_bids.group.naming import name_of_analysis
@@ -138,7 +138,7 @@ def _people(study: Study) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     grouped = study.table.groupby(SUBJECT, sort=True).indices
     weights = cohort.runs["windows"].to_numpy(float)
     members = [np.asarray(rows) for rows in grouped.values()]
-    values = np.stack([np.average(cohort.embeddings[rows], axis=0, weights=weights[rows]) for rows in members])
+    values = weighted_means(cohort.embeddings, members, weights)
     return values, np.array(list(grouped), str), members
 
 

@@ -1,5 +1,6 @@
 """Pretrain a model without labels, and keep it for the participant level."""
 
+import hashlib
 import math
 import tempfile
 from dataclasses import replace
@@ -62,8 +63,9 @@ def run(study: Study) -> list[GroupResult]:
     length = autoencoder.config.n_frames
     index = settings.work / INDEX / f"{grid.name}.npz"
     windows = windows_of(study, grid, length * min(2, goal.n_clips), index)
-    if options.cache_gb:
-        windows = replace(windows, index=windows.index.through(_cache(settings)))
+    cache = _cache(settings, name) if options.cache_gb else None
+    if cache is not None:
+        windows = replace(windows, index=windows.index.through(cache))
     network = PretrainedNetwork(autoencoder, goal.has_contrast)
     network.train_only_what_is_used(goal)
     views = Views(masking, int(autoencoder.units.max()) + 1, training.augmentation, goal.n_clips)
@@ -87,8 +89,14 @@ def run(study: Study) -> list[GroupResult]:
     progress = Progress(f"model {name}", "pretraining")
     history = train(module, training_run(folder, settings, progress, progress.step("training", "step")))
     progress.close()
+    if cache is not None and distributed.is_first_of_node():
+        cache.end()
     if not is_first:
         return []
+    module.network.to(plan.device)  # Lightning leaves it on the processor
+    module.data["validation"] = replace(windows, index=windows.index.through(None)).some_held_out(
+        length, still, seed, options.validation_windows
+    )
     write_description(settings.out_dir, study.dataset, [], {})
     with lock_model(settings.out_dir, name):
         return [result_of(Pretrained(name, module, start, grid, windows, notes), history, study)]
@@ -121,10 +129,12 @@ def _target(study: Study, windows: Windows) -> tuple[np.ndarray, bool] | None:
     return np.where(codes < 0, np.nan, codes), True
 
 
-def _cache(settings: Settings) -> LocalCache:
+def _cache(settings: Settings, name: str) -> LocalCache:
     """Return where runs are copied to as they are read."""
     options = settings.pretraining
-    folder = (options.cache_dir or Path(tempfile.gettempdir())) / f"neurostorm-runs-{digest({'out': settings.out_dir})}"
+    folder = (
+        options.cache_dir or Path(tempfile.gettempdir())
+    ) / f"neurostorm-runs-{digest({'out': settings.out_dir, 'name': name})}"
     cache = LocalCache(folder, int((options.cache_gb or 0) * 1e9))
     if distributed.is_first_of_node():
         cache.begin()
@@ -238,5 +248,8 @@ def _requested(
         "start": start.sha256 if start else None,
         "mixing": settings.pretraining.mixing,
         "runs": windows.stamp,
+        "held out": windows.held_out.tolist(),
+        "looked at": settings.pretraining.validation_windows,
+        "units": hashlib.sha256(autoencoder.units.cpu().numpy().tobytes()).hexdigest(),
         "version": __version__,
     }
