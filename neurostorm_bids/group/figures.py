@@ -47,7 +47,10 @@ def pretraining_figure(history: pd.DataFrame) -> Figure:
     axes = figure.subplots(1, 3)
     panels = (
         ("loss", ["train_loss", "validation_loss", "validation_brain_error"]),
-        ("skill on hidden brain patches", ["validation_skill_over_mean_image", "validation_skill_over_time"]),
+        (
+            "skill on hidden brain patches",
+            ["validation_skill_over_mean_image", "validation_skill_over_time", "validation_skill_over_everybody"],
+        ),
         ("embeddings of people held out", ["effective_rank", "rank1"]),
     )
     for ax, (title, names) in zip(axes, panels, strict=True):

@@ -100,6 +100,7 @@ def _answer(made: Pretrained, best: EpochRecord, random: dict[str, float]) -> st
             "better than both who know nothing" if min(image, line) > 0 else "not better than both who know nothing"
         )
         found = f"Hidden patches of brain are reconstructed {better}: skill {image:.2f} over the mean image, {line:.2f} over a line in time. "
+        found += _beside_everybody(best["validation_skill_over_everybody"])
     found += (
         f"Embeddings spread over {best['effective_rank']:.1f} directions (random weights: {random['effective_rank']:.1f}); the window nearest "
         f"to a window is of the same person in {_in_words(best, 'rank1', '.0%')} (random weights: {_in_words(random, 'rank1', '.0%')})."
@@ -107,6 +108,13 @@ def _answer(made: Pretrained, best: EpochRecord, random: dict[str, float]) -> st
     if "probe" in best:
         found += f" {_in_words(best, 'probe', '.2f')} is how well they predict the target (random weights: {_in_words(random, 'probe', '.2f')})."
     return found
+
+
+def _beside_everybody(skill: float) -> str:
+    """Return whether more was learnt than what everybody has in common, in words."""
+    if skill > 0:
+        return f"Over the mean of everybody at each place it is {skill:.2f}. "
+    return f"Over the mean of everybody at each place it is {skill:.2f}: it draws what all have in common, and nothing of a person or a moment. "
 
 
 def _in_words(record: dict[str, float], name: str, how: str) -> str:

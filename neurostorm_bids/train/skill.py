@@ -3,7 +3,7 @@
 Shapes: patches (B, D, H, W, T, V), V voxels of a patch; hidden and brain (B, D, H, W, T) bool.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -29,12 +29,19 @@ class Errors:
         Of the baselines.
     n : (2,) tensor
         Hidden patches.
+    total : (D, H, W, V) tensor
+        Sum of the patches that are compared at each place: from it, the mean of everybody.
+    squares, count : (D, H, W) tensors
+        Sum of their mean squares, and how many they are.
     """
 
     model: Tensor
     mean_image: Tensor
     in_time: Tensor
     n: Tensor
+    total: Tensor
+    squares: Tensor
+    count: Tensor
 
     @classmethod
     def of(cls, patches: Tensor, found: Tensor, hidden: Tensor, brain: Tensor) -> "Errors":
@@ -57,26 +64,40 @@ class Errors:
             for guess in (found, mean_of_seen(patches, hidden), between_seen(patches, hidden))
         ]
         model, mean_image, in_time = errors
-        return cls(model, mean_image, in_time, which.sum(dim=(1, 2, 3, 4, 5)).float())
+        weights = which[1].to(patches.dtype)
+        return cls(
+            model,
+            mean_image,
+            in_time,
+            which.sum(dim=(1, 2, 3, 4, 5)).float(),
+            (patches * weights[..., None]).sum(dim=(0, 4)),
+            (patches.square().mean(dim=-1) * weights).sum(dim=(0, 4)),
+            weights.sum(dim=(0, 4)),
+        )
 
     def cpu(self) -> "Errors":
         """Return the same, off the device."""
-        return Errors(self.model.cpu(), self.mean_image.cpu(), self.in_time.cpu(), self.n.cpu())
+        return Errors(*(getattr(self, each.name).cpu() for each in fields(self)))
 
     def __add__(self, other: "Errors") -> "Errors":
-        return Errors(
-            self.model + other.model, self.mean_image + other.mean_image, self.in_time + other.in_time, self.n + other.n
-        )
+        return Errors(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
     def record(self) -> dict[str, float]:
-        """Return mean errors and skills, by name; a skill is 1 - error / error of the baseline."""
+        """Return mean errors and skills, by name; a skill is 1 - error / error of the baseline.
+
+        Everybody: at each place, the mean of all patches that are compared there, of all people.
+        """
         n = self.n.clamp(min=1)
         error, image, time = (float(each[1] / n[1]) for each in (self.model, self.mean_image, self.in_time))
+        around_mean = self.squares - self.total.square().mean(dim=-1) / self.count.clamp(min=1)
+        everybody = float(around_mean.sum() / n[1])
         return {
             "error": float(self.model[0] / n[0]),
             "brain_error": error,
             "brain_error_of_mean_image": image,
             "brain_error_in_time": time,
+            "brain_error_of_everybody": everybody,
+            "skill_over_everybody": 1 - error / everybody if everybody > 0 else float("nan"),
             "skill_over_mean_image": 1 - error / image if image > 0 else float("nan"),
             "skill_over_time": 1 - error / time if time > 0 else float("nan"),
         }

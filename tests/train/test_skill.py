@@ -111,3 +111,21 @@ def test_places_that_are_never_seen_are_not_compared_unless_there_are_no_others(
     assert errors.mean_image[1] == 0
     tube = torch.tensor([[False, False], [True, True]]).view(1, 1, 1, 2, 2)
     assert Errors.of(patches, patches, tube, brain).n.tolist() == [2, 2]
+
+
+def test_the_mean_of_everybody_by_hand():
+    """Over batches of different people, the error of the mean at each place of what is compared there."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(6, 2, 2, 1, 5, 3, generator=generator) + torch.arange(4.0).view(1, 2, 2, 1, 1, 1)
+    hidden = torch.rand(6, 2, 2, 1, 5, generator=generator) < 0.5
+    brain = torch.ones_like(hidden)
+    parts = [Errors.of(patches[k : k + 2], patches[k : k + 2], hidden[k : k + 2], brain[k : k + 2]) for k in (0, 2, 4)]
+    record = (parts[0] + parts[1] + parts[2]).record()
+    compared = hidden & (~hidden).any(dim=-1, keepdim=True)
+    errors = []
+    for x in range(2):
+        for y in range(2):
+            there = patches[:, x, y, 0][compared[:, x, y, 0]]
+            errors += ((there - there.mean(dim=0)) ** 2).mean(dim=-1).tolist()
+    assert record["brain_error_of_everybody"] == pytest.approx(np.mean(errors), rel=1e-4)
+    assert record["skill_over_everybody"] == 1
