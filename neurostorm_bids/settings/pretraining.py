@@ -92,7 +92,8 @@ class Pretraining:
         most=0.99999,
     )
     activation_checkpointing: bool = option(
-        False, "Compute blocks again for their gradients instead of keeping them: less memory, a third slower."
+        False,
+        "Compute blocks again for their gradients instead of keeping them: about half the memory, a fifth slower.",
     )
     cache_gb: float | None = option(
         None,
