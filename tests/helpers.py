@@ -190,6 +190,13 @@ def golden(name):
     return about, arrays, {key: torch.from_numpy(np.asarray(w)) for key, w in rule.weights(about["shapes"]).items()}
 
 
+def config_of_golden(about):
+    """The configuration of the network that a reference was made with."""
+    fields = NeuroSTORMConfig.__dataclass_fields__
+    config = {name: value for name, value in about["config"].items() if name in fields}
+    return NeuroSTORMConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in config.items()})
+
+
 def lightning(path, weights, **hyper_parameters):
     """Write a checkpoint as Lightning 1.9 does."""
     content = {

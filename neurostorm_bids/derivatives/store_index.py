@@ -1,7 +1,7 @@
 """Many int8 stores as one: an index that is made once, so that a training opens no file but those it reads from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,6 @@ from neurostorm_bids.derivatives.gridded_files import StoredRun, read_int8
 from neurostorm_bids.errors import NeurostormError, Problem
 from neurostorm_bids.runtime.atomic import replacing
 from neurostorm_bids.runtime.json_files import digest, read_json
-
-NO_GRID = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class StoreIndex:
         """Return some of the stores, by number."""
         return replace(self, **{name: getattr(self, name)[which] for name in COLUMNS})
 
-    def through(self, local: Callable[[Path], Path] | None) -> "StoreIndex":
-        """Return the same stores, read from where this function says; `None`: from where they are."""
+    def through(self, local: Callable[[Path], Path]) -> "StoreIndex":
+        """Return the same stores, read from where this function says."""
         return replace(self, local=local)
 
     def save(self, path: Path) -> None:
@@ -76,7 +74,8 @@ class StoreIndex:
             np.savez(file, **{name: getattr(self, name) for name in COLUMNS})
 
 
-COLUMNS = ("paths", "scale", "background", "repetition_time", "shape", "size", "written", "grid", "dataset")
+COLUMNS = tuple(each.name for each in fields(StoreIndex) if each.name != "local")
+SIZE, WRITTEN = COLUMNS.index("size"), COLUMNS.index("written")
 
 
 def index_of(paths: Sequence[Path], file: Path) -> tuple[StoreIndex, list[Problem]]:
@@ -102,7 +101,7 @@ def index_of(paths: Sequence[Path], file: Path) -> tuple[StoreIndex, list[Proble
         row = known.get(name)
         try:
             now = path.stat()
-            if row is None or (row[5], row[6]) != (now.st_size, now.st_mtime_ns):
+            if row is None or (row[SIZE], row[WRITTEN]) != (now.st_size, now.st_mtime_ns):
                 row, n_opened = _row(path, now.st_size), n_opened + 1
         except (OSError, NeurostormError) as error:
             problems.append(Problem(str(error), run=path.stem))
@@ -150,7 +149,7 @@ def _kept(file: Path) -> dict[bytes, tuple[object, ...]]:
 def _row(path: Path, size: int) -> tuple[object, ...]:
     """Open a store, and return what the index says of it."""
     store, about = read_int8(path), read_json(path.with_suffix(".json"))
-    grid = digest(about["Grid"]) if isinstance(about.get("Grid"), dict) else NO_GRID
+    grid = digest(about["Grid"]) if isinstance(about.get("Grid"), dict) else ""
     time = float(about.get("RepetitionTime") or np.nan)
     return (
         str(path).encode(),

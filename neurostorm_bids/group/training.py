@@ -73,7 +73,7 @@ class Trainings:
 
 def plan_of(model: Model, settings: Settings) -> Plan:
     """Return how to train, as the options say."""
-    training, encoding, resources = settings.training, settings.encoding, settings.resources
+    training, encoding = settings.training, settings.encoding
     of_clips = training.tuning != "linear"
     return Plan(
         tuning=training.tuning,
@@ -91,9 +91,14 @@ def plan_of(model: Model, settings: Settings) -> Plan:
         augmentation=training.augmentation if of_clips else "none",
         devices=training.devices,
         nodes=training.nodes,
-        workers=min(MAX_WORKERS, resources.threads - 1) if model.device.type == "cuda" and of_clips else 0,
+        workers=loader_workers(model.device, settings) if of_clips else 0,
         seed=settings.conduct.random_seed,
     )
+
+
+def loader_workers(device: torch.device, settings: Settings) -> int:
+    """Return how many processes prepare clips beside one that trains; on a CPU they would take what it computes with."""
+    return min(MAX_WORKERS, settings.resources.threads - 1) if device.type == "cuda" else 0
 
 
 def train_all(trainings: Trainings, settings: Settings) -> tuple[list[TrainedModel], dict[int, Prediction]]:

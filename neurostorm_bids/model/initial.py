@@ -6,7 +6,9 @@ what stands for hidden tokens is 0; the rest as PyTorch does.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,13 +18,21 @@ from neurostorm_bids.model.network import Block, Mamba, NeuroSTORM, NeuroSTORMCo
 SMALLEST_STEP, LARGEST_STEP, FLOOR = 1e-3, 0.1, 1e-4
 SPREAD = 0.02  # of embeddings and prompts
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def new_network(make: Callable[[], Network], seed: int) -> Network:
+    """Make a network and give it its initial weights; the random numbers of others stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = make()
+    initialise(network, torch.Generator().manual_seed(seed))
+    return network
+
 
 def random_network(config: NeuroSTORMConfig, seed: int = 0) -> NeuroSTORM:
     """Return a network of this configuration with the weights that a training starts from, without a head."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = NeuroSTORM(replace(config, head=None, n_outputs=0))
-    initialise(network, torch.Generator().manual_seed(seed))
+    network = new_network(lambda: NeuroSTORM(replace(config, head=None, n_outputs=0)), seed)
     return network.requires_grad_(False).eval()
 
 

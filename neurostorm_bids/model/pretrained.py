@@ -5,13 +5,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import read_checkpoint
 from neurostorm_bids.model.hyper_parameters import NEEDED, SEVERAL, SINGLE, HyperParameters
-from neurostorm_bids.model.initial import initialise
+from neurostorm_bids.model.initial import new_network
 from neurostorm_bids.model.load import load_model
 from neurostorm_bids.model.mae import MaskedAutoencoder
 from neurostorm_bids.model.masks import Masking
@@ -85,11 +84,7 @@ def new_autoencoder(
     config: NeuroSTORMConfig, masking: Masking, seed: int, regions: Tensor | None = None
 ) -> MaskedAutoencoder:
     """Return a network that has learnt nothing."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = MaskedAutoencoder(config, masking, regions)
-    initialise(network, torch.Generator().manual_seed(seed))
-    return network
+    return new_network(lambda: MaskedAutoencoder(config, masking, regions), seed)
 
 
 def autoencoder_of(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # ask a process to end; schedulers warn with the last
 GO_ON = 75  # exit status of what stopped in order and can be gone on with (EX_TEMPFAIL of sysexits.h)
 
 
@@ -28,7 +29,7 @@ class Stopped(SystemExit):
 
 
 def note_signals(noted: list[int]) -> None:
-    """Add the numbers of signals that ask this process to end to a list, SIGUSR1 among them: schedulers warn with it.
+    """Add the numbers of signals that ask this process to end to a list.
 
     The second Ctrl-C ends at once.
     """
@@ -40,7 +41,7 @@ def note_signals(noted: list[int]) -> None:
             _stop(number, frame)
         noted.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in STOPPING:
         signal.signal(number, note)
 
 
@@ -66,7 +67,7 @@ def in_worker(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def leave_signals_to_parent(_worker: int = 0) -> None:
     """In a process that serves another: that one decides what a signal to both means."""
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
 
 
@@ -77,6 +78,6 @@ def stop_workers() -> None:
 
 
 def _stop(number: int, _frame: Any) -> None:
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
     raise Stopped(number)

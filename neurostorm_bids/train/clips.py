@@ -7,35 +7,19 @@ import torch
 from torch import Tensor
 
 from neurostorm_bids.model.network import resized
+from neurostorm_bids.resample.gridded import FrameSource
 from neurostorm_bids.train.augment import Disturbance, disturbed, draw
 
 
-class StoredFrames(Protocol):
-    """A run in the model's grid whose frames are kept as bytes.
-
-    Attributes
-    ----------
-    scale : float
-        Times a stored number gives a z-score.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(X, Y, Z, T)."""
+class StoredFrames(FrameSource, Protocol):
+    """A run in the model's grid whose frames are kept as bytes."""
 
     @property
     def scale(self) -> float:
         """Times a stored number gives a z-score."""
 
-    @property
-    def background(self) -> float:
-        """z-score outside the brain."""
-
     def stored(self, start: int, stop: int) -> np.ndarray:
         """Return frames as they are stored, int8, (stop - start, X, Y, Z)."""
-
-    def window(self, start: int, stop: int) -> np.ndarray:
-        """Return frames ``start`` to ``stop``, float32, (X, Y, Z, stop - start)."""
 
 
 class RawClips(NamedTuple):

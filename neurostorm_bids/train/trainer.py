@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
@@ -119,12 +120,8 @@ class EpochLog(Callback):
         self.epochs.append(record)
         self.run.log_epoch(record)
         if trainer.is_global_zero:
-            names = list(record)
-            rows = [
-                "\t".join(names),
-                *("\t".join(str(epoch.get(name, "n/a")) for name in names) for epoch in self.epochs),
-            ]
-            write_text(self.run.folder / "history.tsv", "\n".join([*rows, ""]))
+            table = pd.DataFrame(self.epochs).to_csv(sep="\t", index=False, na_rep="n/a")
+            write_text(self.run.folder / "history.tsv", table)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -210,10 +207,10 @@ def train(module: TrainingModule, run: TrainingRun) -> list[EpochRecord]:
 def _trainer(plan: Plan, run: TrainingRun, log: EpochLog) -> lightning.Trainer:
     alone, folder = plan.n_processes == 1, run.folder
     kept: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    # the average comes before what saves it
+    averaging = [EMAWeightAveraging(decay=plan.averaging, use_buffers=False)] if plan.averaging else []
     callbacks = [
-        *(
-            [EMAWeightAveraging(decay=plan.averaging, use_buffers=False)] if plan.averaging else []
-        ),  # before what saves it
+        *averaging,
         log,
         Interruption(folder / LAST, run.minutes, run.deadline),
         EarlyStoppingFromHalfway(plan.patience, plan.epochs),

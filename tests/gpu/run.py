@@ -20,7 +20,7 @@ import numpy as np
 import rule
 import torch
 import torch.nn.functional as F
-from helpers import Tree, golden
+from helpers import Tree, config_of_golden, golden
 
 from neurostorm_bids.derivatives.tables import channels_of, read_table
 from neurostorm_bids.encode.sizes import batch_size
@@ -68,11 +68,16 @@ class Where:
         return dataclasses.replace(config, **changes)
 
 
-def check(title: str) -> Callable:
-    """Add a function to the checks."""
+def check(title: str, *precisions: str) -> Callable:
+    """Add a function to the checks, once for each precision if there are some; on a CPU fp16 is bf16."""
 
     def add(function: Callable) -> Callable:
-        CHECKS.append((title, function))
+        def at(precision: str) -> Callable[[Where], dict[str, object]]:
+            return lambda where: function(where, precision if where.is_gpu or precision != "fp16" else "bf16")
+
+        CHECKS.extend((f"{title}, {precision}", at(precision)) for precision in precisions)
+        if not precisions:
+            CHECKS.append((title, function))
         return function
 
     return add
@@ -185,9 +190,7 @@ def mamba(where: Where) -> dict[str, object]:
 @check("published encoder, fp32")
 def published_encoder(where: Where) -> dict[str, object]:
     about, arrays, weights = golden("encoder_base")
-    fields = NeuroSTORMConfig.__dataclass_fields__
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items() if k in fields}
-    network = NeuroSTORM(NeuroSTORMConfig(**config))
+    network = NeuroSTORM(config_of_golden(about))
     network.load_state_dict({name: w for name, w in weights.items() if name in network.state_dict()})
     network.to(where.device).eval()
     clip = torch.from_numpy(rule.clip(about["input"]["seed"], about["input"]["size"])).to(where.device)
@@ -201,9 +204,7 @@ def published_encoder(where: Where) -> dict[str, object]:
 @check("published autoencoder, fp32")
 def published_autoencoder(where: Where) -> dict[str, object]:
     about, arrays, weights = golden("mae_window_random")
-    fields = NeuroSTORMConfig.__dataclass_fields__
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items() if k in fields}
-    network = MaskedAutoencoder(NeuroSTORMConfig(**config), Masking("window", about["config"]["mask_ratio"]))
+    network = MaskedAutoencoder(config_of_golden(about), Masking("window", about["config"]["mask_ratio"]))
     network.load_state_dict(weights, strict=True)
     network.to(where.device)
     shape = tuple(arrays["mask_shape"])
@@ -216,6 +217,7 @@ def published_autoencoder(where: Where) -> dict[str, object]:
     return {"time": f"loss within {abs(loss / float(arrays['loss']) - 1):.1g}"}
 
 
+@check("encoder", "bf16", "fp16")
 def half_precision(where: Where, precision: str) -> dict[str, object]:
     config = where.config()
     network = new_autoencoder(config, Masking(), 0).model.to(where.device).eval()
@@ -231,16 +233,7 @@ def half_precision(where: Where, precision: str) -> dict[str, object]:
     return timed(where, lambda: embed(precision), len(clips))
 
 
-@check("encoder, bf16")
-def encoder_bf16(where: Where) -> dict[str, object]:
-    return half_precision(where, "bf16")
-
-
-@check("encoder, fp16")
-def encoder_fp16(where: Where) -> dict[str, object]:
-    return half_precision(where, "fp16" if where.is_gpu else "bf16")
-
-
+@check("training step", "fp32", "bf16", "fp16")
 def training_step(where: Where, precision: str) -> dict[str, object]:
     """A step of the autoencoder: its loss, and what it reconstructs, go with those of fp32; its gradients nearly so."""
     config = where.config()
@@ -271,21 +264,6 @@ def training_step(where: Where, precision: str) -> dict[str, object]:
     assert made >= COSINE, f"reconstruction: cosine {made:.6f}"
     found = timed(where, lambda: step(precision), n)
     return {**found, "time": f"{found.get('time', '')}; cosine of gradients {alike:.5f}"}
-
-
-@check("training step, fp32")
-def step_fp32(where: Where) -> dict[str, object]:
-    return training_step(where, "fp32")
-
-
-@check("training step, bf16")
-def step_bf16(where: Where) -> dict[str, object]:
-    return training_step(where, "bf16")
-
-
-@check("training step, fp16")
-def step_fp16(where: Where) -> dict[str, object]:
-    return training_step(where, "fp16" if where.is_gpu else "bf16")
 
 
 @check("batches as large as memory allows")

@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from cohorts import hcp_run, ukb_run
-from helpers import ROOT
 
 from neurostorm_bids.command.hpc import main
 from neurostorm_bids.hpc import jobs
 from neurostorm_bids.hpc.status import status_of
 
-SLURM_TOOL = ROOT.parent / "shared" / "tools" / "slurm.sh"
 MODEL = ("--model", "demo", "--window-stride", "9")
 
 
@@ -190,30 +188,22 @@ def test_without_slurm_it_says_so(three, tmp_path, monkeypatch):
     assert "no sbatch on this machine" in said
 
 
-@pytest.mark.skipif(not SLURM_TOOL.exists() or os.geteuid() != 0, reason="no Slurm can be started here")
-@pytest.mark.skipif(os.environ.get("NEUROSTORM_SLURM") != "1", reason="set NEUROSTORM_SLURM=1 to start one")
-def test_a_real_slurm_runs_the_array_and_then_the_group(three, tmp_path, monkeypatch):
-    line = subprocess.run(["bash", SLURM_TOOL, "up"], capture_output=True, text=True, check=True).stdout
-    monkeypatch.setenv("SLURM_CONF", re.search("SLURM_CONF=(.*)", line)[1])
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+def test_a_real_slurm_runs_the_array_and_then_the_group(three, tmp_path, slurm):
     out = tmp_path / "o"
     good = three.run("sub-02_task-rest").read_bytes()
     three.run("sub-02_task-rest").write_bytes(b"nothing")
-    try:
-        call = ("slurm", three.path, out, "--mem-mb", 1500, "--cpus", 1, "--submit", "--group", "")
-        status, said = hpc(*call, "--", *MODEL)
-        assert status == 0, said
-        wait_for_slurm()
-        assert [status_of(out, s).status for s in ("01", "02", "03")] == ["finished", "failed", "finished"]
-        assert not list(out.glob("logs/slurm/*/group.log"))  # the group job waits for the whole array
-        subprocess.run(["scancel", "--name=neurostorm-group"], check=True)
-        next(three.path.glob("sub-02/func/*bold.nii.gz")).write_bytes(good)
-        assert "2 of 3 subjects are finished, 1 are left" in hpc(*call, "--", *MODEL)[1]
-        wait_for_slurm("neurostorm-group")
-        assert hpc("status", three.path, out)[0] == 0
-        assert list(out.glob("logs/slurm/*/group.log"))
-    finally:
-        subprocess.run(["bash", SLURM_TOOL, "down"], capture_output=True)
+    call = ("slurm", three.path, out, "--mem-mb", 1500, "--cpus", 1, "--submit", "--group", "")
+    status, said = hpc(*call, "--", *MODEL)
+    assert status == 0, said
+    wait_for_slurm()
+    assert [status_of(out, s).status for s in ("01", "02", "03")] == ["finished", "failed", "finished"]
+    assert not list(out.glob("logs/slurm/*/group.log"))  # the group job waits for the whole array
+    subprocess.run(["scancel", "--name=neurostorm-group"], check=True)
+    next(three.path.glob("sub-02/func/*bold.nii.gz")).write_bytes(good)
+    assert "2 of 3 subjects are finished, 1 are left" in hpc(*call, "--", *MODEL)[1]
+    wait_for_slurm("neurostorm-group")
+    assert hpc("status", three.path, out)[0] == 0
+    assert list(out.glob("logs/slurm/*/group.log"))
 
 
 def wait_for_slurm(name="neurostorm"):

@@ -3,13 +3,12 @@
 import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_hpc import SLURM_TOOL, hpc
+from test_hpc import hpc
 
 SMALL = ("--size", "embed_dim=4", "depths=1,1", "img_size=24", "sequence_length=8")
 
@@ -94,30 +93,22 @@ def test_a_training_needs_a_name(people, tmp_path, words):
     assert "give --save-as NAME after --, and no --resume" in said
 
 
-@pytest.mark.skipif(not SLURM_TOOL.exists() or os.geteuid() != 0, reason="no Slurm can be started here")
-@pytest.mark.skipif(os.environ.get("NEUROSTORM_SLURM") != "1", reason="set NEUROSTORM_SLURM=1 to start one")
-def test_a_real_slurm_stops_a_training_and_goes_on_with_it(people, tmp_path, monkeypatch):
+def test_a_real_slurm_stops_a_training_and_goes_on_with_it(people, tmp_path, slurm):
     """Warned in the middle of it, the job saves a step, goes back to the queue, and ends with all steps done."""
-    line = subprocess.run(["bash", SLURM_TOOL, "up"], capture_output=True, text=True, check=True).stdout
-    monkeypatch.setenv("SLURM_CONF", re.search("SLURM_CONF=(.*)", line)[1])
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     out = tmp_path / "o"
     words = ("--save-as", "ours", *SMALL, "--steps", "2000", "--validate-every", "1000", "--batch-size", "1")
-    try:
-        status, said = write(people, out, "--mem-mb", 4000, "--cpus", 1, "--submit", words=words)
-        assert status == 0, said
-        job = re.search(r"submitted: (\d+)", said)[1]
-        wait_for(lambda: "model ours: training" in log(out))
-        time.sleep(5)
-        subprocess.run(["scancel", "--signal=USR1", job], check=True)
-        wait_for(lambda: "goes on from there" in log(out))
-        wait_for(lambda: "Results are in" in log(out))
-        first = int(re.search(r"stopped after step (\d+)", log(out))[1])
-        assert 0 < first < 2000
-        history = pd.read_csv(out / "models" / "ours" / "history.tsv", sep="\t")
-        assert history["step"].tolist() == [1000, 2000]
-    finally:
-        subprocess.run(["bash", SLURM_TOOL, "down"], capture_output=True)
+    status, said = write(people, out, "--mem-mb", 4000, "--cpus", 1, "--submit", words=words)
+    assert status == 0, said
+    job = re.search(r"submitted: (\d+)", said)[1]
+    wait_for(lambda: "model ours: training" in log(out))
+    time.sleep(5)
+    subprocess.run(["scancel", "--signal=USR1", job], check=True)
+    wait_for(lambda: "goes on from there" in log(out))
+    wait_for(lambda: "Results are in" in log(out))
+    first = int(re.search(r"stopped after step (\d+)", log(out))[1])
+    assert 0 < first < 2000
+    history = pd.read_csv(out / "models" / "ours" / "history.tsv", sep="\t")
+    assert history["step"].tolist() == [1000, 2000]
 
 
 def log(out):

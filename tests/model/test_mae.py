@@ -5,7 +5,7 @@ import pytest
 import rule
 import torch
 from click.testing import CliRunner
-from helpers import golden, lightning
+from helpers import config_of_golden, golden, lightning
 
 from neurostorm_bids import load_model
 from neurostorm_bids.command.model import main
@@ -23,11 +23,7 @@ TINY = NeuroSTORMConfig(img_size=(12, 12, 12, 8), patch_size=(3, 3, 3, 1), embed
 @pytest.mark.parametrize("kind", ["window", "random"])
 def test_published_numbers(kind):
     about, arrays, weights = golden(f"mae_{kind}_random")
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}
-    network = MaskedAutoencoder(
-        NeuroSTORMConfig(**{k: v for k, v in config.items() if k in NeuroSTORMConfig.__dataclass_fields__}),
-        Masking(kind, about["config"]["mask_ratio"]),
-    )
+    network = MaskedAutoencoder(config_of_golden(about), Masking(kind, about["config"]["mask_ratio"]))
     network.load_state_dict(weights, strict=True)
     shape = tuple(arrays["mask_shape"])
     hidden = torch.from_numpy(np.unpackbits(arrays["mask"], count=int(np.prod(shape))).reshape(shape).astype(bool))

@@ -22,7 +22,7 @@ from neurostorm_bids.group.pretrain_report import Pretrained, result_of
 from neurostorm_bids.group.pretrain_windows import Windows, windows_of
 from neurostorm_bids.group.study import LOG, Study, counted
 from neurostorm_bids.group.task import GroupResult
-from neurostorm_bids.group.training import begin, begin_model, begin_processes, training_run
+from neurostorm_bids.group.training import begin, begin_model, begin_processes, loader_workers, training_run
 from neurostorm_bids.model.load import device_of
 from neurostorm_bids.model.mae import MaskedAutoencoder, recompute_blocks
 from neurostorm_bids.model.masks import Masking, regions_of_patches
@@ -89,17 +89,15 @@ def run(study: Study) -> list[GroupResult]:
     progress = Progress(f"model {name}", "pretraining")
     history = train(module, training_run(folder, settings, progress, progress.step("training", "step")))
     progress.close()
+    results = []
+    if is_first:
+        module.network.to(plan.device)  # Lightning leaves it on the processor
+        write_description(settings.out_dir, study.dataset, [], {})
+        with lock_model(settings.out_dir, name):
+            results.append(result_of(Pretrained(name, module, start, grid, windows, notes), history, study))
     if cache is not None and distributed.is_first_of_node():
         cache.end()
-    if not is_first:
-        return []
-    module.network.to(plan.device)  # Lightning leaves it on the processor
-    module.data["validation"] = replace(windows, index=windows.index.through(None)).some_held_out(
-        length, still, seed, options.validation_windows
-    )
-    write_description(settings.out_dir, study.dataset, [], {})
-    with lock_model(settings.out_dir, name):
-        return [result_of(Pretrained(name, module, start, grid, windows, notes), history, study)]
+    return results
 
 
 def _target(study: Study, windows: Windows) -> tuple[np.ndarray, bool] | None:
@@ -195,8 +193,8 @@ def _plan(settings: Settings, train_on: PretrainingWindows, goal: Goal) -> Plan:
     NeurostormError
         If there are fewer windows than a step takes, or clips cannot be compared.
     """
-    training, resources, options = settings.training, settings.resources, settings.pretraining
-    device = device_of(distributed.own_device(resources.device))
+    training, options = settings.training, settings.pretraining
+    device = device_of(distributed.own_device(settings.resources.device))
     batch, n_processes = settings.encoding.batch_size or BATCH, training.devices * training.nodes
     accumulate = training.accumulate
     if options.effective_batch:
@@ -231,7 +229,7 @@ def _plan(settings: Settings, train_on: PretrainingWindows, goal: Goal) -> Plan:
         less_memory=options.activation_checkpointing,
         devices=training.devices,
         nodes=training.nodes,
-        workers=min(8, resources.threads - 1) if device.type == "cuda" else 0,
+        workers=loader_workers(device, settings),
         seed=settings.conduct.random_seed,
     )
     return replace(plan, learning_rate=training.learning_rate or RATE * math.sqrt(plan.windows_in_step / BATCH))
