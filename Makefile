@@ -32,8 +32,8 @@ lint: setup
 setup: $(READY)
 
 # kernels of before go first: where the new ones do not compile, the tests are to say so
-$(READY): setup.cfg setup.py neurostorm_bids/model/scan/kernels.c pyproject.toml .ci/constraints.txt
-	rm -f neurostorm_bids/model/scan/*.so
+$(READY): setup.cfg setup.py neurostorm_bids/model/scan/kernels.c neurostorm_bids/resample/gather.c pyproject.toml .ci/constraints.txt
+	rm -f neurostorm_bids/model/scan/*.so neurostorm_bids/resample/*.so
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint .ci/constraints.txt --editable '.[test,lint]'
 	touch $(READY)

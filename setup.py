@@ -1,4 +1,4 @@
-"""The compiled kernels and the place of boilerplate/, beyond what setup.cfg can say; the rest of the build is there."""
+"""The compiled code and the place of boilerplate/, beyond what setup.cfg can say; the rest of the build is there."""
 
 from setuptools import Extension, find_packages, setup
 
@@ -8,10 +8,16 @@ setup(
     package_dir={"neurostorm_bids.boilerplate": "boilerplate"},
     ext_modules=[
         Extension(
+            "neurostorm_bids.resample._gather",
+            ["neurostorm_bids/resample/gather.c"],
+            extra_compile_args=["-O3", "-ffp-contract=fast"],
+            optional=True,  # without a compiler, scipy does the same more slowly
+        ),
+        Extension(
             "neurostorm_bids.model.scan._kernels",
             ["neurostorm_bids/model/scan/kernels.c"],
             extra_compile_args=["-O3", "-ffp-contract=fast", "-Wno-psabi"],
             optional=True,  # without a compiler the package installs all the same and takes the slower road of model/scan/reference.py
-        )
+        ),
     ],
 )

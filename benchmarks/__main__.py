@@ -5,8 +5,8 @@ import sys
 
 from benchmarks.measure import machine
 
-PARTS = ("resampling", "encoding", "training", "pretraining", "whole_run", "tree", "cohorts")
-ON_REQUEST = ("statistics",)  # takes long, and says nothing of speed
+PARTS = ("resampling", "raw", "encoding", "attribution", "training", "pretraining", "whole_run", "tree", "cohorts")
+ON_REQUEST = ("statistics", "people", "planted")  # take long, and say nothing of speed
 
 
 def main() -> None:

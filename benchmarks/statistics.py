@@ -9,7 +9,8 @@ from benchmarks.measure import print_table
 from benchmarks.simulations import EFFECTS, NULLS, Cohort, effect
 from neurostorm_bids.group.confounds import Confounds
 from neurostorm_bids.group.estimators import GroupedRidge
-from neurostorm_bids.group.evaluation import Design, Evaluation, evaluate, prepared
+from neurostorm_bids.group.evaluation import Design, Evaluation, evaluate
+from neurostorm_bids.group.features import prepared
 from neurostorm_bids.group.folds import repeated_folds
 from neurostorm_bids.group.scores import FoldSizes, areas, correlations, mean_known, mean_r
 

@@ -21,9 +21,9 @@ COMMAND = """
 from neurostorm_bids.command.main import main
 from neurostorm_bids.participant import one_run
 embed_windows = one_run.embed_windows
-def timed(*args):
+def timed(*args, **more):
     began = time.perf_counter()
-    windows = embed_windows(*args)
+    windows = embed_windows(*args, **more)
     result["encoding"] = time.perf_counter() - began
     return windows
 one_run.embed_windows = timed

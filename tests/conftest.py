@@ -4,9 +4,10 @@ import os
 
 import pytest
 import torch
-from helpers import Tree, narrow_model
+from helpers import TESTS, Tree, narrow_model
 
 torch.set_num_threads(1)
+os.environ["MATPLOTLIBRC"] = str(TESTS / "matplotlibrc")  # of this process and of those that tests start
 os.environ.setdefault("TRITON_INTERPRET", "1")  # GPU kernels are run by Triton's interpreter, on the CPU
 
 

@@ -144,6 +144,7 @@ class Results:
         table.to_csv(f"{stem}.tsv", sep="\t", index=False)
         about = {
             "SettingsHash": "x",
+            "InputFiles": {},
             "FramewiseDisplacement": {"Mean": fd[0].mean(), "Max": fd.max()},
             "Windows": {"Count": n},
             **{name: {} for name in table if name.startswith("channel")},

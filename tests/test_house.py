@@ -21,8 +21,8 @@ from neurostorm_bids.train.trainer import MIXED
 PACKAGE = ROOT / "neurostorm_bids"
 # In the order of a run's way; `errors` and the package's version are everybody's
 ROOMS = (
-    "runtime", "settings", "find", "resample", "model", "encode", "derivatives", "report", "participant", "train",
-    "group", "hpc", "demo", "command",
+    "runtime", "settings", "find", "resample", "model", "encode", "explain", "derivatives", "report", "participant", "train",
+    "group", "hpc", "demo", "command", "api",
 )  # fmt: skip
 MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -82,7 +82,7 @@ def test_the_model_knows_nothing_of_bids():
 
 
 STATISTICS = (
-    "group.confounds", "group.delta", "group.estimators", "group.evaluation", "group.exchange", "group.folds", "group.heads", "group.norm",
+    "group.confounds", "group.delta", "group.estimators", "group.evaluation", "group.features", "group.exchange", "group.folds", "group.heads", "group.norm",
     "group.reliability", "group.scores", "group.several", "group.tally",
 )  # fmt: skip
 
@@ -138,8 +138,8 @@ def test_functions_take_few_things():
 
 
 TASKS = {
-    "associations", "collect", "decode", "evaluate", "finetune", "identify", "normative", "pretrain", "probe",
-    "reliability",
+    "associations", "attribution", "collect", "decode", "evaluate", "finetune", "identify", "normative", "pretrain", "probe",
+    "qc", "reliability",
 }  # fmt: skip
 
 
@@ -163,9 +163,11 @@ def test_every_option_says_what_it_changes():
     assert set(changes) == {"run", "gridded", "numbers", "nothing"}
     assert changes["gridded"] == {
         "interpolation", "register", "target_tr", "repetition_time", "dummy_scans", "denoise", "mask", "orientation",
-        "mean_from",
+        "mean_from", "slice_timing", "slice_time_ref", "jacobian", "fallback_total_readout_time",
     }  # fmt: skip
-    assert changes["numbers"] == {"window_stride", "precision", "fd_threshold", "max_censored"}
+    assert changes["numbers"] == {
+        "window_stride", "precision", "fd_threshold", "max_censored", "conditions", "lag", "window_per_trial",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("modules", ["torch pandas", "nilearn sklearn"])

@@ -13,7 +13,7 @@ from neurostorm_bids.command.options import OneLineErrors, options_from
 from neurostorm_bids.derivatives.call_logs import FINISHED, new_call_id, requested
 from neurostorm_bids.derivatives.names import BEGUN, LOGS, TRAINING_FOLDER
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.dataset import Dataset, find_dataset
+from neurostorm_bids.find.dataset import Dataset, find_dataset, find_selected
 from neurostorm_bids.hpc import slurm as scripts
 from neurostorm_bids.hpc.container import call_of
 from neurostorm_bids.hpc.jobs import (
@@ -80,7 +80,7 @@ def slurm(bids_dir: Path, out_dir: Path, words: Sequence[str], **values: Any) ->
         if reason := OURS.get(word.split("=")[0].replace("_", "-")):
             raise NeurostormError(f"{word} cannot follow --: {reason}")
     settings = settings_of([str(bids_dir), str(out_dir), "participant", *words])
-    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
+    dataset = find_selected(settings.bids_dir, settings.selection)
     prepare_folders(settings, dataset)
     chosen = options.participant_label or settings.selection.participant_label
     statuses = _statuses(dataset, settings, chosen)
@@ -187,7 +187,7 @@ def status(bids_dir: Path, out_dir: Path, **values: Any) -> None:
     Whatever its options were: slurm compares these too. The exit status is 0 only if all are finished.
     """
     settings = Settings.of(bids_dir.resolve(), out_dir.resolve(), **values)
-    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
+    dataset = find_selected(settings.bids_dir, settings.selection)
     prepare_folders(settings, dataset)
     statuses = [status_of(settings.out_dir, label) for label in dataset.subjects()]
     table = out_dir / LOGS / "status.tsv"

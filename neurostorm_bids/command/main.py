@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from neurostorm_bids import __version__
 from neurostorm_bids.command.options import BidsCommand, options_from, read_config
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.templateflow import is_image
 from neurostorm_bids.runtime.options import options_of
 from neurostorm_bids.runtime.signals import Stopped
 from neurostorm_bids.settings import Settings
@@ -22,13 +23,27 @@ from neurostorm_bids.settings.participant import OF_MODEL
 GROUPS: list[Any] = [each.default for each in fields(Settings)[3:]]
 SECTIONS = {group.title: [each.name for each, _ in options_of(type(group))] for group in GROUPS}
 SECTIONS[GROUPS[-1].title] += ["config_file", "version", "help"]
+MOST_USED = {
+    "participant_label": "only these subjects",
+    "task_id": "only these tasks",
+    "model": "base, demo, a file, a fine-tuned model",
+    "derivatives": "fmriprep=PATH, raw=PATH: where data are, if elsewhere",
+    "denoise": "regress out confounds first",
+    "dry_run": "say what would be done",
+    "nprocs": "runs at a time",
+    "mem_mb": "memory that may be taken",
+    "group_task": "at the group level: what to do",
+    "target": "there: what to predict",
+}
 PATHS = (
     "bids_database_dir",
     "bids_filter_file",
+    "exclude",
     "work_dir",
     "phenotype",
     "split",
     "parcellation",
+    "attribution_parcels",
     "cache_dir",
 )  # made absolute: calls change folders
 
@@ -50,6 +65,7 @@ def _group_tasks() -> str:
 @click.command(
     cls=BidsCommand,
     groups=SECTIONS,
+    most_used=MOST_USED,
     notes=_group_tasks,
     context_settings={
         "token_normalize_func": lambda token: token.replace("_", "-"),
@@ -139,6 +155,9 @@ def _settings(options: dict[str, Any]) -> Settings:
         options["mean_from"] = str(Path(options["mean_from"]).expanduser().absolute())
     options["pretrain_on"] = tuple(Path(folder).expanduser().resolve() for folder in options["pretrain_on"])
     options["model"] = tuple(_absolute(name) for name in options["model"])
+    options["timeseries"] = tuple(
+        str(Path(name).expanduser().absolute()) if is_image(name) else name for name in options["timeseries"]
+    )
     settings, context = Settings.of(**options), click.get_current_context()
     given = {name for name in OF_MODEL if context.get_parameter_source(name) != ParameterSource.DEFAULT}
     return replace(settings, resampling=replace(settings.resampling, explicit=frozenset(given)))

@@ -30,15 +30,22 @@ def list_models() -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path) -> None:
-    """Show what a checkpoint FILE, or the folder of a fine-tuned model, holds; nothing in it is executed."""
+    """Show what a checkpoint FILE, the folder of a fine-tuned model, or the model of a name holds; nothing in it is executed."""
     from neurostorm_bids.model.checkpoint import read_checkpoint, sha256_of
     from neurostorm_bids.model.hyper_parameters import task_of
     from neurostorm_bids.model.load import build_network, read_whole
+    from neurostorm_bids.model.registry import find_weights, registry
     from neurostorm_bids.model.tuned import weights_file
 
-    file = weights_file(file)
+    named = (
+        registry().get(str(file))
+        if not file.exists()
+        else next((m for m in registry().values() if file == m.path), None)
+    )
+    file = find_weights(named) if named else weights_file(file)
     checkpoint = read_checkpoint(file)
     click.echo(f"file            {file}")
+    click.echo(f"licence         {named.licence if named else 'not known of a file; ask whom you have it from'}")
     click.echo(f"sha256          {sha256_of(file)}")
     click.echo(
         f"tensors         {len(checkpoint.tensors)}, {sum(t.numel() for t in checkpoint.tensors.values()):,} numbers"
@@ -82,12 +89,36 @@ def templates() -> None:
 
 
 @main.command()
+@click.argument("out_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--model", "name", required=True, help="The model whose results are in OUT_DIR: a name, a file or a folder."
+)
+@click.option(
+    "--to", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: beside the weights]"
+)
+def reference(out_dir: Path, name: str, to: Path | None) -> None:
+    """Take the runs in OUT_DIR as the reference of a model: what its data are like, with which later runs are compared."""
+    from neurostorm_bids.derivatives.fit_files import reference_from
+    from neurostorm_bids.encode.reference import to_plain
+    from neurostorm_bids.model.load import weights_of
+    from neurostorm_bids.model.names import label_of_name
+    from neurostorm_bids.model.tuned import reference_file
+    from neurostorm_bids.runtime.json_files import write_json
+
+    found = reference_from(out_dir, label_of_name(name))
+    path = to or reference_file(weights_of(name))
+    write_json(path, to_plain(found))
+    click.echo(f"{path}: figures of {found.n} runs; those after them are compared with it (with --force, these too)")
+
+
+@main.command()
 @click.argument("source", metavar="FILE.ckpt", type=click.Path(path_type=Path))
 @click.argument("target", metavar="FILE.safetensors", type=click.Path(path_type=Path))
 def convert(source: Path, target: Path) -> None:
     """Write a checkpoint as .safetensors, with its hyper-parameters in the metadata, or as .ckpt, as the published code reads it."""
     from neurostorm_bids.model.checkpoint import write_lightning, write_safetensors
     from neurostorm_bids.model.load import build_network, read_whole
+    from neurostorm_bids.model.tuned import PERMUTED_HEADS
     from neurostorm_bids.runtime.atomic import replacing
 
     if target.suffix not in (".safetensors", ".ckpt"):
@@ -98,6 +129,8 @@ def convert(source: Path, target: Path) -> None:
     )  # of a fine-tuned model all of it, so that it needs its backbone no longer
     if backbone is not None:
         checkpoint.hyper_parameters["backbone"] = None
+    if target.suffix == ".ckpt":
+        checkpoint.tensors.pop(PERMUTED_HEADS, None)  # the published code knows no such weights
     build_network(checkpoint)  # a file that is no NeuroSTORM is refused here, not at its first use
     with replacing(target) as temporary:
         write(checkpoint, temporary)

@@ -129,6 +129,8 @@ def _labels(details: Option) -> Callable[..., tuple[str, ...]]:
     """Return a callback that takes ``sub-01`` and ``01`` alike, ``01,02``, and lists in files."""
 
     def callback(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+        if details.choices:
+            return tuple(dict.fromkeys(Choices(details).convert(value, _param, _ctx) for value in values))
         if not details.prefix:
             return tuple(map(str, values))
         found = [part for value in values for part in _listed(str(value), details)]
@@ -185,12 +187,21 @@ class BidsCommand(click.Command):
     ----------
     groups : dict
         Title -> names of parameters.
+    most_used : dict
+        Name of a parameter -> what the help begins with, a line each.
     notes : callable
         Returns what the help says at the end.
     """
 
-    def __init__(self, *args: Any, groups: dict[str, list[str]], notes: Callable[[], str] = str, **kwargs: Any):
-        self.groups, self.notes = groups, notes
+    def __init__(
+        self,
+        *args: Any,
+        groups: dict[str, list[str]],
+        most_used: dict[str, str],
+        notes: Callable[[], str] = str,
+        **kwargs: Any,
+    ):
+        self.groups, self.most_used, self.notes = groups, most_used, notes
         super().__init__(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -257,6 +268,8 @@ class BidsCommand(click.Command):
         """Write the options in their groups."""
         by_name: dict[str | None, Any] = {param.name: param for param in self.params}
         by_name["help"] = self.get_help_option(ctx)
+        with formatter.section("Most used, and explained below"):
+            formatter.write_dl([(f"--{name.replace('_', '-')}", words) for name, words in self.most_used.items()])
         for title, names in self.groups.items():
             with formatter.section(title):
                 formatter.write_dl([by_name[name].get_help_record(ctx) for name in names], col_max=28)

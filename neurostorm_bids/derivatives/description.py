@@ -20,6 +20,8 @@ IGNORED = (
     "*_embeddings.json",
     "*_predictions.tsv",
     "*_predictions.json",
+    "*_datafit.json",
+    "*_stat-*",
     "sub-*.html",
     "group*",
     "sub-*/figures",
@@ -38,10 +40,19 @@ Written by neurostorm_bids from preprocessed BOLD runs.
 - sub-X/[ses-Y/]func/*_embeddings.tsv: one row per window of a run; the .json beside it says what each column is and
   how it was made
 - sub-X/[ses-Y/]func/*_predictions.tsv: one row, what a model with a head predicts for the run
+- sub-X/[ses-Y/]func/*_datafit.json: how the run compares with the data of the model
+- sub-X/[ses-Y/]func/*_frames.npz, *_tokens.npz: vectors of frames, and of places and frames (--embedding-level); the .json
+  names the axes
+- sub-X/[ses-Y/]func/*_stat-attribution*: where in the brain a prediction comes from, with checks in the .json
+- sub-X/[ses-Y/]func/*_seg-*_stat-mean_timeseries.tsv, *_stat-pearsoncorrelation_relmat.tsv: mean series of parcels and
+  their correlations (--timeseries); *_stat-coverage_bold.tsv: how much of each parcel the run covers
 - sub-X/sub-X_*_embeddings.tsv: one row per run, and their mean
 - models/: models that were fine-tuned here, each with its card
 - logs/CITATION.*: methods text and references for papers
 - sub-X/log/: settings of every call, and accounts of failures
+
+Embeddings and maps are made from a person's data and can identify that person among others: share them as you would share
+the data themselves.
 
 Research use only: not for diagnosis.
 """
@@ -126,7 +137,9 @@ def _links(before: Entry, dataset: Dataset) -> tuple[Dataset, dict[str, str], li
     links.pop(TEMPLATEFLOW, None)
     links[dataset.link] = uri
     if dataset.raw is not None:
-        links[_free_name("raw", dataset.raw.as_uri(), links)] = dataset.raw.as_uri()
+        of_raw = dataset.raw.as_uri()
+        dataset = replace(dataset, raw_link=_free_name(dataset.raw_link, of_raw, links))
+        links[dataset.raw_link] = of_raw
     sources = [{"URL": each} for each in sorted(set(links.values()))]
     for source in sources:
         if source["URL"] == uri and dataset.description.get("DatasetDOI"):
@@ -173,9 +186,10 @@ def _with_this_call(
 def _difference(entry: Entry, configuration: Entry) -> str | None:
     """Say how another entry's configuration and version differ from those of this call, if they do."""
     theirs = entry.get("Configuration") if isinstance(entry.get("Configuration"), dict) else {}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in configuration.items()}
     differing = [
         f"{name} was {theirs[name]}, is {value}"
-        for name, value in configuration.items()
+        for name, value in plain.items()
         if theirs and name in theirs and theirs[name] != value
     ]
     if entry.get("Version") != __version__:

@@ -15,6 +15,7 @@ from isal import igzip
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.names import GriddedOutputs, sidecar_of
+from neurostorm_bids.encode.data_fit import Measures, as_plain, from_plain
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.resample.grid import Grid
@@ -56,7 +57,9 @@ def write_nifti(path: Path, run: GriddedRun) -> None:
             file.write(np.round((volumes - intercept) / slope).astype("<i2").tobytes(order="F"))
 
 
-def write_int8(path: Path, run: GriddedRun, made_from: str, dataset: str = "") -> None:
+def write_int8(
+    path: Path, run: GriddedRun, made_from: str, dataset: str = "", measures: Measures | None = None
+) -> None:
     """Write the z-scored run as training reads it: int8, (T, brain voxels), scale = largest magnitude / 127.
 
     The published stores hold whole volumes, three quarters of which are background.
@@ -69,6 +72,8 @@ def write_int8(path: Path, run: GriddedRun, made_from: str, dataset: str = "") -
         Digest of inputs and settings, by which a store that is out of date is noticed.
     dataset : str
         Name of the data set, by which people are known again.
+    measures : Measures, optional
+        Of the run, of which a model that is trained on it makes its reference figures.
     """
     path.with_suffix(".json").unlink(missing_ok=True)
     largest = max(abs(float(run.background)), abs((run.statistics.maximum - run.statistics.mean) / run.statistics.std))
@@ -95,6 +100,7 @@ def write_int8(path: Path, run: GriddedRun, made_from: str, dataset: str = "") -
             "FirstVolumes": run.time_map.lower.tolist(),
             "SharesOfNextVolumes": run.time_map.fraction.tolist(),
             "Dataset": dataset,
+            "Measures": None if measures is None else as_plain(measures),
             "MadeFrom": made_from,
         },
     )
@@ -205,6 +211,12 @@ def _brain(path: Path, _written: int) -> np.ndarray:
         raise ValueError(f"its .json does not say which voxels it holds: {error}") from None
 
 
+def read_measures(path: Path) -> Measures | None:
+    """Read what was measured of the run in a store; `None` if nothing was."""
+    plain = read_json(path.with_suffix(".json")).get("Measures")
+    return None if plain is None else from_plain(plain)
+
+
 @dataclass(frozen=True)
 class StoredMotion:
     """Head motion during a run in an int8 store.
@@ -257,7 +269,7 @@ def gridding_digest(source: RunSource, grid: Grid, options: dict[str, Any]) -> s
     return digest({"version": __version__, "grid": grid.describe(), "inputs": fingerprint(source.inputs), **options})
 
 
-def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str, dataset: str) -> None:
+def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str, dataset: str, measures: Measures) -> None:
     """Keep a gridded run, as NIfTI in the output folder and as int8 in the work folder.
 
     Parameters
@@ -266,6 +278,8 @@ def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str, dat
         From `gridding_digest`.
     dataset : str
         Name of the data set.
+    measures : Measures
+        Of the run.
     """
     assert run.source is not None
     outputs = GriddedOutputs(run.source.run, run.grid)
@@ -282,4 +296,4 @@ def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str, dat
             "Preprocessing": run.steps,
         },
     )
-    write_int8(work / outputs.int8, run, made_from, dataset)
+    write_int8(work / outputs.int8, run, made_from, dataset, measures)

@@ -14,6 +14,7 @@ from neurostorm_bids.model.hyper_parameters import NEEDED, SEVERAL, SINGLE, Hype
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import MODEL_FILE, label_of_name
 from neurostorm_bids.model.task import Task
+from neurostorm_bids.model.tuned import reference_file
 from neurostorm_bids.runtime.atomic import replacing, write_text
 
 MODELS = "models"  # in the output folder
@@ -61,7 +62,8 @@ def write_model(
     split: pd.DataFrame,
     history: pd.DataFrame,
 ) -> None:
-    """Write a model's folder; the weights come last, so that a model that loads has its card."""
+    """Write a model's folder; the weights come last, so that a model that loads has its card, and no figures of another."""
+    reference_file(folder / MODEL_FILE).unlink(missing_ok=True)  # of a model of this name before
     write_table(folder / "split.tsv", split)
     write_table(folder / "history.tsv", history)
     write_text(folder / CARD, card)

@@ -11,7 +11,7 @@ from neurostorm_bids.derivatives.adoption import adoption_entry
 from neurostorm_bids.derivatives.gridded_files import gridding_digest, made_from
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, sidecar_of
 from neurostorm_bids.derivatives.seen import SEEN, was_seen
-from neurostorm_bids.derivatives.sidecars import model_entry, software_versions
+from neurostorm_bids.derivatives.sidecars import PRIVACY, model_entry, software_versions
 from neurostorm_bids.derivatives.tables import embeddings_table, predictions_table, write_table
 from neurostorm_bids.encode.encoded import EncodedRun
 from neurostorm_bids.find.dataset import Dataset
@@ -47,7 +47,7 @@ def is_finished(source: RunSource, grid: Grid, model: Model, settings: Settings)
     figures = sidecar.get("Figures")
     if not isinstance(figures, list) or sidecar.get("SettingsHash") != settings_hash(grid, model, settings):
         return False
-    files = [out_dir / outputs.embeddings, *(out_dir / str(name) for name in figures)]
+    files = [out_dir / outputs.embeddings, out_dir / outputs.data_fit, *(out_dir / str(name) for name in figures)]
     if model.task:
         files.append(out_dir / outputs.predictions)
     if settings.resampling.save_grid:
@@ -66,6 +66,16 @@ def is_finished(source: RunSource, grid: Grid, model: Model, settings: Settings)
         and _is_complete(out_dir / outputs.embeddings, sidecar)
         and (model.task is None or _n_rows(out_dir / outputs.predictions) == 1)
     )
+
+
+def origin_of(source: RunSource, grid: Grid, model: Model, settings: Settings) -> dict[str, Any]:
+    """Return what the sidecars of all files of a run and a model say of settings and input files, by which `is_of` knows them."""
+    return {"SettingsHash": settings_hash(grid, model, settings), "InputFiles": fingerprint(source.inputs)}
+
+
+def is_of(sidecar: dict[str, Any], embeddings: dict[str, Any]) -> bool:
+    """Whether a file beside a table of embeddings is of the run as it was embedded, by the sidecars of both."""
+    return all(sidecar.get(key) == embeddings.get(key) is not None for key in ("SettingsHash", "InputFiles"))
 
 
 def invalidate(out_dir: Path, run: Run, grid: Grid, model: Model) -> None:
@@ -96,8 +106,7 @@ def write_run(encoded: EncodedRun, figures: Sequence[Path], dataset: Dataset, se
     table, columns = embeddings_table(encoded)
     write_table(out_dir / outputs.embeddings, table)
     finished = {
-        "SettingsHash": settings_hash(grid, model, settings),
-        "InputFiles": fingerprint(source.inputs),
+        **origin_of(source, grid, model, settings),
         "Figures": [path.as_posix() for path in figures],
     }
     write_json(out_dir / sidecar_of(outputs.embeddings), {**provenance, **finished, **columns})
@@ -109,6 +118,7 @@ def _provenance(encoded: EncodedRun, source: RunSource, dataset: Dataset, settin
     seen = was_seen(model, dataset, source.run.subject)
     return {
         "Description": f"NeuroSTORM embeddings, one row per window of {windows.length} frames",
+        "Privacy": PRIVACY,
         "Model": model_entry(model),
         **({} if seen is None else {SEEN: seen}),
         "Grid": gridded.grid.describe(),
@@ -119,6 +129,7 @@ def _provenance(encoded: EncodedRun, source: RunSource, dataset: Dataset, settin
             "Frames": windows.length,
             "Stride": windows.stride,
             "Count": len(windows.starts),
+            **({"Conditions": list(dict.fromkeys(windows.trial_type))} if windows.trial_type else {}),
             "FramesNotUsed": int(gridded.shape[3] - windows.starts[-1] - windows.length),
             "Censored": int(encoded.censored.sum()),
             "FramewiseDisplacementThreshold": settings.censoring.fd_threshold,

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neurostorm_bids.model.model import Model
 
+PRIVACY = (
+    "Embeddings and maps are made from a person's data and can identify that person among others; share them as you would share the "
+    "data themselves."
+)
 LIBRARIES = ("neurostorm_bids", "torch", "numpy", "scipy", "nibabel", "nilearn", "nitransforms", "pybids", "pandas")
 
 
@@ -15,6 +19,8 @@ def model_entry(model: "Model") -> dict[str, Any]:
     entry = {"Name": model.name, "Source": model.source, "WeightsSHA256": model.sha256}
     if model.about:
         entry["Description"] = model.about
+    if model.licence:
+        entry["License"] = model.licence
     if model.warning:
         entry["Warning"] = model.warning
     return entry

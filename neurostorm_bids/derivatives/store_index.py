@@ -1,6 +1,6 @@
 """Many int8 stores as one: an index that is made once, so that a training opens no file but those it reads from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class StoreIndex:
 
 
 COLUMNS = tuple(each.name for each in fields(StoreIndex) if each.name != "local")
+AT_A_TIME = 1000  # stores, as Python's objects; the others are numbers in arrays
 SIZE, WRITTEN = COLUMNS.index("size"), COLUMNS.index("written")
 
 
@@ -95,25 +96,29 @@ def index_of(paths: Sequence[Path], file: Path) -> tuple[StoreIndex, list[Proble
         Of the others.
     """
     known = _kept(file)
-    rows, problems, n_opened = [], [], 0
-    for path in paths:
-        name = str(path).encode()
-        row = known.get(name)
-        try:
-            now = path.stat()
-            if row is None or (row[SIZE], row[WRITTEN]) != (now.st_size, now.st_mtime_ns):
-                row, n_opened = _row(path, now.st_size), n_opened + 1
-        except (OSError, NeurostormError) as error:
-            problems.append(Problem(str(error), run=path.stem))
-            continue
-        rows.append(row)
-    if not rows:
+    parts: list[StoreIndex] = []
+    problems: list[Problem] = []
+    n_opened = 0
+    for start in range(0, len(paths), AT_A_TIME):
+        rows = []
+        for path in paths[start : start + AT_A_TIME]:
+            row = _row_of(known, str(path).encode())
+            try:
+                now = path.stat()
+                if row is None or (row[SIZE], row[WRITTEN]) != (now.st_size, now.st_mtime_ns):
+                    row, n_opened = _row(path, now.st_size), n_opened + 1
+            except (OSError, NeurostormError) as error:
+                problems.append(Problem(str(error), run=path.stem))
+                continue
+            rows.append(row)
+        if rows:
+            parts.append(_columns(map(np.array, zip(*rows, strict=True))))
+    if not parts:
         raise NeurostormError(
             f"none of {len(paths)} stores can be used{f': {problems[0]}' if problems else ''}; start again without them"
         )
-    columns: Any = {name: np.array(column) for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True)}
-    index = StoreIndex(**columns)
-    if n_opened or len(rows) != len(known):
+    index = _columns(np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS)
+    if n_opened or known is None or len(index) != len(known):
         index.save(file)
     return index, problems
 
@@ -136,17 +141,33 @@ def only_grid(index: StoreIndex) -> None:
             raise NeurostormError(f"runs of different {what} cannot be trained on together: {named}; {remedy}")
 
 
-def _kept(file: Path) -> dict[bytes, tuple[object, ...]]:
-    """Return the rows of an index by path; none if there is no index, or one of another version."""
+def _columns(columns: Iterable[np.ndarray]) -> StoreIndex:
+    """Return an index of columns in their order."""
+    named: Any = dict(zip(COLUMNS, columns, strict=True))
+    return StoreIndex(**named)
+
+
+def _kept(file: Path) -> StoreIndex | None:
+    """Return an index that was kept, sorted by path; `None` if there is none, or one of another version."""
     try:
         with np.load(file) as kept:
-            columns = [kept[name] for name in COLUMNS]
+            index = _columns(kept[name] for name in COLUMNS)
     except (OSError, ValueError, KeyError, EOFError):
-        return {}
-    return {row[0]: row for row in zip(*columns, strict=True)}
+        return None
+    return index.keep(np.argsort(index.paths))
 
 
-def _row(path: Path, size: int) -> tuple[object, ...]:
+def _row_of(index: StoreIndex | None, path: bytes) -> tuple[Any, ...] | None:
+    """Return what an index that is sorted by path says of a store; `None` if it says nothing."""
+    if index is None:
+        return None
+    i = int(np.searchsorted(index.paths, path))
+    if i == len(index) or index.paths[i] != path:
+        return None
+    return tuple(getattr(index, name)[i] for name in COLUMNS)
+
+
+def _row(path: Path, size: int) -> tuple[Any, ...]:
     """Open a store, and return what the index says of it."""
     store, about = read_int8(path), read_json(path.with_suffix(".json"))
     grid = digest(about["Grid"]) if isinstance(about.get("Grid"), dict) else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from neurostorm_bids.encode.conditions import TRIAL, TRIAL_TYPE
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.runtime.atomic import replacing
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 CHANNEL = "channel"
 CENSORED = "censored"
-WEIGHTS = "weights"  # the one column of text in a table of windows
+WEIGHTS = "weights"
+TEXT = (WEIGHTS, TRIAL_TYPE)  # columns of text in a table of windows
 
 Columns = dict[str, dict[str, Any]]  # name of a column -> its description, for the sidecar
 
@@ -92,7 +94,7 @@ def _any_numbers(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
 def _columns_of(header: str) -> tuple[tuple[str, ...], tuple[int, ...] | None, int]:
     """Return the names and places (`None`: everywhere) of the columns of numbers, and how many columns there are."""
     columns = header.split("\t")
-    places = tuple(i for i, name in enumerate(columns) if name != WEIGHTS)
+    places = tuple(i for i, name in enumerate(columns) if name not in TEXT)
     return tuple(columns[i] for i in places), None if len(places) == len(columns) else places, len(columns)
 
 
@@ -103,6 +105,8 @@ def embeddings_table(run: "EncodedRun") -> tuple[pd.DataFrame, Columns]:
         "window": np.arange(1, len(run.onsets) + 1),
         "onset": np.round(run.onsets, 6),
         "duration": round(run.duration, 6),
+        **({TRIAL_TYPE: run.windows.trial_type} if run.windows.trial_type else {}),
+        **({TRIAL: run.windows.trial} if run.windows.trial is not None else {}),
         "mean_framewise_displacement": motion.mean,
         "max_framewise_displacement": motion.largest,
     }
@@ -114,6 +118,12 @@ def embeddings_table(run: "EncodedRun") -> tuple[pd.DataFrame, Columns]:
             "Units": "s",
         },
         "duration": {"Description": "Length of the window", "Units": "s"},
+        **({TRIAL_TYPE: {"Description": "Condition that the window lies in"}} if run.windows.trial_type else {}),
+        **(
+            {TRIAL: {"Description": "Number of the window's event in events.tsv, from 1"}}
+            if run.windows.trial is not None
+            else {}
+        ),
         "mean_framewise_displacement": {
             "Description": "Mean framewise displacement over the volumes that the window is made from, from the "
             "confounds of fMRIPrep",

@@ -1,20 +1,24 @@
 """A run that a model has encoded: embeddings, head motion and prediction of its windows."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from neurostorm_bids.encode.conditions import choose_windows
 from neurostorm_bids.encode.controls import as_fed
 from neurostorm_bids.encode.motion import WindowMotion, motion_of
+from neurostorm_bids.encode.parts import Parts, parts_of
 from neurostorm_bids.encode.windows import encode, window_starts
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.events import read_events
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import AT_MEAN
 from neurostorm_bids.model.task import Prediction, interpret
 from neurostorm_bids.resample.gridded import GriddedRun
 from neurostorm_bids.runtime.progress import Progress
-from neurostorm_bids.settings.participant import Censoring
+from neurostorm_bids.settings.participant import Censoring, Conditions, Encoding
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class Windows:
     embeddings : (windows, channels) float32 array
     precision : str
         Precision in which they were computed.
+    trial_type : tuple of str
+        Condition of each window; empty if they were not chosen by conditions.
+    trial : (windows,) int array, or None
+        Number of each window's event, where there is a window for each.
+    parts : Parts or None
+        More than one vector of each window, where that is asked for.
     """
 
     starts: np.ndarray
@@ -37,6 +47,9 @@ class Windows:
     stride: int
     embeddings: np.ndarray
     precision: str
+    trial_type: tuple[str, ...] = ()
+    trial: np.ndarray | None = None
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -74,30 +87,50 @@ class EncodedRun:
 
 
 def embed_windows(
-    gridded: GriddedRun, model: Model, stride: int | None, precision: str, batch_size: int, progress: Progress
+    gridded: GriddedRun,
+    model: Model,
+    encoding: Encoding,
+    conditions: Conditions,
+    batch_size: int,
+    progress: Progress,
+    *,
+    work_dir: Path | None = None,
 ) -> Windows:
-    """Cut a run into windows and embed them.
+    """Cut a run into windows, or those that conditions ask for, and embed them.
 
     Parameters
     ----------
-    stride : int or None
-        Frames from one window to the next; `None` is the model's length.
+    batch_size : int
+        Windows at a time.
+    work_dir : Path, optional
+        Tokens, where they are asked for, are kept in a nameless file of this folder.
 
     Raises
     ------
     NeurostormError
-        If the run is too short, or the embeddings are not numbers.
+        If the run is too short, nothing lies in a condition, or the embeddings are not numbers.
     """
-    stride = stride or model.n_frames
-    starts = window_starts(len(gridded.time_map), model.n_frames, stride)
+    stride, precision = encoding.window_stride or model.n_frames, encoding.precision
+    starts, chosen = window_starts(len(gridded.time_map), model.n_frames, stride), None
+    if conditions.conditions:
+        assert gridded.source is not None
+        assert gridded.source.events is not None
+        events = read_events(gridded.source.events)
+        chosen = choose_windows(
+            gridded.frame_onsets, gridded.repetition_time, events, model.n_frames, stride, conditions
+        )
+        starts = chosen.starts
     advance = progress.step(f"encoding {len(starts)} windows with model {model.name}", "window")
     run = as_fed(gridded, model.control)
-    different = starts[:1] if model.control == AT_MEAN else starts  # windows of the mean are all the same
-    embeddings, precision = encode(model, run, different, batch_size, precision, advance)
+    parts = parts_of(model, encoding, work_dir)
+    is_same = model.control == AT_MEAN and parts is None  # windows of the mean are all the same
+    different = starts[:1] if is_same else starts
+    embeddings, precision = encode(model, run, different, batch_size, precision, advance, parts=parts)
     embeddings = np.repeat(embeddings, len(starts) // len(different), axis=0)
     if not np.isfinite(embeddings).all():
         raise NeurostormError("the embeddings are not finite; the weights are damaged or do not fit this model")
-    return Windows(starts, model.n_frames, stride, embeddings, precision)
+    names, trial = (chosen.trial_type, chosen.trial) if chosen else ((), None)
+    return Windows(starts, model.n_frames, stride, embeddings, precision, names, trial, parts)
 
 
 def complete(gridded: GriddedRun, model: Model, windows: Windows, censoring: Censoring) -> EncodedRun:

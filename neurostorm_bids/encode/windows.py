@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from neurostorm_bids.encode.batches import batches
+from neurostorm_bids.encode.parts import Parts
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.threads import give_back_memory
@@ -39,6 +40,8 @@ def encode(
     batch_size: int,
     precision: str = "fp32",
     progress: Callable[[int, int], None] | None = None,
+    *,
+    parts: Parts | None = None,
 ) -> tuple[np.ndarray, str]:
     """Encode the windows of a run.
 
@@ -52,6 +55,8 @@ def encode(
         A half precision is used if it gives the first window nearly the same embedding (`MAX_COSINE_DISTANCE`).
     progress : callable, optional
         Called with (windows done, windows in all).
+    parts : Parts, optional
+        Gets the tokens of the windows.
 
     Returns
     -------
@@ -63,7 +68,12 @@ def encode(
         precision = "fp32"
     embeddings: list[np.ndarray] = []
     for batch in batches(run, starts, model.n_frames, batch_size, model.device):
-        embeddings.append(model.embed(batch, precision).cpu().numpy())
+        if parts is None:
+            embedded = model.embed(batch, precision)
+        else:
+            embedded, tokens = model.embed_with_tokens(batch, parts.stage, precision)
+            parts.add(tokens)
+        embeddings.append(embedded.cpu().numpy())
         if len(embeddings) % BATCHES_PER_TRIM == 0:
             give_back_memory()
         if progress:

@@ -8,6 +8,9 @@ import numpy as np
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.runtime.files import check_fetched
 
+MOTION = "motion"  # the strategy that needs nothing but head motion
+SLOWEST = 128.0  # s, of the cosines that take out slow drifts, as fMRIPrep makes them
+
 
 @dataclass(frozen=True)
 class Confounds:
@@ -17,12 +20,12 @@ class Confounds:
     ----------
     framewise_displacement : (volumes,) array
         mm; NaN where undefined.
-    non_steady_state : int
-        Volumes at the start that fMRIPrep flagged as not in steady state.
+    non_steady_state : int or None
+        Volumes at the start that fMRIPrep flagged as not in steady state; `None` if nobody looked.
     """
 
     framewise_displacement: np.ndarray
-    non_steady_state: int
+    non_steady_state: int | None
 
     @property
     def has_motion(self) -> bool:
@@ -88,7 +91,7 @@ def read_regressors(bold: Path, strategy: str) -> Regressors:
     ----------
     bold : Path
         The preprocessed BOLD file; nilearn finds the confounds beside it.
-    strategy : {"simple", "scrubbing", "compcor"}
+    strategy : {"motion", "simple", "scrubbing", "compcor"}
 
     Raises
     ------
@@ -97,12 +100,15 @@ def read_regressors(bold: Path, strategy: str) -> Regressors:
     """
     import warnings
 
-    from nilearn.interfaces.fmriprep import load_confounds_strategy
+    from nilearn.interfaces.fmriprep import load_confounds, load_confounds_strategy
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            confounds, sample_mask = load_confounds_strategy(str(bold), denoise_strategy=strategy)
+            if strategy == MOTION:
+                confounds, sample_mask = load_confounds(str(bold), strategy=("motion", "high_pass"), motion="full")
+            else:
+                confounds, sample_mask = load_confounds_strategy(str(bold), denoise_strategy=strategy)
     except Exception as error:  # nilearn raises many kinds for confounds that lack what a strategy needs
         why = str(error).splitlines()[0][:200]
         raise NeurostormError(
@@ -112,8 +118,41 @@ def read_regressors(bold: Path, strategy: str) -> Regressors:
     if sample_mask is not None:
         kept[:] = False
         kept[sample_mask] = True
-    if not kept.sum() > confounds.shape[1]:
-        raise NeurostormError(
-            f"--denoise {strategy}: {bold.name} has {kept.sum()} volumes to fit {confounds.shape[1]} confounds; too few"
-        )
-    return Regressors(strategy, list(confounds.columns), confounds.fillna(0).to_numpy(float), kept)
+    return _enough(Regressors(strategy, list(confounds.columns), confounds.fillna(0).to_numpy(float), kept), bold.name)
+
+
+def motion_regressors(millimetres: np.ndarray, radians: np.ndarray, repetition_time: float, name: str) -> Regressors:
+    """Make the regressors of head motion of a run without a table of confounds: those of nilearn's strategies motion and high_pass.
+
+    Parameters
+    ----------
+    millimetres, radians : (volumes, 3) arrays
+    repetition_time : float
+        s.
+    name : str
+        Of the run, for messages.
+
+    Raises
+    ------
+    NeurostormError
+        If the run has too few volumes for them.
+    """
+    from nilearn.glm.first_level.design_matrix import create_cosine_drift
+
+    six = np.hstack([millimetres, radians])
+    twelve = np.hstack([six, np.diff(six, axis=0, prepend=six[:1])])
+    moments = repetition_time * np.arange(len(six))
+    cosines = create_cosine_drift(1 / SLOWEST, moments)[:, :-1]  # the last one is constant
+    names = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+    names += [f"{each}_derivative1" for each in names]
+    names += [f"{each}_power2" for each in names] + [f"cosine{i:02d}" for i in range(cosines.shape[1])]
+    values = np.hstack([twelve, twelve**2])
+    values = np.hstack([values - values.mean(axis=0), cosines])
+    return _enough(Regressors(MOTION, names, values, np.ones(len(six), dtype=bool)), name)
+
+
+def _enough(regressors: Regressors, name: str) -> Regressors:
+    n, of = regressors.kept.sum(), len(regressors.names)
+    if not n > of:
+        raise NeurostormError(f"--denoise {regressors.strategy}: {name} has {n} volumes to fit {of} confounds; too few")
+    return regressors

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find import hcp, ukb
 from neurostorm_bids.find.entities import letters_and_digits
 from neurostorm_bids.find.folders import folders_in
+from neurostorm_bids.find.raw_dataset import find_raw_dataset
+from neurostorm_bids.settings.participant import Selection
 
 PROBED = 25  # subjects looked into before a folder without a description is said to hold no preprocessed BOLD
 PROBED_OF_A_COHORT = 500  # folders looked into to tell a cohort's: quick, since nothing is listed
 COHORTS: dict[str, Any] = {"hcp": hcp, "ukb": ukb}  # readers of folders that are not BIDS
+RAW_LINK = "raw"  # what --derivatives calls the raw data set
 PROGRAMS = {"fmriprep": "fMRIPrep", "nibabies": "NiBabies"}
 
 
@@ -31,8 +34,12 @@ class Dataset:
     description : dict
         Its dataset_description.json; empty if there is none.
     raw : Path or None
-        The raw data set that it was found in.
+        The raw data set that it was made from.
     input_type : {"fmriprep", "nibabies", "hcp", "ukb"}
+    raw_link : str
+        The raw data set's name in BIDS URIs.
+    raw_is : {"around", "given", "found"}
+        How the raw data set is known: the derivatives were found in it; it was given for its series; it was looked for.
     """
 
     path: Path
@@ -40,6 +47,15 @@ class Dataset:
     description: dict[str, Any]
     raw: Path | None = None
     input_type: str = "fmriprep"
+    raw_link: str = RAW_LINK
+    raw_is: str = "around"
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The version of the program that wrote it, such as (25, 2, 0); empty if it is not known."""
+        made = _generated_by(self.description)
+        numbers = re.match(r"\d+(\.\d+)*", str(made[0].get("Version", ""))) if made else None
+        return tuple(int(each) for each in numbers[0].split(".")) if numbers else ()
 
     @property
     def generator(self) -> str:
@@ -64,7 +80,7 @@ class Dataset:
     @property
     def name(self) -> str:
         """The name of the data: the raw data set's where it is known, since derivatives are named after programs."""
-        described = self.description if self.raw is None else read_description(self.raw)
+        described = self.description if self.raw is None or self.raw_is == "found" else read_description(self.raw)
         return str(described.get("Name") or self.path.name)
 
     def label_of(self, name: str) -> str:
@@ -96,11 +112,18 @@ class Dataset:
 
     def uri(self, path: Path) -> str:
         """Return a file as a BIDS URI if it is one of the data set or TemplateFlow's, else as a file URI."""
-        if path.is_relative_to(self.path):
-            return f"bids:{self.link}:{path.relative_to(self.path).as_posix()}"
+        roots = [(self.path, self.link), *([(self.raw, self.raw_link)] if self.raw is not None else [])]
+        for root, name in sorted(roots, key=lambda pair: -len(pair[0].parts)):  # one may be inside the other
+            if path.is_relative_to(root):
+                return f"bids:{name}:{path.relative_to(root).as_posix()}"
         if path.name.startswith("tpl-"):
             return f"bids:templateflow:{path.parent.name}/{path.name}"
         return path.as_uri()
+
+
+def find_selected(bids_dir: Path, selection: Selection) -> Dataset:
+    """Find the preprocessed runs that ``bids_dir`` stands for, as the options say; see `find_dataset`."""
+    return find_dataset(bids_dir, dict(selection.derivatives), selection.input_type)
 
 
 def find_dataset(bids_dir: Path, derivatives: dict[str, Path] | None = None, input_type: str = "auto") -> Dataset:
@@ -120,11 +143,29 @@ def find_dataset(bids_dir: Path, derivatives: dict[str, Path] | None = None, inp
     NeurostormError
         With what was found instead, and what to give.
     """
-    named = [name for name in derivatives or {} if name in COHORTS]
+    derivatives = dict(derivatives or {})
+    raw = derivatives.pop(RAW_LINK, None)
+    named = [name for name in derivatives if name in COHORTS]
     if input_type == "auto" and named:
         input_type = named[0]
     if input_type in COHORTS:
-        return _cohort(bids_dir, dict(derivatives or {}), input_type)
+        if raw is not None:
+            raise NeurostormError(
+                f"--derivatives {RAW_LINK}={raw} is for fMRIPrep's transforms, which {input_type} has none of; leave it out"
+            )
+        return _cohort(bids_dir, derivatives, input_type)
+    if raw is not None and not raw.is_dir():
+        raise NeurostormError(f"--derivatives {RAW_LINK}={raw}: there is no such folder")
+    found = _preprocessed(bids_dir, derivatives, input_type)
+    if raw is not None:
+        return replace(found, raw=raw.resolve(), raw_is="given")
+    if found.is_bids and found.raw is None:
+        return replace(found, raw=find_raw_dataset(found.path, found.description), raw_is="found")
+    return found
+
+
+def _preprocessed(bids_dir: Path, derivatives: dict[str, Path], input_type: str) -> Dataset:
+    """Return the preprocessed data: those that are given, a cohort's, or what is in ``bids_dir``."""
     if derivatives:
         return _given(bids_dir, derivatives, input_type)
     _check_folder(bids_dir)
@@ -228,7 +269,9 @@ def _given(bids_dir: Path, derivatives: dict[str, Path], input_type: str) -> Dat
         raise NeurostormError(f"--derivatives {names[0]}={path}: there is no such folder")
     description = read_description(path)
     named = "nibabies" if names[0].lower().startswith("nibabies") else input_type
-    return Dataset(path.resolve(), _link(names[0]), description, bids_dir, _program_of(description, named))
+    is_raw = not _is_derivative(read_description(bids_dir)) and bids_dir.resolve() != path.resolve()
+    program = _program_of(description, named)
+    return Dataset(path.resolve(), _link(names[0]), description, bids_dir if is_raw else None, program)
 
 
 def _only(folders: list[Path], bids_dir: Path, input_type: str) -> Dataset:
@@ -282,8 +325,18 @@ def _subject_folders(folder: Path) -> Iterator[Path]:
     return (entry for entry in folder.glob("sub-*") if entry.is_dir())
 
 
+def holds_resampled(folder: Path) -> bool:
+    """Whether the first subjects of a folder of derivatives have preprocessed BOLD series, and not transforms alone."""
+    return _holds(folder, "desc-preproc_bold.nii*")
+
+
 def _holds_bold(folder: Path) -> bool:
-    patterns = ("func/*desc-preproc_bold.nii*", "ses-*/func/*desc-preproc_bold.nii*")
+    of_minimal = ("_desc-hmc_xfm.txt", "_from-scanner_to-boldref_mode-image_xfm.txt")
+    return _holds(folder, "desc-preproc_bold.nii*", *of_minimal)
+
+
+def _holds(folder: Path, *endings: str) -> bool:
+    patterns = [f"{folder}/*{ending}" for ending in endings for folder in ("func", "ses-*/func")]
     return any(
         next(subject.glob(pattern), None) is not None
         for subject in islice(_subject_folders(folder), PROBED)

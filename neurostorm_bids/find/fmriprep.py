@@ -1,21 +1,27 @@
 """Find the runs that fMRIPrep and NiBabies wrote, each in every space that it was written in."""
 
+import logging
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurostorm_bids.errors import NeurostormError, Problem
-from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.dataset import Dataset, holds_resampled
 from neurostorm_bids.find.entities import ECHO, OF_THE_SPACE, as_number, entities_of, name_of, without_echo
 from neurostorm_bids.find.inheritance import sidecars_of
+from neurostorm_bids.find.minimal import age_of_name, is_head_motion, motion_file, raw_file, run_of
 from neurostorm_bids.find.run import BoldFile, MotionFile, Run
-from neurostorm_bids.find.selection import Filters, near_misses
-from neurostorm_bids.settings.participant import Selection
+from neurostorm_bids.find.selection import OF_FILES, Filters, near_misses
+from neurostorm_bids.settings.participant import FSL_SPACE, Selection
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
 
+LOG = logging.getLogger("neurostorm")
+Entities = tuple[tuple[str, str], ...]
+OF_SERIES = ("suffix", "datatype", "extension")  # that filters name, and that raw series have too
 CONFOUNDS = ("desc-confounds_timeseries.tsv", "desc-confounds_regressors.tsv")  # the latter before fMRIPrep 20.2
 
 
@@ -27,6 +33,7 @@ def find(
     database_dir: Path | None,
     *,
     only_these: bool,
+    raw: bool = False,
 ) -> tuple[list[Run], list[Problem]]:
     """Find the runs of some subjects.
 
@@ -36,6 +43,8 @@ def find(
         Folder that keeps pybids' index.
     only_these : bool
         Whether the data set has other subjects, which are then not looked into.
+    raw : bool
+        Look for the raw series of all runs, and not only of those that have no other.
 
     Returns
     -------
@@ -43,13 +52,29 @@ def find(
     problems : list of Problem
         Runs that cannot be used.
     """
-    paths = _query(dataset, selection, filters, subjects, database_dir, only_these=only_these)
-    return _grouped(paths, dataset, keep_echoes=ECHO in filters)
+    layout = _index(dataset, subjects, database_dir, only_these)
+    preprocessed = {"suffix": "bold", "desc": "preproc", "extension": [".nii.gz", ".nii"]}
+    paths = _query(layout, selection, filters, subjects, preprocessed)
+    runs, problems = _grouped(paths, dataset, keep_echoes=ECHO in filters)
+    if filters.keys() & ({ECHO, *OF_FILES} - {*OF_SERIES}):  # chooses between preprocessed files
+        return runs, problems
+    of_runs = {key: value for key, value in filters.items() if key not in OF_FILES}
+    found = _query(layout, selection, of_runs, subjects, {"suffix": "xfm", "extension": [".txt"]})
+    head_motion = {run_of(path): path for path in sorted(found, key=age_of_name) if is_head_motion(path)}
+    if not raw and dataset.raw_is != "given" and (left_out := _left_out(runs, problems, head_motion, dataset)):
+        LOG.warning(
+            "%d run(s) have transforms alone, though other runs of this data set were resampled (%s, ...): did fMRIPrep not finish them? They "
+            "are left out; -d raw=PATH takes them from the raw series",
+            len(left_out),
+            left_out[0],
+        )
+        return runs, problems
+    return _with_raw_series(runs, problems, head_motion, dataset, of_all=raw)
 
 
-def beside(run: Run, *endings: str) -> Path | None:
-    """Return the first of the run's files with these endings; of single echoes, also one that all echoes share."""
-    return _beside(run.files[0].path.parent, run.name, endings)
+def beside(run: Run, folder: Path, *endings: str) -> Path | None:
+    """Return the first of the run's files in a folder with these endings; of single echoes, also one that all echoes share."""
+    return _beside(folder, run.name, endings)
 
 
 def is_readable(subject: Path) -> bool:
@@ -69,33 +94,45 @@ def what_is_there(dataset: Dataset, selection: Selection, subjects: list[str]) -
     missing = f"no *_desc-preproc_bold.nii.gz for {who}{within} in {dataset.path} (written by {dataset.generator})"
     if within:
         files = [path for s in subjects for path in dataset.path.glob(f"sub-{s}/**/func/*desc-preproc_bold.nii*")]
+        files += [
+            path.with_name(f"{name_of(run_of(path))}_bold.nii.gz")
+            for s in subjects
+            for path in dataset.path.glob(f"sub-{s}/**/func/*_xfm.txt")
+            if is_head_motion(path)
+        ]
         there = sorted({_label(path) for path in files})
         if there:
             hint = near_misses(selection, [entities_of(path) for path in files])
             return f"{missing}; there are: {', '.join(there[:8])}{', ...' if len(there) > 8 else ''}{hint}"
-    return f"{missing}; fMRIPrep writes it with --level full (not minimal or resampling), with this name since 20.2"
+    if surfaces := _surfaces(dataset, subjects):
+        return (
+            f"{missing}: there are surface data alone, such as {surfaces[0].name}, and the model reads volumes; run fMRIPrep again with "
+            f"--output-spaces {FSL_SPACE}:res-2, which writes *_space-{FSL_SPACE}_res-2_desc-preproc_bold.nii.gz (with its work folder kept, "
+            "that is quick)"
+        )
+    return (
+        f"{missing}, nor transforms from a raw series (--level minimal); fMRIPrep writes it with --level full, with this name "
+        "since 20.2"
+    )
+
+
+def _surfaces(dataset: Dataset, subjects: list[str]) -> list[Path]:
+    """Return series on surfaces: CIFTI (fsLR) and GIFTI (fsaverage, fsnative)."""
+    endings = ("*_bold.dtseries.nii", "*_bold.func.gii")
+    return sorted(path for s in subjects for end in endings for path in dataset.path.glob(f"sub-{s}/**/func/{end}"))
 
 
 def _query(
-    dataset: Dataset,
-    selection: Selection,
-    filters: Filters,
-    subjects: list[str],
-    database_dir: Path | None,
-    *,
-    only_these: bool,
+    layout: "BIDSLayout", selection: Selection, filters: Filters, subjects: list[str], kind: dict[str, Any]
 ) -> list[Path]:
-    """Ask pybids for the preprocessed BOLD files; only the selected subjects' folders are looked into."""
-    layout = _index(dataset, subjects, database_dir, only_these)
+    """Ask pybids for functional files of a kind."""
     query: dict[str, Any] = {
         "subject": subjects,
         "session": [*selection.session_label] or None,
         "task": [*selection.task_id] or None,
         "run": [as_number(label) for label in selection.run_label] or None,
         "datatype": "func",
-        "suffix": "bold",
-        "desc": "preproc",
-        "extension": [".nii.gz", ".nii"],
+        **kind,
     }
     query |= filters
     try:
@@ -172,6 +209,43 @@ def _grouped(paths: list[Path], dataset: Dataset, keep_echoes: bool) -> tuple[li
         motion = MotionFile(confounds, "fmriprep") if confounds else None
         runs.append(Run(key, tuple(_file(path, entities, dataset) for path, entities in combined), motion))
     return runs, problems
+
+
+def _left_out(
+    runs: list[Run], problems: list[Problem], head_motion: dict[Entities, Path], dataset: Dataset
+) -> list[str]:
+    """Return the runs that have transforms alone in a data set whose other runs were resampled."""
+    known = {run.entities for run in runs}
+    unusable = {problem.run for problem in problems}
+    names = [name_of(each) for each in head_motion if each not in known and name_of(each) not in unusable]
+    return sorted(names) if names and (runs or holds_resampled(dataset.path)) else []
+
+
+def _with_raw_series(
+    runs: list[Run], problems: list[Problem], head_motion: dict[Entities, Path], dataset: Dataset, *, of_all: bool
+) -> tuple[list[Run], list[Problem]]:
+    """Add to runs the raw series that transforms lead to, and the runs that have nothing else.
+
+    A raw series that cannot be used is a problem only of a run that has nothing else, or where that of all is wanted.
+    """
+    found, unusable = {run.entities: run for run in runs}, {problem.run for problem in problems}
+    for entities, path in head_motion.items():
+        run, name = found.get(entities), name_of(entities)
+        if name in unusable or (run is not None and not of_all):
+            continue
+        try:
+            file = raw_file(path, dataset)
+        except NeurostormError as problem:
+            problems.append(Problem(str(problem), dict(entities)["sub"], name))
+            found.pop(entities, None)
+            continue
+        if run is not None:
+            found[entities] = replace(run, files=(*run.files, file))
+        else:
+            confounds = _beside(path.parent, name, CONFOUNDS)
+            motion = MotionFile(confounds, "fmriprep") if confounds else motion_file(file)
+            found[entities] = Run(entities, (file,), motion)
+    return sorted(found.values(), key=lambda run: run.entities), problems
 
 
 def _file(path: Path, entities: dict[str, str], dataset: Dataset) -> BoldFile:

@@ -19,8 +19,16 @@ def sidecars_of(path: Path, dataset: Dataset) -> list[Path]:
     found += [each for each in _of(path.parent, dataset.path, entities) if each not in found]
     if dataset.raw is not None:
         there = dataset.raw / path.parent.relative_to(dataset.path)
-        found += _of(there, dataset.raw, {key: label for key, label in entities.items() if key not in OF_THE_SPACE})
+        of_raw = _of(there, dataset.raw, {key: label for key, label in entities.items() if key not in OF_THE_SPACE})
+        # a raw data set that nobody named may be incomplete
+        found += [each for each in of_raw if dataset.raw_is != "found" or each.is_file()]
     return found
+
+
+def raw_sidecars_of(path: Path, raw: Path) -> list[Path]:
+    """Return the JSON files that describe a raw series, the nearest first, whether its own is there or not."""
+    own = path.with_name(stem_of(path) + ".json")
+    return [own, *(each for each in _of(path.parent, raw, entities_of(path)) if each != own)]
 
 
 def _of(folder: Path, root: Path, entities: dict[str, str]) -> list[Path]:

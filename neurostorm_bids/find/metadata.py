@@ -75,22 +75,22 @@ def acquisition_times(sidecars: Sequence[Path], repetition_time: float | None = 
     """
     first_onset, notes = 0.0, []
     if repetition_time is None:
-        value, path = _look_up("RepetitionTime", sidecars)
+        value, path = look_up("RepetitionTime", sidecars)
         if path and _is_number_as_text(value):
             notes = [f"{path}: RepetitionTime is text, {_short(value)}; it is taken for {float(value):g} s"]
             value = float(value)
         repetition_time = _number("RepetitionTime", value, path)
         if not repetition_time:
-            repetition_time, first_onset = _from_volume_timing(*_look_up("VolumeTiming", sidecars))
-    start_time = _number("StartTime", *_look_up("StartTime", sidecars))
-    corrected, _ = _look_up("SliceTimingCorrected", sidecars)
+            repetition_time, first_onset = _from_volume_timing(*look_up("VolumeTiming", sidecars))
+    start_time = _number("StartTime", *look_up("StartTime", sidecars))
+    corrected, _ = look_up("SliceTimingCorrected", sidecars)
     return AcquisitionTimes(
         repetition_time, first_onset if start_time is None else start_time, corrected is True, tuple(notes)
     )
 
 
-def _look_up(key: str, sidecars: Sequence[Path]) -> tuple[Any, Path | None]:
-    """Return the first value of a key, and the sidecar that holds it."""
+def look_up(key: str, sidecars: Sequence[Path]) -> tuple[Any, Path | None]:
+    """Return the first value of a key in a run's sidecars, and the one that holds it."""
     for path in sidecars:
         try:
             value = read_sidecar(path).get(key)
@@ -99,7 +99,7 @@ def _look_up(key: str, sidecars: Sequence[Path]) -> tuple[Any, Path | None]:
             if key == "RepetitionTime" or path == sidecars[0]:
                 raise
             continue
-        if value is not None and not (key == "RepetitionTime" and _is_number(value) and value == 0):
+        if value is not None and not (key == "RepetitionTime" and is_number(value) and value == 0):
             return value, path
     return None, None
 
@@ -114,7 +114,7 @@ def _number(key: str, value: Any, path: Path | None) -> float | None:
     """
     if value is None:
         return None
-    if not _is_number(value):
+    if not is_number(value):
         remedy = ", or give --repetition-time" if key == "RepetitionTime" else ""
         raise NeurostormError(f"{path}: {key} is {_short(value)}, not a number; correct it{remedy}")
     return float(value)
@@ -124,7 +124,7 @@ def _from_volume_timing(onsets: Any, path: Path | None) -> tuple[float | None, f
     """Return the interval of BIDS ``VolumeTiming`` (onsets of all volumes, s), if it is given, and the first onset."""
     if onsets is None:
         return None, 0.0
-    if not isinstance(onsets, list) or len(onsets) < 2 or not all(map(_is_number, onsets)):
+    if not isinstance(onsets, list) or len(onsets) < 2 or not all(map(is_number, onsets)):
         raise NeurostormError(f"{path}: VolumeTiming is {_short(onsets)}, not a list of onsets in s; correct it")
     steps = [after - before for before, after in pairwise(onsets)]
     middle = sorted(steps)[len(steps) // 2]
@@ -136,13 +136,14 @@ def _from_volume_timing(onsets: Any, path: Path | None) -> tuple[float | None, f
     return float(middle), float(onsets[0])
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9  # NaN is not
 
 
 def _is_number_as_text(value: Any) -> bool:
     try:
-        return isinstance(value, str) and value.isascii() and _is_number(float(value))
+        return isinstance(value, str) and value.isascii() and is_number(float(value))
     except ValueError:
         return False
 

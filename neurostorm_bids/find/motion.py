@@ -5,14 +5,16 @@ to the next, rotations as arcs on a sphere of 50 mm.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.confounds import Confounds, read_confounds
 from neurostorm_bids.find.run import MotionFile
-from neurostorm_bids.runtime.files import check_fetched
+from neurostorm_bids.runtime.files import check_fetched, check_there
 
+MIN_DETERMINANT = 1e-6  # of a map of points, below which it flattens space
 HEAD_RADIUS = 50.0  # mm
 PARAMETERS = 6
 
@@ -29,6 +31,9 @@ def read_motion(file: MotionFile | None, n_volumes: int) -> Confounds | None:
         return None
     if file.layout == "fmriprep":
         return read_confounds(file.path, n_volumes)
+    if file.layout == "itk":
+        millimetres, radians = parameters_of(read_rigid_transforms(file.path, n_volumes), file.reference)
+        return Confounds(framewise_displacement(millimetres, radians), None)
     table = _table(file.path)
     if len(table) != n_volumes:
         raise NeurostormError(
@@ -52,6 +57,83 @@ def framewise_displacement(millimetres: np.ndarray, radians: np.ndarray) -> np.n
     moved = np.abs(np.diff(millimetres, axis=0)).sum(axis=1)
     turned = HEAD_RADIUS * np.abs(np.diff(radians, axis=0)).sum(axis=1)
     return np.concatenate([[np.nan], moved + turned])
+
+
+def read_rigid_transforms(path: Path, n_volumes: int) -> np.ndarray:
+    """Read one transform a volume, of ITK: maps of points (RAS, mm) of the BOLD reference to each volume, (volumes, 4, 4).
+
+    Raises
+    ------
+    NeurostormError
+        If the file cannot be read, or has another number of transforms than the run has volumes.
+    """
+    from nitransforms.io.itk import ITKLinearTransformArray
+
+    check_there(path)
+    try:
+        maps = np.asarray(ITKLinearTransformArray.from_filename(path).to_ras(), dtype=np.float64).reshape(-1, 4, 4)
+    except Exception as error:  # nitransforms raises many kinds
+        raise NeurostormError(
+            f"{path} cannot be read as ITK transforms ({type(error).__name__}: {error}); it is cut short or of another program: "
+            "fetch fMRIPrep's file again"
+        ) from None
+    if len(maps) != n_volumes:
+        raise NeurostormError(
+            f"{path} has transforms of {len(maps)} volumes, the raw series {n_volumes} volumes; are they of another run, or is one "
+            "of them cut short?"
+        )
+    if not np.isfinite(maps).all() or (np.abs(np.linalg.det(maps[:, :3, :3])) < MIN_DETERMINANT).any():
+        raise NeurostormError(
+            f"{path} holds numbers that are no transform (NaN, or an affine that flattens space); fetch it again"
+        )
+    return maps
+
+
+def parameters_of(maps: np.ndarray, reference: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return translations (mm) and rotations (radians) of volumes as FSL's mcflirt would, (volumes, 3) each.
+
+    Rotations are about the centre of mass of the reference, in FSL's coordinates (voxels times voxel size).
+
+    Parameters
+    ----------
+    maps : (volumes, 4, 4) array
+        From `read_rigid_transforms`.
+    reference : Path
+        The BOLD reference.
+
+    Raises
+    ------
+    NeurostormError
+        If the reference cannot be read.
+    """
+    import nibabel as nib
+    from nibabel.affines import apply_affine
+    from scipy.ndimage import center_of_mass
+    from scipy.spatial.transform import Rotation
+
+    from neurostorm_bids.find.fsl import fsl_from_voxels
+
+    assert reference is not None
+    if not reference.exists() and not reference.is_symlink():
+        raise NeurostormError(
+            f"file not found: {reference}, the BOLD reference, about whose centre head motion is measured where there is no table of confounds; "
+            "fetch it"
+        )
+    check_there(reference)
+    try:
+        image: Any = nib.load(reference)
+        values, affine = np.squeeze(np.asanyarray(image.dataobj)), np.asarray(image.affine, dtype=np.float64)
+        centre_voxel = np.array(center_of_mass(np.nan_to_num(np.clip(values, 0, None))))
+        into = fsl_from_voxels(affine, values.shape) @ np.linalg.inv(affine)
+    except Exception as error:  # nibabel raises many kinds for damaged files
+        raise NeurostormError(
+            f"{reference} cannot be read as NIfTI ({' '.join(str(error).split())}); fetch it again"
+        ) from None
+    moved = into @ np.linalg.inv(maps) @ np.linalg.inv(into)  # FSL's matrices lead from a volume to the reference
+    centre = apply_affine(fsl_from_voxels(affine, values.shape), centre_voxel)
+    rotations = np.swapaxes(moved[:, :3, :3], 1, 2)
+    radians = Rotation.from_matrix(rotations).as_euler("XYZ")
+    return moved[:, :3, 3] - rotations @ centre + centre, radians
 
 
 def _table(path: Path) -> np.ndarray:

@@ -59,6 +59,17 @@ def read_phenotype(dataset: Dataset, file: Path | None) -> Phenotype:
     return Phenotype(table, files, [*matched, *left_out], _with_levels(files, table))
 
 
+def read_people(path: Path) -> pd.DataFrame:
+    """Read a table of subjects, or of subjects and sessions, a .tsv or .csv.
+
+    Raises
+    ------
+    NeurostormError
+        If it lacks participant_id or holds a subject (and session) twice.
+    """
+    return _checked(_read(path), path)
+
+
 def _with_levels(files: list[Path], table: pd.DataFrame) -> frozenset[str]:
     """Return the columns that have Levels in the sidecars of tables, which name all their values."""
     sidecars = {path.with_suffix(".json") for path in files}
@@ -82,6 +93,8 @@ def _tables(dataset: Dataset, file: Path | None) -> tuple[pd.DataFrame, list[Pat
     if file is not None:
         return _checked(_read(file), file), [file]
     roots = [root for root in (dataset.raw, dataset.path) if root is not None]
+    if dataset.raw_is == "found":  # what the user named comes first
+        roots.reverse()
     path = next((root / "participants.tsv" for root in roots if (root / "participants.tsv").is_file()), None)
     if path is None:
         return pd.DataFrame({SUBJECT: []}), []

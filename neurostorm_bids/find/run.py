@@ -8,7 +8,86 @@ from neurostorm_bids.errors import Problem
 from neurostorm_bids.find.entities import name_of
 from neurostorm_bids.settings.participant import BOLD_SPACE
 
-PREPROCESSED, DENOISED = "preprocessed", "denoised by ICA-FIX"
+PREPROCESSED, DENOISED, RAW = "preprocessed", "denoised by ICA-FIX", "raw"
+
+
+@dataclass(frozen=True)
+class Fieldmap:
+    """What fMRIPrep found out about the magnetic field of a run.
+
+    Attributes
+    ----------
+    identifier : str
+        Such as auto00000, of file names.
+    coefficients : tuple of Path
+        Images of cubic B-spline coefficients, Hz; they add up.
+    reference : Path or None
+        The image whose field of view is the fieldmap's.
+    transform : Path
+        ``from-boldref_to-<identifier>``, which maps points of the fieldmap to the BOLD reference.
+    is_pepolar : bool or None
+        Whether it was made from images of opposite phase encoding; `None` if nothing says so.
+    """
+
+    identifier: str
+    coefficients: tuple[Path, ...]
+    reference: Path | None
+    transform: Path
+    is_pepolar: bool | None
+
+
+@dataclass(frozen=True)
+class RawParts:
+    """What leads from the BOLD reference of a run to its raw series.
+
+    Attributes
+    ----------
+    head_motion : Path
+        One rigid transform a volume.
+    reference : Path
+        The BOLD reference that volumes were aligned with; perhaps it is not there.
+    fieldmap : Fieldmap or None
+        `None`: distortion is not corrected.
+    fieldmap_missing : str
+        Why there is no fieldmap, or what is missing of it.
+    slice_timing : bool
+        Whether fMRIPrep was not told to leave slice timing alone.
+    slice_time_ref : float or None
+        Where in the acquisition of a volume fMRIPrep shifted slices to, 0 to 1, if its configuration says.
+    jacobian_of_all : bool
+        Whether this version of fMRIPrep scaled intensities for every kind of fieldmap.
+    jacobian : bool or None
+        What fMRIPrep was told of it; `None` if nothing.
+    evidence : tuple of Path
+        Files that decide any of this.
+    """
+
+    head_motion: Path
+    reference: Path
+    fieldmap: Fieldmap | None = None
+    fieldmap_missing: str = ""
+    slice_timing: bool = True
+    slice_time_ref: float | None = None
+    jacobian_of_all: bool = False
+    jacobian: bool | None = None
+    evidence: tuple[Path, ...] = ()
+
+    def scales_intensities(self, asked: str) -> bool:
+        """Whether intensities are scaled by how far the field stretches them; ``asked`` is auto, on or off."""
+        is_pepolar = self.fieldmap is not None and bool(self.fieldmap.is_pepolar)
+        if asked != "auto":
+            return asked == "on"
+        return (self.jacobian_of_all or is_pepolar) if self.jacobian is None else self.jacobian
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Every file that it names and that is there."""
+        field = self.fieldmap
+        of_field = (*field.coefficients, field.reference, field.transform) if field else ()
+        return (
+            self.head_motion,
+            *(path for path in (self.reference, *of_field, *self.evidence) if path and path.exists()),
+        )
 
 
 @dataclass(frozen=True)
@@ -34,6 +113,8 @@ class BoldFile:
         FSL's field from MNI152NLin6Asym to it, where that is how it was registered; perhaps it is not there.
     series : str
         What was done to it, where a pipeline writes several series.
+    raw : RawParts or None
+        Of a raw series: what leads to it from the BOLD reference.
     """
 
     path: Path
@@ -45,6 +126,7 @@ class BoldFile:
     reference: Path | None = None
     warp: Path | None = None
     series: str = PREPROCESSED
+    raw: RawParts | None = None
 
     @property
     def space_name(self) -> str:
@@ -62,12 +144,15 @@ class MotionFile:
     Attributes
     ----------
     path : Path
-    layout : {"fmriprep", "hcp", "fsl"}
-        How: fMRIPrep's table of confounds, the HCP pipelines' Movement_Regressors.txt, FSL's .par.
+    layout : {"fmriprep", "hcp", "fsl", "itk"}
+        How: fMRIPrep's table of confounds, the HCP pipelines' Movement_Regressors.txt, FSL's .par, one transform a volume.
+    reference : Path or None
+        Of transforms: the image that volumes were aligned with.
     """
 
     path: Path
     layout: str
+    reference: Path | None = None
 
 
 @dataclass(frozen=True)

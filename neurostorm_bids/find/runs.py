@@ -8,6 +8,7 @@ from neurostorm_bids.errors import NeurostormError, Problem
 from neurostorm_bids.find import fmriprep
 from neurostorm_bids.find.dataset import COHORTS, Dataset
 from neurostorm_bids.find.entities import LABEL, as_number, near_miss
+from neurostorm_bids.find.exclusions import which_stay
 from neurostorm_bids.find.folders import folders_in
 from neurostorm_bids.find.run import Run
 from neurostorm_bids.find.selection import filters_of, near_misses, wants
@@ -15,7 +16,7 @@ from neurostorm_bids.settings.participant import Selection
 
 
 def find_runs(
-    dataset: Dataset, selection: Selection, database_dir: Path | None = None
+    dataset: Dataset, selection: Selection, database_dir: Path | None = None, *, raw: bool = False
 ) -> tuple[list[Run], list[Problem]]:
     """Find the selected runs.
 
@@ -23,6 +24,8 @@ def find_runs(
     ----------
     database_dir : Path, optional
         Folder that keeps pybids' index.
+    raw : bool
+        Look for the raw series of all runs, and not only of those that have no other.
 
     Returns
     -------
@@ -39,11 +42,14 @@ def find_runs(
     if not dataset.is_bids:
         runs, problems = _of_a_cohort(dataset, selection)
     else:
-        runs, problems = _of_fmriprep(dataset, selection, database_dir)
-    return runs, problems + _labels_not_found(runs, selection)
+        runs, problems = _of_fmriprep(dataset, selection, database_dir, raw=raw)
+    stay = which_stay(selection, [run.name for run in runs])
+    return [run for run, stays in zip(runs, stay, strict=True) if stays], problems + _labels_not_found(runs, selection)
 
 
-def _of_fmriprep(dataset: Dataset, selection: Selection, database_dir: Path | None) -> tuple[list[Run], list[Problem]]:
+def _of_fmriprep(
+    dataset: Dataset, selection: Selection, database_dir: Path | None, *, raw: bool
+) -> tuple[list[Run], list[Problem]]:
     if selection.series == "clean":
         raise NeurostormError(
             "--series clean: fMRIPrep writes no denoised series; give --denoise, or leave out --series"
@@ -54,7 +60,9 @@ def _of_fmriprep(dataset: Dataset, selection: Selection, database_dir: Path | No
         raise NeurostormError(
             "; ".join(problem.text for problem in problems) or f"{dataset.path} holds no subject folder (sub-*)"
         )
-    runs, unusable = fmriprep.find(dataset, selection, filters, subjects, database_dir, only_these=not all_there)
+    runs, unusable = fmriprep.find(
+        dataset, selection, filters, subjects, database_dir, only_these=not all_there, raw=raw
+    )
     if not runs and not unusable:
         texts = [problem.text for problem in problems]
         raise NeurostormError("; ".join([*texts, fmriprep.what_is_there(dataset, selection, subjects)]))

@@ -11,8 +11,8 @@ from neurostorm_bids.find.masks import OWN, BrainMask, find_mask
 from neurostorm_bids.find.orientation import affine_source
 from neurostorm_bids.find.run import BoldFile, Run
 from neurostorm_bids.find.templateflow import TemplateWarp, find_warp
-from neurostorm_bids.find.transforms import TransformChain, bold_to_t1w, find_chains, preprocessed_t1w
-from neurostorm_bids.settings.participant import Resampling
+from neurostorm_bids.find.transforms import TransformChain, coregistration, find_chains, preprocessed_t1w
+from neurostorm_bids.settings.participant import RAW_SPACE, Resampling
 
 LOG = logging.getLogger("neurostorm")
 
@@ -42,6 +42,8 @@ class RunSource:
         Image that is added to a series without its mean.
     notes : tuple of str
         What a user should know about the choice.
+    events : Path or None
+        Table of what happened, where windows are chosen by it.
     """
 
     run: Run
@@ -54,15 +56,17 @@ class RunSource:
     affine_of: Path | None = None
     mean: Path | None = None
     notes: tuple[str, ...] = ()
+    events: Path | None = None
 
     @property
     def inputs(self) -> list[Path]:
-        """Every file that the gridded run is made from, the BOLD series first."""
+        """Every file that results are made from, the BOLD series first."""
         motion = [self.run.motion.path] if self.run.motion else []
+        raw = self.file.raw.inputs if self.file.raw else ()
         optional = [path for path in (*self.file.sidecars, *motion) if path.is_file()]
-        images = (*(self.to_register or ()), self.affine_of, self.mean)
+        images = (*(self.to_register or ()), self.affine_of, self.mean, self.events)
         steps = (*self.transforms, *(self.mask.transforms or ()))
-        paths = [self.file.path, self.mask.path, *optional, *steps, *images]
+        paths = [self.file.path, self.mask.path, *optional, *steps, *raw, *images]
         return list(dict.fromkeys(path for path in paths if path is not None))
 
 
@@ -87,6 +91,8 @@ def choose_source(run: Run, dataset: Dataset, template: str, resampling: Resampl
             *notes,
             f"{way.file.path.name}: its header has no orientation; that of {affine_of.name} is used{ignored}",
         )
+    if way.file.raw is not None and way.file.raw.fieldmap is None:
+        notes = (*notes, f"distortion is not corrected: {way.file.raw.fieldmap_missing}")
     mean = _mean_of(run, resampling.mean_from) if resampling.mean_from else None
     if mean is not None:
         notes = (*notes, f"{mean.name} is added to every volume (--mean-from)")
@@ -158,13 +164,29 @@ def _to_be_registered(run: Run, dataset: Dataset, resampling: Resampling) -> _Wa
     t1w = preprocessed_t1w(run, dataset)
     if t1w and "T1w" in by_space:
         return _Way(by_space["T1w"], to_register=t1w)
-    coregistration = bold_to_t1w(run)
-    if t1w and coregistration and None in by_space:
-        return _Way(by_space[None], (coregistration,), to_register=t1w)
-    file = by_space.get(None) or next(iter(by_space.values()))
+    own = None if None in by_space else RAW_SPACE
+    to_bold = coregistration(run, dataset)
+    if t1w and to_bold and own in by_space:
+        return _Way(by_space[own], to_bold, to_register=t1w)
+    file = by_space.get(own) or next(iter(by_space.values()))
+    if file.raw is not None:  # distorted, and moved: what it is aligned with stands for it
+        return _Way(file, to_register=(_undistorted(run, file), file.mask))
     if not is_there(file.mask):
         raise NeurostormError(f"--register needs a brain mask of the run or of its T1w image; there is no {file.mask}")
     return _Way(file, to_register=(file.path, file.mask))
+
+
+def _undistorted(run: Run, file: BoldFile) -> Path:
+    """Return the BOLD reference of a raw series after correction of distortion, which is registered in its place."""
+    assert file.raw is not None
+    folder = file.raw.head_motion.parent
+    names = [f"{run.name}_desc-coreg_boldref.nii.gz", f"{run.name}_space-run_boldref.nii.gz"]
+    paths = [*(folder / name for name in names), *([file.raw.reference] if file.raw.fieldmap is None else [])]
+    found = next((path for path in paths if is_there(path)), None)
+    if found is None or not is_there(file.mask):
+        missing = paths[0] if found is None else file.mask
+        raise NeurostormError(f"--register needs the run's BOLD reference and its brain mask; there is no {missing}")
+    return found
 
 
 def _named(path: Path | None) -> str:

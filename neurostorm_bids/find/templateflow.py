@@ -65,6 +65,36 @@ def find_template(template: str, desc: str | None, suffix: str, fetch: bool = Tr
     return path
 
 
+def is_image(name: str) -> bool:
+    """Whether an atlas is given as a file, and not by TemplateFlow's name."""
+    return name.endswith((".nii", ".nii.gz"))
+
+
+def find_atlas(template: str, name: str, fetch: bool = True) -> Path:
+    """Find an atlas: a file, or TemplateFlow's, such as Schaefer2018_100Parcels7Networks.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not there and cannot be fetched.
+    """
+    if is_image(name):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise NeurostormError(f"--timeseries {name}: there is no such file")
+        return path
+    atlas, _, desc = name.partition("_")
+    file = f"tpl-{template}_res-02_atlas-{atlas}_{f'desc-{desc}_' if desc else ''}dseg.nii.gz"
+    query = {"resolution": 2, "atlas": atlas, "desc": desc or None, "suffix": "dseg", "extension": ".nii.gz"}
+    found, why = _find(template, file, fetch, **query)
+    if found is None:
+        raise NeurostormError(
+            f"--timeseries {name}: the atlas is not on this machine: {templateflow_home() / f'tpl-{template}' / file}{why}. Fetch it with "
+            "TemplateFlow on a machine with a network and put it there (the folder is TEMPLATEFLOW_HOME), or give a file (.nii.gz)"
+        )
+    return found
+
+
 @cache
 def _fetched(template: str, query: tuple[tuple[str, object], ...]) -> tuple[Path | None, str]:
     """Ask TemplateFlow, once per process: without a network each attempt takes time.

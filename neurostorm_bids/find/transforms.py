@@ -6,16 +6,22 @@ from pathlib import Path
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.fmriprep import beside
+from neurostorm_bids.find.folders import is_there
 from neurostorm_bids.find.run import BoldFile, Run
 from neurostorm_bids.find.templateflow import TemplateWarp
-from neurostorm_bids.settings.participant import FSL_SPACE, STANDARD_SPACES
+from neurostorm_bids.settings.participant import FSL_SPACE, RAW_SPACE, STANDARD_SPACES
 
-# What fMRIPrep calls a run's coregistration: 25.2 and later; 23.2 to 25.1; before
+# What fMRIPrep calls a run's coregistration: 23.2 to 25.2; before; from 26
 BOLD_TO_T1W = (
     "from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt",
     "from-boldref_to-T1w_mode-image_xfm.txt",
     "from-scanner_to-T1w_mode-image_xfm.txt",
+    "from-run_to-T1w_mode-image_desc-coreg_xfm.txt",
 )
+LEVELS = (
+    "session",
+    "subject",
+)  # from 26: a run is aligned with the mean of its session or subject, and that with the T1w
 REFERENCES = ("T1w", "T2w")
 INFANTS = ("NiBabies' data are of infants; the model was trained on none: judge its numbers with care",)
 
@@ -71,6 +77,8 @@ def find_chains(run: Run, dataset: Dataset, template: str, input_space: str | No
         raise NeurostormError(f"no file in --input-space {input_space}; there are: {there}")
     found = [chain for file in files for chain in _chains_to(file, run, dataset, template)]
     complete = [chain for chain in found if not chain.missing]
+    if input_space is None and any(chain.file.raw is None for chain in complete):
+        complete = [chain for chain in complete if chain.file.raw is None]  # what fMRIPrep resampled is taken as it is
     if not complete:
         reasons = "; ".join(f"{chain}: {' and '.join(chain.missing)}" for chain in found)
         raise NeurostormError(
@@ -94,7 +102,7 @@ def _chains_to(file: BoldFile, run: Run, dataset: Dataset, template: str) -> lis
         return [TransformChain(file, (between,), notes=notes)]
     reference = _reference(run, dataset)
     last, missing = _from_reference(file, run, dataset, reference)
-    if file.space not in (*REFERENCES, None) and missing:
+    if file.space not in (*REFERENCES, RAW_SPACE, None) and missing:
         of_an_age = "+" in file.space or "Infant" in file.space
         what = "a template of an age cohort" if of_an_age else "no adult template that is known here"
         return [TransformChain(file, (), (f"{file.space} is {what}: there is no transform from it to {template}",))]
@@ -122,9 +130,9 @@ def _from_reference(
     """Return the transforms from the anatomical image to a file, and what is missing of them."""
     if file.space == reference:
         return (), ()
-    if file.space is None:
-        path = bold_to_t1w(run, reference)
-        return ((path,), ()) if path else ((), (f"{run.name}_{BOLD_TO_T1W[0]} is not there",))
+    if file.space in (None, RAW_SPACE):
+        paths = coregistration(run, dataset, reference)
+        return (paths, ()) if paths else ((), (f"{run.name}_{BOLD_TO_T1W[0]} is not there",))
     name = f"from-{file.space}_to-{reference}_mode-image_xfm.h5"
     path = to_anatomical(run, dataset, name)
     return ((path,), ()) if path else ((), (f"sub-{run.subject}_{name} is not there",))
@@ -138,9 +146,31 @@ def _by_fsl(file: BoldFile, template: str, between: TemplateWarp) -> TransformCh
     return TransformChain(file, (file.warp,) if template == FSL_SPACE else (between, file.warp))
 
 
-def bold_to_t1w(run: Run, reference: str = "T1w") -> Path | None:
-    """Find the run's coregistration with the anatomical image, by whichever name; `None` if there is none."""
-    return beside(run, *(name.replace("T1w", reference) for name in BOLD_TO_T1W))
+def coregistration(run: Run, dataset: Dataset, reference: str = "T1w") -> tuple[Path, ...]:
+    """Find the transforms from the anatomical image to the run's BOLD reference, by whichever names; empty if there are none."""
+    functional = dataset.path / run.folder
+    for own in [name.replace("T1w", to) for to in (reference, "anat") for name in BOLD_TO_T1W]:
+        if direct := beside(run, functional, own):
+            return (direct,)
+    for level in LEVELS:
+        to_mean = beside(run, functional, f"from-run_to-{level}_mode-image_desc-coreg_xfm.txt")
+        from_mean = _of_level(run, dataset, level, reference)
+        if to_mean and from_mean:
+            return (from_mean, to_mean)
+    return ()
+
+
+def _of_level(run: Run, dataset: Dataset, level: str, reference: str) -> Path | None:
+    """Find the transform from the anatomical image to the mean of a session or subject."""
+    subject = dataset.path / f"sub-{run.subject}"
+    whose = subject / f"ses-{run.session}" if level == "session" and run.session else subject
+    name = f"sub-{run.subject}" + (f"_ses-{run.session}" if whose != subject else "")
+    for folder in (whose / "func", whose / "anat"):
+        for to in (reference, "anat"):
+            path = folder / f"{name}_from-{level}_to-{to}_mode-image_desc-coreg_xfm.txt"
+            if is_there(path):
+                return path
+    return None
 
 
 def preprocessed_t1w(run: Run, dataset: Dataset) -> tuple[Path, Path] | None:

@@ -12,6 +12,7 @@ from neurostorm_bids.group.labels import FEWEST_FOR_VERDICT, Labels
 from neurostorm_bids.group.scores import UNKNOWN, Estimate, areas, correlations, mean_of_known, recalls
 
 MOTION = "head motion and covariates alone"
+PLACES = "embedding, places weighted"  # of --pooling attention
 BEYOND_COVARIATES = ", beyond covariates"
 BEYOND_MOTION = ", beyond head motion and covariates"
 SIGNIFICANT = 0.05
@@ -158,7 +159,10 @@ def _compared(evaluations: Evaluations, beginning: str, found: str) -> str:
     others = {
         name: difference(ours, each)
         for name, each in evaluations.items()
-        if name != first and ", beyond " not in name and not (adds and name == MOTION) and _comparable(ours, each)
+        if name not in (first, PLACES)  # which is the embedding in another way
+        and ", beyond " not in name
+        and not (adds and name == MOTION)
+        and _comparable(ours, each)
     }
     alike = [f"{name} ({_difference(estimate)})" for name, estimate in others.items() if not estimate[1] > 0]
     if alike:

@@ -144,10 +144,15 @@ def _tables(out_dir: Path, label: str) -> Iterator[tuple[Path, str]]:
             yield path, entities_of(path)["space"]
 
 
-def _what_there_is(out_dir: Path) -> str:
+def labels_in(out_dir: Path) -> list[str]:
+    """Return the labels of the models that have results in an output folder."""
     subjects = out_dir.glob("sub-*")
     paths = (path for subject in subjects for path in run_tables(subject, "*_desc-*_embeddings.tsv"))
-    labels = sorted({entities_of(path)["desc"] for path in paths})
+    return sorted({entities_of(path)["desc"] for path in paths})
+
+
+def _what_there_is(out_dir: Path) -> str:
+    labels = labels_in(out_dir)
     return f"there are those of {', '.join(labels)} (--model)" if labels else "run the participant level first"
 
 

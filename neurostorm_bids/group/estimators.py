@@ -36,6 +36,8 @@ class GroupedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     alpha_ : (targets,) array
+    errors_ : (targets,) array
+        Mean squared errors of the inner folds with these penalties; 0 if there are too few groups for any.
     inner_ : (samples, n_kept) array
         What models of the inner folds predict of samples they have not seen; NaN if there are too few groups for any.
     """
@@ -59,7 +61,7 @@ class GroupedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                     found -= targets[test]
                     errors[i] += np.einsum("nt,nt->t", found, found) / len(test) / n
         chosen = errors.argmin(axis=0)
-        self.alpha_ = np.asarray(self.alphas)[chosen]
+        self.alpha_, self.errors_ = np.asarray(self.alphas)[chosen], errors.min(axis=0)
         self.inner_ = inner[chosen[: self.n_kept], :, np.arange(self.n_kept)].T
         self.path_ = _RidgePath(X, targets)
         self.n_features_in_ = X.shape[1]
@@ -73,6 +75,44 @@ class GroupedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Return the same as weights (targets, features) and values at zero (targets,)."""
         weights = (self.path_.axes @ (self.path_.along / (self.path_.squares[:, None] + self.alpha_))).T
         return weights, self.path_.means - weights @ self.path_.center
+
+
+class RidgeOfPlaces:
+    """Ridge regressions on the features of several places, each of which predicts; those count more that do so better.
+
+    Their weights are those of pseudo-Bayesian model averaging (Yao et al. 2018, doi 10.1214/17-BA1091), by the errors of the inner
+    folds; each target has its own. With one place it is that place's `GroupedRidge`.
+
+    Parameters
+    ----------
+    seed, n_kept : int
+        As of `GroupedRidge`.
+
+    Attributes
+    ----------
+    shares_ : (places, targets) array
+        Weights of the places; they sum to 1.
+    inner_ : (samples, n_kept) array
+        As of `GroupedRidge`.
+    """
+
+    def __init__(self, seed: int = 0, n_kept: int = 0):
+        self.seed, self.n_kept = seed, n_kept
+
+    def fit(self, places: Sequence[np.ndarray], y: np.ndarray, groups: np.ndarray) -> "RidgeOfPlaces":
+        """Fit on the features of each place, (samples, features) arrays."""
+        self.of_places_ = [GroupedRidge(seed=self.seed, n_kept=self.n_kept).fit(X, y, groups) for X in places]
+        errors = np.maximum([each.errors_ for each in self.of_places_], np.finfo(float).tiny)
+        n = len(np.unique(groups))  # samples of one group tell little that is new
+        self.shares_ = softmax(-n / 2 * np.log(errors), axis=0)
+        inner = [each.inner_ * share[: self.n_kept] for each, share in zip(self.of_places_, self.shares_, strict=True)]
+        self.inner_ = np.sum(inner, axis=0)
+        return self
+
+    def predict(self, places: Sequence[np.ndarray]) -> np.ndarray:
+        """Return predictions, (samples, targets)."""
+        each = [model.predict(X) for model, X in zip(self.of_places_, places, strict=True)]
+        return np.asarray(np.einsum("pst,pt->st", each, self.shares_))
 
 
 class _RidgePath:

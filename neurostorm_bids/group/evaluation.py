@@ -8,17 +8,16 @@ confounds, scaling, the penalty, the calibration. Knows no files and no tables.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from neurostorm_bids.group.confounds import Confounds
-from neurostorm_bids.group.estimators import WEAK_PENALTY, Calibration, GroupedRidge
+from neurostorm_bids.group.estimators import WEAK_PENALTY, Calibration, RidgeOfPlaces
 from neurostorm_bids.group.exchange import Exchange, exchange_of
+from neurostorm_bids.group.features import Harmonisation, explained, parts_of, prepared
 from neurostorm_bids.group.scores import (
     Estimate,
     FoldSizes,
@@ -34,7 +33,6 @@ from neurostorm_bids.group.tally import Tally
 
 FEWEST_PERMUTATIONS = 19  # with fewer no p-value could reach 0.05
 INTERVAL = (2.5, 97.5)  # percentiles
-SMALLEST_SQUARE = 1e-10  # of a direction's variance, relative to the largest, that is not rounding
 TOLERANCE = 1e-12  # of a comparison with a permutation that gives the same
 
 
@@ -181,16 +179,6 @@ class Evaluation:
         return float(np.nanmean(self.null)), float(low), float(high)
 
 
-class Harmonisation(Protocol):
-    """What makes the features of sites alike."""
-
-    def applied(self, features: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the features of two parts of the samples, harmonised as learnt from the first."""
-
-    def only(self, which: np.ndarray) -> "Harmonisation":
-        """Return that of some samples."""
-
-
 def evaluate(
     features: "np.ndarray | Confounds",
     design: Design,
@@ -209,8 +197,9 @@ def evaluate(
 
     Parameters
     ----------
-    features : (samples, features) array, or Confounds
-        NaN where unknown: replaced by the mean of the training folds.
+    features : (samples, features) array, (samples, places, features) array, or Confounds
+        NaN where unknown: replaced by the mean of the training folds. Of several places, each predicts, and those count more
+        that do so better (`RidgeOfPlaces`).
     design : Design
     confounds : Confounds, optional
     n_permutations : int
@@ -231,11 +220,11 @@ def evaluate(
     tally = Tally(design.y, design.n_classes, bool(len(confounds)))
     for train, test in design.splits():
         known = _known(confounds, design, train, test)
-        of_confounds = _explained(known, targets[train])
-        features_of = prepared(_parts(features, train, test, harmonisation), known)
-        model = GroupedRidge(seed=design.seed, n_kept=columns.shape[1] if design.is_class else 0)
-        model.fit(features_of[0], targets[train] - of_confounds[0], design.groups[train])
-        predicted = model.predict(features_of[1])
+        of_confounds = explained(known, targets[train])
+        of_places = [prepared(part, known) for part in parts_of(features, train, test, harmonisation)]
+        model = RidgeOfPlaces(seed=design.seed, n_kept=columns.shape[1] if design.is_class else 0)
+        model.fit([a for a, _ in of_places], targets[train] - of_confounds[0], design.groups[train])
+        predicted = model.predict([b for _, b in of_places])
         first = _first_metric(targets[test], of_confounds[1], predicted, tally)
         n = columns.shape[1]
         whole, alone = of_confounds[1][:, :n] + predicted[:, :n], of_confounds[1][:, :n]
@@ -315,50 +304,9 @@ def _permuted(columns: np.ndarray, confounds: Confounds, design: Design, orders:
     if not len(confounds):
         return np.hstack([columns, *(columns[order] for order in orders)])
     everyone = np.ones(len(columns), bool)
-    fitted, _ = _explained(_known(confounds, design, everyone, everyone), columns)
+    fitted, _ = explained(_known(confounds, design, everyone, everyone), columns)
     left = columns - fitted
     return np.hstack([columns, *(fitted + left[order] for order in orders)])
-
-
-def _parts(
-    features: "np.ndarray | Confounds", train: np.ndarray, test: np.ndarray, harmonisation: Harmonisation | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features of both folds."""
-    if isinstance(features, Confounds):
-        return features.columns_for(train, test)
-    if harmonisation is not None:
-        return harmonisation.applied(features, train, test)
-    return features[train], features[test]
-
-
-def _explained(known: tuple[np.ndarray, np.ndarray], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what confounds say of targets, in the training and in the test fold; 0 without confounds."""
-    if not known[0].shape[1]:
-        return np.zeros_like(targets), np.zeros((len(known[1]), targets.shape[1]))
-    linear = LinearRegression().fit(known[0], targets)
-    return np.asarray(linear.predict(known[0])), np.asarray(linear.predict(known[1]))
-
-
-def prepared(
-    parts: tuple[np.ndarray, np.ndarray], known: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features of both folds: complete, without what confounds explain, scaled; as learnt in the first."""
-    imputer = SimpleImputer(keep_empty_features=True).fit(parts[0])
-    train, test = imputer.transform(parts[0]), imputer.transform(parts[1])
-    of_train, of_test = _explained(known, train)
-    train, test = train - of_train, test - of_test
-    scaler = StandardScaler().fit(train)
-    return _rotated(scaler.transform(train), scaler.transform(test))
-
-
-def _rotated(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return features in the space that the training samples span, where ridge regression is the same and many features are few."""
-    if train.shape[1] <= 2 * len(train):
-        return train, test
-    squares, vectors = np.linalg.eigh(train @ train.T)
-    kept = squares > SMALLEST_SQUARE * squares[-1]
-    axes = train.T @ (vectors[:, kept] / np.sqrt(squares[kept]))
-    return train @ axes, test @ axes
 
 
 def _first_metric(targets: np.ndarray, of_confounds: np.ndarray, predicted: np.ndarray, tally: Tally) -> np.ndarray:

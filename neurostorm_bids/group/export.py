@@ -13,11 +13,13 @@ from neurostorm_bids.derivatives.names import sidecar_of
 from neurostorm_bids.derivatives.seen import PEOPLE, with_those_before
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.heads import fold_heads
+from neurostorm_bids.group.heads import fold_heads, permuted_heads
 from neurostorm_bids.group.probing import EMBEDDING, Probe
+from neurostorm_bids.group.reference_figures import reference_of_tables
 from neurostorm_bids.group.study import LOG, Study
 from neurostorm_bids.model.names import reference_to
 from neurostorm_bids.model.task import Task
+from neurostorm_bids.model.tuned import PERMUTED_HEADS
 from neurostorm_bids.runtime.boilerplate import filled_in
 from neurostorm_bids.runtime.json_files import read_json
 
@@ -30,7 +32,7 @@ def check_can_be_kept(study: Study) -> None:
     Raises
     ------
     NeurostormError
-        If the name is taken, several targets are asked for, or the embedding is harmonised.
+        If the name is taken, several targets are asked for, the embedding is harmonised, or places are weighted.
     """
     settings = study.settings
     if settings.training.save_as is None:
@@ -41,6 +43,8 @@ def check_can_be_kept(study: Study) -> None:
         raise NeurostormError(
             "--save-as: a harmonised embedding cannot be made of a run of another site; leave out --harmonise"
         )
+    if settings.group.pooling != "mean":
+        raise NeurostormError("--save-as keeps the probe of the mean over places; leave out --pooling")
     check_name_is_free(settings.out_dir / MODELS / settings.training.save_as, settings.conduct.force)
 
 
@@ -71,6 +75,8 @@ def _write(folder: Path, found: Probe, study: Study, words: tuple[str, str]) -> 
         HEAD_WEIGHT: torch.from_numpy(weights.reshape(-1, n_channels).astype(np.float32)),
         HEAD_BIAS: torch.from_numpy(bias.reshape(-1).astype(np.float32)),
     }
+    if (permuted := permuted_heads(found.samples.embeddings, design)) is not None:
+        parts[PERMUTED_HEADS] = torch.from_numpy(permuted.astype(np.float32))
     gridding = _gridding(study)
     task = _task(found, study, n_models)
     about = hyper_parameters_of(backbone, reference_to(study.model), task, "linear", backbone.grid.name, gridding)
@@ -83,6 +89,8 @@ def _write(folder: Path, found: Probe, study: Study, words: tuple[str, str]) -> 
         folder.name, found, study, (f"{backbone.name} (SHA-256 {backbone.sha256})", backbone.grid.name, *words)
     )
     write_model(folder, parts, about, card, split, history)
+    rows = labels.rows
+    reference_of_tables(folder, [study.cohort.files[int(row)] for row in rows], list(study.cohort.embeddings[rows]))
 
 
 def _gridding(study: Study) -> dict[str, Any]:

@@ -65,7 +65,9 @@ def labelled_runs(study: Study, grid: Grid, model: Model) -> LabelledRuns:
         If there is none, or the labels cannot be used.
     """
     selection = study.settings.selection
-    runs, problems = find_runs(study.dataset, selection, selection.bids_database_dir)
+    runs, problems = find_runs(
+        study.dataset, selection, selection.bids_database_dir, raw=study.settings.resampling.of_raw
+    )
     if not runs:
         raise NeurostormError(f"{study.dataset.path} has no BOLD run that was asked for")
     table, labels = _labelled(runs, study)

@@ -68,6 +68,12 @@ class Labels:
         """Rows of the table of runs that make any sample, sorted."""
         return sorted(int(i) for rows in self.members for i in rows)
 
+    @property
+    def members_among_rows(self) -> list[list[int]]:
+        """Which of `rows`, by their place among these, make a sample."""
+        place = {row: i for i, row in enumerate(self.rows)}
+        return [[place[int(row)] for row in sample] for sample in self.members]
+
     def keep(self, which: np.ndarray) -> "Labels":
         """Return the samples of a bool mask."""
         chosen = np.flatnonzero(which)

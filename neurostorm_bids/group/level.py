@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.dataset import find_dataset
+from neurostorm_bids.find.dataset import find_selected
 from neurostorm_bids.find.participants import read_phenotype
 from neurostorm_bids.group.output import write_results
 from neurostorm_bids.group.study import Study
@@ -23,11 +23,15 @@ def group_level(settings: Settings) -> int:
     Raises
     ------
     NeurostormError
-        If there are no results, or what was asked for cannot be done with them.
+        If there are no results, or what was asked for cannot be done with them (--dry-run among it).
     """
+    if settings.conduct.dry_run:
+        raise NeurostormError(
+            "--dry-run is of the participant level; the group level reads what is in OUT_DIR, and asks for no scan"
+        )
     prepare(settings)()
     warn_of_idle_options(settings)
-    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
+    dataset = find_selected(settings.bids_dir, settings.selection)
     phenotype = read_phenotype(dataset, settings.group.phenotype)
     for note in phenotype.notes:
         LOG.warning(note)

@@ -101,6 +101,8 @@ def _on_page(result: GroupResult, several: bool) -> list[Section]:
             [((FIGURES / f"{result.name}{end}.png").as_posix(), caption) for end, caption in section.figures],
             section.notes,
             section.links,
+            section.html,
+            section.alarms,
         )
         for section in result.sections
     ]

@@ -15,6 +15,7 @@ from neurostorm_bids.derivatives.models import MODELS, write_model
 from neurostorm_bids.derivatives.seen import PEOPLE, people_of
 from neurostorm_bids.group.figures import pretraining_figure, slices_figure
 from neurostorm_bids.group.pretrain_windows import Windows
+from neurostorm_bids.group.reference_figures import reference_of_stores
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.model.masks import Masking, of_tokens
@@ -189,6 +190,9 @@ def _write(folder: Path, made: Pretrained, study: Study, answer: str, history: p
     }
     split = runs[["run_name", "dataset", "part"]].assign(dataset=[made.windows.datasets[i] for i in runs["dataset"]])
     write_model(folder, network.weights(), about, _card(made, study, answer), split, history)
+    index = made.windows.index
+    trained_on = [Path(index.paths[i].decode()) for i in np.flatnonzero(~made.windows.held_out)]
+    reference_of_stores(folder, trained_on, settings)
 
 
 def _card(made: Pretrained, study: Study, answer: str) -> str:

@@ -13,6 +13,7 @@ from neurostorm_bids.derivatives.seen import hash_of_label
 from neurostorm_bids.derivatives.store_index import StoreIndex, index_of, only_grid
 from neurostorm_bids.errors import NeurostormError, Problem
 from neurostorm_bids.find.dataset import find_dataset
+from neurostorm_bids.find.exclusions import which_stay
 from neurostorm_bids.find.runs import find_runs
 from neurostorm_bids.find.selection import filters_of, wants
 from neurostorm_bids.group.labelled_runs import resample_all
@@ -144,7 +145,9 @@ def kept_stores(folder: Path, grid: Grid, study: Study) -> list[Path]:
     selection = replace(study.settings.selection, participant_label=())  # labels are of the people of BIDS_DIR
     filters = filters_of(selection)
     there = sorted(within.glob(f"sub-*/**/*_space-{grid.template}_res-2_desc-*_bold.npy")) if within.is_dir() else []
-    return [path for path in there if wants(selection, filters, path.name.partition("_space-")[0])]
+    wanted = [path for path in there if wants(selection, filters, path.name.partition("_space-")[0])]
+    stay = which_stay(selection, [path.name.partition("_space-")[0] for path in wanted])
+    return [path for path, stays in zip(wanted, stay, strict=True) if stays]
 
 
 def _study_of(study: Study, folder: Path) -> Study:
@@ -159,7 +162,9 @@ def _study_of(study: Study, folder: Path) -> Study:
 def _resampled(study: Study, grid: Grid, n_frames: int) -> tuple[pd.DataFrame, list[Problem]]:
     """Find the runs of a data set and make their stores."""
     selection = study.settings.selection
-    runs, problems = find_runs(study.dataset, selection, selection.bids_database_dir)
+    runs, problems = find_runs(
+        study.dataset, selection, selection.bids_database_dir, raw=study.settings.resampling.of_raw
+    )
     problems += resample_all(runs, grid, n_frames, study)
     failed = {problem.run for problem in problems}
     rows = [

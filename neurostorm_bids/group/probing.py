@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.group.answers import BEYOND_COVARIATES, BEYOND_MOTION, MOTION, Evaluations
+from neurostorm_bids.group.answers import BEYOND_COVARIATES, BEYOND_MOTION, MOTION, PLACES, Evaluations
 from neurostorm_bids.group.baselines import baselines_of
 from neurostorm_bids.group.cautions import (
     about_lines,
@@ -16,8 +16,10 @@ from neurostorm_bids.group.cautions import (
     check_no_covariate_is_the_target,
     check_no_person_is_there_twice,
 )
-from neurostorm_bids.group.evaluation import Design, Harmonisation, evaluate
+from neurostorm_bids.group.evaluation import Design, evaluate
+from neurostorm_bids.group.features import Harmonisation
 from neurostorm_bids.group.labels import labels_of
+from neurostorm_bids.group.places import features_of_places
 from neurostorm_bids.group.samples import Samples, design_of, samples_of
 from neurostorm_bids.group.sites import Sites, combat_of, levels_of, told_apart
 from neurostorm_bids.group.study import LOG, Study
@@ -60,6 +62,10 @@ def probe_of(study: Study, target: str) -> Probe:
     table, samples, notes = _samples_of(study, target)
     labels = samples.labels
     others, more = baselines_of(study.cohort, labels, settings.out_dir, settings.work)
+    if options.pooling == "attention":
+        if options.harmonise:
+            raise NeurostormError("--pooling attention: the tokens of places are not harmonised; leave out --harmonise")
+        others = {PLACES: features_of_places(study, labels), **others}
     left_out = levels_of(table, labels, options.leave_out, "--leave-out") if options.leave_out else None
     design = design_of(labels, options, seed, None if left_out is None else left_out.astype(str).to_numpy(str))
     harmonisation = combat_of(table, samples, design, options.harmonise) if options.harmonise else None
@@ -104,7 +110,7 @@ def probe(
     Parameters
     ----------
     others : dict
-        Name -> (samples, features) array, such as a connectome's.
+        Name -> (samples, features) array, such as a connectome's, or (samples, places, features) array.
     harmonisation : Harmonisation, optional
         Of the embedding.
 

@@ -13,9 +13,11 @@ from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.derivatives.tables import channels_named
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.exclusions import excluded, which_stay
 from neurostorm_bids.find.participants import SUBJECT, Phenotype, join
 from neurostorm_bids.find.selection import OF_FILES, filters_of, wants
 from neurostorm_bids.group.cohort import Cohort, read_cohort
+from neurostorm_bids.group.labels import Labels, labels_of
 from neurostorm_bids.model.names import label_of_name
 from neurostorm_bids.resample.grid import get_grid
 from neurostorm_bids.runtime.json_files import digest
@@ -104,7 +106,8 @@ class Study:
     def missing_subjects(self, cohort: Cohort) -> list[str]:
         """Return the subjects of the input that have no results."""
         wanted = self.settings.selection.participant_label or self.dataset.subjects()
-        return sorted({f"sub-{label}" for label in wanted} - set(cohort.runs[SUBJECT]))
+        asked = {f"sub-{label}" for label in wanted if excluded(self.settings.selection, f"sub-{label}") is None}
+        return sorted(asked - set(cohort.runs[SUBJECT]))
 
     def target(self) -> str | None:
         """Return the target of a task that takes one.
@@ -120,6 +123,19 @@ class Study:
                 f"--group-task {self.settings.group.group_task} takes one --target, not {len(targets)}"
             )
         return targets[0] if targets else None
+
+    def labels(self, target: str) -> Labels:
+        """Return the labels of a target.
+
+        Raises
+        ------
+        NeurostormError
+            If a column is missing or unusable, or too few subjects are left.
+        """
+        options = self.settings.group
+        return labels_of(
+            self.table, target, options.target_type, options.group_by, of=options.samples, coded=self.phenotype.coded
+        )
 
     def sources(self) -> list[str]:
         """Return the tables that results are made from, as BIDS URIs."""
@@ -139,7 +155,10 @@ class Study:
             raise NeurostormError(
                 f"none of the runs with results of model '{cohort.label}' was asked for; there are: {there}"
             )
-        return cohort.keep(wanted)
+        chosen = cohort.keep(wanted)
+        if self.settings.group.group_task == "qc":  # which shows who is left out, too
+            return chosen
+        return chosen.keep(which_stay(selection, chosen.runs["run_name"].tolist()))
 
 
 def counted(n: int, what: str) -> str:

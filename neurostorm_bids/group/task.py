@@ -40,6 +40,10 @@ class Section:
         What a reader should know.
     links : sequence of (str, str, str)
         Address, text, and what it says.
+    html : str
+        What a template of the task's own made of its data; stands before the figures.
+    alarms : sequence of str
+        What is said in red below the words.
     """
 
     title: str
@@ -49,6 +53,8 @@ class Section:
     figures: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     links: Sequence[tuple[str, str, str]] = ()
+    html: str = ""
+    alarms: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

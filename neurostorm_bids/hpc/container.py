@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.find.dataset import find_selected
+from neurostorm_bids.find.templateflow import is_image
 from neurostorm_bids.model.names import MAX_CHAIN, MODEL_FILE, model_files, without_variant
 from neurostorm_bids.settings import Settings
 
@@ -59,13 +61,16 @@ def _binds(settings: Settings) -> dict[tuple[Path, Path], str]:
     files = [Path(without_variant(name)[0]) for name in settings.encoding.model if model_files([name])]
     weights = [path for file in files for path in _with_backbones(file)]
     pretraining = settings.pretraining
-    given = [*weights, selection.bids_filter_file, settings.group.phenotype, settings.training.split]
-    given += [pretraining.parcellation]
+    given = [*weights, selection.bids_filter_file, selection.exclude, settings.group.phenotype, settings.training.split]
+    given += [pretraining.parcellation, settings.explaining.attribution_parcels]
+    given += [Path(name) for name in settings.parcellation.timeseries if is_image(name)]
     if pretraining.start_from and model_files([pretraining.start_from]):
         given += _with_backbones(Path(without_variant(pretraining.start_from)[0]))
     if settings.resampling.mean_from:
         given.append(_fixed_part(Path(settings.resampling.mean_from)))
     inputs = [settings.bids_dir, *(path for _, path in selection.derivatives), *pretraining.pretrain_on]
+    if (raw := _raw_data_set(settings)) is not None:
+        inputs.append(raw)
     # of a link, its own folder and the one it leads to
     inputs += [folder for path in given if path for folder in (path.absolute().parent, path.resolve().parent)]
     written = (settings.out_dir, settings.resources.work_dir, selection.bids_database_dir, pretraining.cache_dir)
@@ -74,6 +79,15 @@ def _binds(settings: Settings) -> dict[tuple[Path, Path], str]:
         path.mkdir(parents=True, exist_ok=True)
     homes = {(Path(os.environ[name]), Path(inside)): ":ro" for name, inside in HOMES.items() if os.environ.get(name)}
     return {(path, path): ":ro" for path in inputs} | {(path, path): "" for path in outputs} | homes
+
+
+def _raw_data_set(settings: Settings) -> Path | None:
+    """Return the raw data set that is found by itself here, so that it is found in the container too."""
+    selection = settings.selection
+    try:
+        return find_selected(settings.bids_dir, selection).raw
+    except NeurostormError:  # the call itself will say what is wrong
+        return None
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -42,23 +42,31 @@ def has_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def features(network: NeuroSTORM, clips: Tensor, precision: str = "fp32") -> Tensor:
-    """`Encoder.forward`: (B, channels, X, Y, Z, frames) -> (B, C, d, h, w, T).
+def features_of(
+    network: NeuroSTORM, clips: Tensor, stages: tuple[int, ...], precision: str = "fp32"
+) -> tuple[Tensor, ...]:
+    """`Encoder.stages`, of which some are kept: (B, channels, X, Y, Z, frames) -> (B, C, d, h, w, T) each.
 
     Parameters
     ----------
+    stages : tuple of int
+        From 1.
     precision : {"fp32", "bf16"}
         Of the products in linear layers; everything else is float32.
     """
     linear = F.linear if precision == "fp32" else _linear_bf16
     with shared_among_threads() as share:
-        return torch.stack([_one_clip(network.model, clip, share, linear) for clip in clips])
+        of_clips = [_one_clip(network.model, clip, share, linear, stages) for clip in clips]
+    return tuple(map(torch.stack, zip(*of_clips, strict=True)))
 
 
-def _one_clip(encoder: Encoder, clip: Tensor, share: Share, linear: Linear) -> Tensor:
-    """(channels, X, Y, Z, frames) -> (C, d, h, w, T)."""
+def _one_clip(
+    encoder: Encoder, clip: Tensor, share: Share, linear: Linear, stages: tuple[int, ...]
+) -> tuple[Tensor, ...]:
+    """(channels, X, Y, Z, frames) -> (C, d, h, w, T) of each stage that is kept."""
     x: Tensor | None = None
-    for embedding, stage in encoder.parts():
+    found = {}
+    for number, (embedding, stage) in enumerate(encoder.parts(), 1):
         where = embedding.pos_embed[0, ..., 0].permute(1, 2, 3, 0)  # (D, H, W, C)
         when = embedding.time_embed[0, :, 0, 0, 0].T  # (T, C)
         if x is None:
@@ -68,10 +76,10 @@ def _one_clip(encoder: Encoder, clip: Tensor, share: Share, linear: Linear) -> T
             x += when
         for block in stage.parts():
             _block(block, x, share, linear)
-        if stage.downsample is not None:
-            x = stage.downsample(x[None])[0]
-    assert x is not None
-    return x.permute(4, 0, 1, 2, 3)
+        if number in stages:
+            found[number] = x.permute(4, 0, 1, 2, 3)
+        x = stage.merge(x[None])[0]  # into a new array: what is kept stays
+    return tuple(found[number] for number in stages)
 
 
 def _patches(encoder: Encoder, clip: Tensor, where: Tensor, when: Tensor, share: Share) -> Tensor:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
@@ -26,14 +27,30 @@ from neurostorm_bids.model.names import (
     without_variant,
 )
 from neurostorm_bids.model.network import NeuroSTORM, NeuroSTORMConfig
-from neurostorm_bids.model.registry import DEMO, DEMO_FILE, DEMONSTRATION, Published, find_weights, published
-from neurostorm_bids.model.tuned import is_head_alone, load_backbone, put_into, weights_file
+from neurostorm_bids.model.registry import (
+    DEMO,
+    DEMO_FILE,
+    DEMO_LICENCE,
+    DEMONSTRATION,
+    Published,
+    find_weights,
+    published,
+)
+from neurostorm_bids.model.task import Task
+from neurostorm_bids.model.tuned import (
+    PERMUTED_HEADS,
+    is_head_alone,
+    load_backbone,
+    put_into,
+    reference_beside,
+    weights_file,
+)
 from neurostorm_bids.resample.grid import Grid, get_grid
 
 # What only pretraining needs (mask tokens, the decoder, the head that compares clips), and a norm in older heads that their forward never used
 NOT_USED = re.compile(
     r"model\.((window_|atlas_)?mask_token$|first_patch_expanding\.|layers_up\.|norm_up\.|decoder_pred\.)"
-    r"|output_head\.(head\.norm|fc1|bn1)\."
+    r"|output_head\.(head\.norm|fc1|bn1|permuted)\."
 )
 OF_HEAD_V3 = ("output_head.head.cls_token", "output_head.head.transformer_encoder.")
 MAX_WEIGHTS = 2 * 10**9
@@ -141,6 +158,10 @@ def _from_file(path: Path, device: torch.device, chain: int) -> Model:
         about=_about(hyper_parameters),
         warning=backbone.warning if backbone else None,
         encoder_of=backbone.encoder if backbone and shares_encoder else None,
+        permuted_heads=_permuted_heads(checkpoint, config, task) if task else None,
+        reference=reference_beside(checkpoint.path)
+        or hyper_parameters.get("reference")
+        or (backbone.reference if backbone and shares_encoder else None),
     )
 
 
@@ -161,7 +182,22 @@ def _from_registry(known: Published, device: torch.device, chain: int) -> Model:
         task=task,
         source=f"{known.repository}@{known.revision}:{known.file}",
         about=known.about,
+        licence=known.licence,
     )
+
+
+def weights_of(name_or_path: str) -> Path:
+    """Return the file of weights of a model.
+
+    Raises
+    ------
+    NeurostormError
+        If it is not on this machine.
+    """
+    name = without_variant(str(name_or_path))[0]
+    if name.lower() == DEMO:
+        return DEMO_FILE
+    return weights_file(Path(name).expanduser()) if is_file_name(name) else find_weights(published(name))
 
 
 def read_whole(path: Path, chain: int = MAX_CHAIN) -> tuple[Checkpoint, Model | None]:
@@ -222,6 +258,17 @@ def build_network(checkpoint: Checkpoint) -> tuple[NeuroSTORM, NeuroSTORMConfig]
     return network.requires_grad_(False).eval(), config
 
 
+def _permuted_heads(checkpoint: Checkpoint, config: NeuroSTORMConfig, task: Task) -> Tensor | None:
+    """Return the heads for permuted labels that a probe keeps; `None` if there are none of this shape."""
+    found = checkpoint.tensors.get(PERMUTED_HEADS)
+    if found is None:
+        return None
+    shape = (config.n_outputs // task.members, config.n_channels)
+    if found.ndim != 3 or tuple(found.shape[1:]) != shape or not torch.isfinite(found).all():
+        raise NeurostormError(f"{checkpoint.path} is damaged: its heads for permuted labels do not fit")
+    return found.float()
+
+
 def _headless(config: NeuroSTORMConfig) -> NeuroSTORMConfig:
     return replace(config, head=None, n_outputs=0)
 
@@ -258,6 +305,7 @@ def _at_random(model: Model) -> Model:
         about="",
         warning=RANDOM_WEIGHTS,
         encoder_of=None,
+        reference=None,
     )
 
 
@@ -272,13 +320,16 @@ def _with_control(model: Model, at: str) -> Model:
         about="",
         warning="; ".join(filter(None, (model.warning, CONTROLS[at]))),
         encoder_of=None,
+        reference=None,
         control=at,
     )
 
 
 def _demo(device: torch.device) -> Model:
     model = _from_file(DEMO_FILE, device, 0)
-    return replace(model, name=DEMO, label=DEMO, source="embedded in neurostorm_bids", warning=DEMONSTRATION)
+    return replace(
+        model, name=DEMO, label=DEMO, source="embedded in neurostorm_bids", warning=DEMONSTRATION, licence=DEMO_LICENCE
+    )
 
 
 def device_of(device: str) -> torch.device:

@@ -9,7 +9,7 @@ from torch import Tensor
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model import backend
 from neurostorm_bids.model.hyper_parameters import HyperParameters
-from neurostorm_bids.model.network import NeuroSTORM
+from neurostorm_bids.model.network import NeuroSTORM, mean_over_tokens
 from neurostorm_bids.model.task import Task
 from neurostorm_bids.resample.grid import Grid
 
@@ -40,8 +40,14 @@ class Model:
         What is known of their training, in one line; empty if nothing is.
     warning : str or None
         Goes into every output, such as that it is for demonstration.
+    licence : str
+        Of the weights; empty if nothing is known.
     encoder_of : str or None
         SHA-256 of the model whose encoder this is, if not its own.
+    permuted_heads : (heads, outputs, C) tensor, or None
+        Weights of heads that were fitted to permuted labels: what no label at all would show.
+    reference : dict or None
+        What the data were like that it was made of, as plain values.
     control : str
         What it is fed in place of the run (`AT_MEAN`, `AT_FLUCTUATION`); empty for the run itself.
     """
@@ -57,7 +63,10 @@ class Model:
     device: torch.device
     about: str = ""
     warning: str | None = None
+    licence: str = ""
     encoder_of: str | None = None
+    permuted_heads: Tensor | None = None
+    reference: dict[str, Any] | None = None
     control: str = ""
 
     @property
@@ -87,6 +96,21 @@ class Model:
             Type of matrix products; "fp16" on a GPU only.
         """
         return backend.embed(self.network, self._checked(clips), precision)
+
+    @torch.inference_mode()
+    def embed_with_tokens(self, clips: Tensor, stage: int, precision: str = "fp32") -> tuple[Tensor, Tensor]:
+        """Return the embeddings of clips, (B, C), and the tokens of a stage, (B, C', x, y, z, T), in one pass.
+
+        Parameters
+        ----------
+        clips : (B, 1, X, Y, Z, T) tensor or array
+        stage : int
+            From 1; the last one's tokens are those that the embedding is the mean of.
+        precision : {"fp32", "bf16", "fp16"}
+        """
+        last = len(self.network.config.depths)
+        features, tokens = backend.features_of(self.network, self._checked(clips), (last, stage), precision)
+        return mean_over_tokens(features), tokens
 
     @torch.inference_mode()
     def predict(self, clips: Tensor) -> Tensor:

@@ -230,11 +230,19 @@ class Stage(nn.Module):
             assert isinstance(block, Block)
             yield block
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, T, C) -> the next stage's grid and channels."""
+    def tokens(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, T, C) -> the same, before the next stage merges patches."""
         for block in self.blocks:
             x = block(x)
+        return x
+
+    def merge(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, T, C) -> the next stage's grid and channels."""
         return x if self.downsample is None else self.downsample(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, T, C) -> the next stage's grid and channels."""
+        return self.merge(self.tokens(x))
 
 
 class Encoder(nn.Module):
@@ -259,12 +267,18 @@ class Encoder(nn.Module):
             assert isinstance(stage, Stage)
             yield embed, stage
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, X, Y, Z, frames) -> features (B, C, d, h, w, T)."""
+    def stages(self, x: Tensor) -> "Iterator[Tensor]":
+        """(B, channels, X, Y, Z, frames) -> the tokens of each stage, (B, C, d, h, w, T)."""
         x = self.patch_embed(x)
         for embed, stage in self.parts():
-            x = stage(embed(x))
-        return x.permute(0, 5, 1, 2, 3, 4)
+            x = stage.tokens(embed(x))
+            yield x.permute(0, 5, 1, 2, 3, 4)
+            x = stage.merge(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, X, Y, Z, frames) -> features (B, C, d, h, w, T)."""
+        *_, features = self.stages(x)
+        return features
 
 
 class LinearHead(nn.Module):

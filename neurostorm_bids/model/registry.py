@@ -10,6 +10,10 @@ from neurostorm_bids.model.task import Task
 from neurostorm_bids.runtime.toml import parse_toml
 
 DEMO = "demo"
+NOT_STATED = (
+    "not stated for the weights; the repository of the code has a LICENSE file of Apache-2.0 and a badge of MIT"
+)
+DEMO_LICENCE = "Apache-2.0, as neurostorm_bids itself"
 DEMONSTRATION = "a very small model trained on phantoms, for demonstration"
 DEMO_FILE, DEMO_CARD = (Path(__file__).with_name(f"demo.{suffix}") for suffix in ("safetensors", "md"))
 
@@ -26,6 +30,7 @@ class Published:
     grid: str
     bytes: int | None = None
     task: Task | None = None
+    licence: str = NOT_STATED
 
     @property
     def path(self) -> Path:

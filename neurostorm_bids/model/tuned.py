@@ -7,15 +7,17 @@ are put into the weights of the backbone when the model is loaded.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint
 from neurostorm_bids.model.names import AT_RANDOM, MODEL_FILE
+from neurostorm_bids.runtime.json_files import read_json
 
 HEAD = "output_head."
+PERMUTED_HEADS = "output_head.permuted.weight"  # (heads, outputs, C): fitted to permuted labels, for --attribution
 LOW_RANK = (".lora_A", ".lora_B")  # after a weight's name: B @ A is added to it
 
 
@@ -43,6 +45,17 @@ def weights_file(path: Path) -> Path:
     if not (path / MODEL_FILE).is_file():
         raise NeurostormError(f"{path} is not a model's folder: there is no {MODEL_FILE} in it")
     return path / MODEL_FILE
+
+
+def reference_file(weights: Path) -> Path:
+    """Return the file of reference figures beside a file of weights, which itself stays as it is."""
+    return weights.with_name(f"{weights.name}.reference.json")
+
+
+def reference_beside(weights: Path) -> dict[str, Any] | None:
+    """Return the reference figures beside a file of weights; `None` if there are none."""
+    path = reference_file(weights)
+    return read_json(path) if path.is_file() else None
 
 
 def load_backbone(checkpoint: Checkpoint, load: Callable[[str], Loaded]) -> Loaded:

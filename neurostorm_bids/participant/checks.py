@@ -1,5 +1,6 @@
 """What is checked before any work begins: folders, and whether a model fits the call."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -49,18 +50,46 @@ def prepare_folders(settings: Settings, dataset: Dataset) -> None:
         shutil.rmtree(settings.work / GRIDDED, ignore_errors=True)
 
 
+def check_conduct(settings: Settings) -> None:
+    """Check that reports are of results that are there; that a dry run is asked for alone, and that its results could be written.
+
+    Raises
+    ------
+    NeurostormError
+        If not.
+    """
+    conduct = settings.conduct
+    if conduct.reports_only and not (settings.out_dir / "dataset_description.json").exists() and not conduct.dry_run:
+        raise NeurostormError(f"--reports-only: {settings.out_dir} holds no results; is it the right folder?")
+    if not conduct.dry_run:
+        return
+    for name in ("reports_only", "boilerplate_only", "md_only_boilerplate"):
+        if getattr(conduct, name):
+            raise NeurostormError(f"--dry-run is about runs; leave out --{name.replace('_', '-')}")
+    for option, folder in (("OUT_DIR", settings.out_dir), ("--work-dir", settings.resources.work_dir)):
+        if folder is not None:
+            there = next(path for path in (folder, *folder.parents) if path.exists())
+            if not there.is_dir() or not os.access(there, os.W_OK):
+                raise NeurostormError(f"{option} {folder} cannot be made or written to: look at {there}")
+
+
 def _check_place(option: str, folder: Path, settings: Settings, dataset: Dataset) -> None:
     """Check that a folder is not part of the input."""
-    bids_dir = settings.bids_dir
+    roots = [settings.bids_dir, *([dataset.raw] if dataset.raw is not None else [])]
     inputs = [dataset.path]
     if not folder.is_relative_to(settings.out_dir):  # results may go to BIDS_DIR/derivatives/neurostorm
-        inputs.append(bids_dir)
+        inputs += roots
     if option == "OUT_DIR" and folder in dataset.path.parents:
         raise NeurostormError(f"OUT_DIR {folder} holds the input {dataset.path}; give a folder of its own in it")
-    if folder == bids_dir or any(folder.is_relative_to(path) for path in inputs):
+    if folder in roots or any(folder.is_relative_to(path) for path in inputs):
         raise NeurostormError(f"{option} {folder} is inside the input, which is never written to; give another folder")
-    if folder.is_relative_to(bids_dir) and any(p.startswith("sub-") for p in folder.relative_to(bids_dir).parts):
-        raise NeurostormError(f"{option} {folder} is a subject's folder of the input; give another")
+    for root in roots:
+        if folder.is_relative_to(root) and _is_of_a_subject(folder.relative_to(root)):
+            raise NeurostormError(f"{option} {folder} is a subject's folder of the input; give another")
+
+
+def _is_of_a_subject(folder: Path) -> bool:
+    return any(part.startswith("sub-") for part in folder.parts)
 
 
 def _make(option: str, folder: Path) -> None:

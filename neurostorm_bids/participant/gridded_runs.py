@@ -4,6 +4,7 @@ import logging
 
 from neurostorm_bids.derivatives.gridded_files import gridding_digest, is_complete, made_from, write_int8
 from neurostorm_bids.derivatives.names import GriddedOutputs
+from neurostorm_bids.encode.data_fit import measure
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.run import Run
 from neurostorm_bids.find.source import choose_source
@@ -51,5 +52,5 @@ def _keep(run: Run, job: Job, grid: Grid, progress: Progress) -> bool:
         work_dir = settings.resources.work_dir or settings.out_dir
         seed = settings.conduct.random_seed
         gridded = resample_run(source, grid, settings.resampling, seed, work_dir, progress)
-        write_int8(path, gridded, digest, job.dataset.name)
+        write_int8(path, gridded, digest, job.dataset.name, measure(gridded))
     return True

@@ -8,19 +8,23 @@ from neurostorm_bids.derivatives.adoption import adopt, adopted_in_words, notes_
 from neurostorm_bids.derivatives.description import write_description
 from neurostorm_bids.derivatives.names import LOGS, RunOutputs, sidecar_of
 from neurostorm_bids.derivatives.run import settings_hash
+from neurostorm_bids.encode.parts import parts_of
 from neurostorm_bids.encode.sizes import check_memory, check_precision
 from neurostorm_bids.errors import NeurostormError, Problem
-from neurostorm_bids.find.dataset import find_dataset
+from neurostorm_bids.explain.run import check_model
+from neurostorm_bids.find.dataset import find_selected
 from neurostorm_bids.find.metadata import acquisition_times
 from neurostorm_bids.find.source import choose_source
 from neurostorm_bids.model.load import load_models
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.scan import kernels
-from neurostorm_bids.participant.checks import prepare_folders, warnings_of
+from neurostorm_bids.participant.checks import check_conduct, prepare_folders, warnings_of
+from neurostorm_bids.participant.dry_run import dry_run
 from neurostorm_bids.participant.one_run import Job, by_grid, grid_of, process_run
 from neurostorm_bids.participant.subjects import Subjects
 from neurostorm_bids.report.methods import Gridding, methods_html, methods_text, read_methods, write_methods
 from neurostorm_bids.report.subject import Call
+from neurostorm_bids.resample.parcels import parcels_of
 from neurostorm_bids.runtime.json_files import read_json
 from neurostorm_bids.runtime.outcome import Outcome, summary_table
 from neurostorm_bids.runtime.pool import Workers, process
@@ -39,14 +43,19 @@ def participant_level(settings: Settings) -> int:
     NeurostormError
         If nothing can be begun: no such folder, no such model, no run.
     """
+    check_conduct(settings)
     prepare(settings)()
     warn_of_idle_options(settings)
     models = [] if settings.conduct.reports_only else _checked_models(settings)
     settings = adopt(models, settings)
-    dataset = find_dataset(settings.bids_dir, dict(settings.selection.derivatives), settings.selection.input_type)
-    prepare_folders(settings, dataset)
+    dataset = find_selected(settings.bids_dir, settings.selection)
+    if not settings.conduct.dry_run:
+        prepare_folders(settings, dataset)
     LOG.info("reading %s (written by %s; --input-type %s)", dataset.path, dataset.generator, dataset.input_type)
     subjects = Subjects.find(dataset, settings)
+    if settings.conduct.dry_run:
+        _log_models(models, settings)
+        return 1 if dry_run(subjects, models) or subjects.problems else 0
     if settings.conduct.reports_only:
         subjects.write_reports(Call(settings.as_command(), read_methods(settings.out_dir)))
         print(f"The reports are in {settings.out_dir}")
@@ -63,7 +72,8 @@ def participant_level(settings: Settings) -> int:
 def prepare(settings: Settings) -> Callable[[], None]:
     """Return what prepares a process of a call: threads, seeds, logging."""
     resources, conduct = settings.resources, settings.conduct
-    return partial(prepare_process, resources.threads, conduct.random_seed, conduct.verbose, bars=resources.nprocs == 1)
+    verbose = -1 if conduct.quiet else conduct.verbose
+    return partial(prepare_process, resources.threads, conduct.random_seed, verbose, bars=resources.nprocs == 1)
 
 
 def warn_of_idle_options(settings: Settings) -> None:
@@ -83,6 +93,12 @@ def _checked_models(settings: Settings) -> list[Model]:
     models = load_models(encoding.model, settings.resources.device, encoding.label_mean, encoding.label_std)
     check_precision(models, encoding.precision)
     check_memory(models, settings.resources)
+    for model in models:
+        parts_of(model, settings.encoding)
+    if settings.explaining.attribution:
+        for model in models:
+            check_model(model, settings.explaining)
+            parcels_of(grid_of(model, settings), settings.explaining.attribution_parcels)
     return models
 
 
@@ -186,4 +202,4 @@ def _planned(subjects: Subjects, models: Sequence[Model]) -> Iterator[Gridding]:
                 times = acquisition_times(source.file.sidecars, resampling.repetition_time)
             except NeurostormError:
                 continue
-            yield Gridding.planned(source, grid, times.repetition_time)
+            yield Gridding.planned(source, grid, times.repetition_time, resampling)

@@ -3,25 +3,39 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from neurostorm_bids.derivatives.attribution_files import (
+    invalidate_map,
+    is_explained,
+    mean_of_others,
+    write_explanation,
+)
 from neurostorm_bids.derivatives.call_logs import crash_account
+from neurostorm_bids.derivatives.fit_files import write_data_fit
 from neurostorm_bids.derivatives.gridded_files import gridding_digest, save_gridded
+from neurostorm_bids.derivatives.parcel_files import are_series_there, write_series
+from neurostorm_bids.derivatives.part_files import are_parts_there, write_parts
 from neurostorm_bids.derivatives.run import invalidate, is_finished, write_run
 from neurostorm_bids.derivatives.seen import was_seen
-from neurostorm_bids.encode.encoded import Windows, complete, embed_windows
+from neurostorm_bids.encode.data_fit import Measures, measure
+from neurostorm_bids.encode.encoded import EncodedRun, Windows, complete, embed_windows
 from neurostorm_bids.encode.sizes import batch_size
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.explain.baseline import Baseline
+from neurostorm_bids.explain.run import explain, red_words
 from neurostorm_bids.find.dataset import Dataset
+from neurostorm_bids.find.events import find_events
 from neurostorm_bids.find.run import Run
 from neurostorm_bids.find.source import RunSource, choose_source
 from neurostorm_bids.model.load import load_models
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.participant.locks import lock_run
-from neurostorm_bids.report.run import draw_model, draw_run
+from neurostorm_bids.report.run import draw_explanation, draw_model, draw_run
 from neurostorm_bids.resample.grid import Grid, get_grid
 from neurostorm_bids.resample.gridded import GriddedRun
+from neurostorm_bids.resample.parcels import parcels_of
 from neurostorm_bids.resample.resample import resample_run
 from neurostorm_bids.runtime.json_files import fingerprint
 from neurostorm_bids.runtime.locks import Busy
@@ -29,6 +43,7 @@ from neurostorm_bids.runtime.outcome import Outcome
 from neurostorm_bids.runtime.process import is_out_of_memory
 from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings import Settings
+from neurostorm_bids.settings.explaining import GROUP_MEAN
 
 LOG = logging.getLogger("neurostorm")
 OUT_OF_MEMORY = "there is not enough memory for this run; use a smaller --batch-size or a machine with more"
@@ -83,13 +98,13 @@ def process_run(run: Run, position: str, job: Job, wait: bool = False) -> Outcom
 def _process(run: Run, grid: Grid, models: Sequence[Model], job: Job, attempt: "_Attempt") -> None:
     """Take one run through the models of one grid."""
     settings = job.settings
-    source = choose_source(run, job.dataset, grid.template, settings.resampling)
+    source = source_of(run, job.dataset, grid, settings)
     attempt.inputs = source.inputs
-    todo = [model for model in models if settings.conduct.force or not is_finished(source, grid, model, settings)]
+    todo = [model for model in models if settings.conduct.force or not is_done(source, grid, model, settings)]
     attempt.finish(model for model in models if model not in todo)
     if not todo:
         return
-    gridded = _resample(source, grid, settings, attempt.progress, job.dataset.name)
+    gridded, measures = _resample(source, grid, settings, attempt.progress, job.dataset.name)
     figures: list[Path] = []  # of the run; drawn once there is something to go with them
     windows: dict[str, Windows] = {}  # by encoder: models that differ in their heads share one pass
     for model in todo:
@@ -104,17 +119,91 @@ def _process(run: Run, grid: Grid, models: Sequence[Model], job: Job, attempt: "
             invalidate(settings.out_dir, run, grid, model)  # what is replaced stays valid until here
             figures = figures or draw_run(settings.out_dir, gridded)
             own = draw_model(settings.out_dir, encoded, settings.censoring.fd_threshold)
+            measures = measures or measure(gridded)
+            for each in write_data_fit(encoded, measures, settings.out_dir):
+                if each.words:
+                    LOG.warning("%s: model %s: the run %s", run.name, model.name, each.words)
+            write_parts(encoded, settings)
             write_run(encoded, [*figures, *own], job.dataset, settings)
-            if was_seen(model, job.dataset, run.subject):
-                LOG.warning("%s: model %s was trained on this person", run.name, model.name)
             attempt.n_windows += len(encoded.onsets)
             attempt.finish([model])
+            if was_seen(model, job.dataset, run.subject):
+                LOG.warning("%s: model %s was trained on this person", run.name, model.name)
+            if settings.explaining.attribution:
+                try:
+                    _explain(encoded, settings, attempt.progress)
+                except NeurostormError as error:  # the run keeps its tables and its place in those of the subject
+                    attempt.fail(error, [], f"model {model.name}: ")
         except NeurostormError as error:
             attempt.fail(error, [model.label], f"model {model.name}: ")
 
 
-def _resample(source: RunSource, grid: Grid, settings: Settings, progress: Progress, dataset: str) -> GriddedRun:
-    """Resample a run to a grid, and keep it where that is wanted.
+def source_of(run: Run, dataset: Dataset, grid: Grid, settings: Settings) -> RunSource:
+    """Return what a run is read from, with its table of events where windows are chosen by it.
+
+    Raises
+    ------
+    NeurostormError
+        If it cannot be read, or has no events.
+    """
+    source = choose_source(run, dataset, grid.template, settings.resampling)
+    return replace(source, events=_events_of(run, dataset)) if settings.conditions.conditions else source
+
+
+def _events_of(run: Run, dataset: Dataset) -> Path:
+    """Return the table of events of a run.
+
+    Raises
+    ------
+    NeurostormError
+        If there is none.
+    """
+    path = find_events(dataset, run.name)
+    if path is None:
+        where = (
+            "the raw data set is not known; give it as -d raw=PATH" if dataset.raw is None else f"none in {dataset.raw}"
+        )
+        raise NeurostormError(
+            f"--conditions: there is no events.tsv ({where}); --task-id takes only the task that has events"
+        )
+    return path
+
+
+def is_done(source: RunSource, grid: Grid, model: Model, settings: Settings) -> bool:
+    """Whether everything that is asked for of a run and a model is there."""
+    baselines = settings.explaining.attribution_baseline if settings.explaining.attribution else ()
+    are_explained = all(is_explained(source, grid, model, baseline, settings) for baseline in baselines)
+    are_there = are_series_there(source, grid, settings) and are_parts_there(source, grid, model, settings)
+    return are_explained and are_there and is_finished(source, grid, model, settings)
+
+
+def _explain(encoded: EncodedRun, settings: Settings, progress: Progress) -> None:
+    """Map where in the brain a prediction comes from.
+
+    Raises
+    ------
+    NeurostormError
+        If the model has no head, or what it is compared with is not there.
+    """
+    gridded, options = encoded.gridded, settings.explaining
+    assert gridded.source is not None
+    run, parcels = gridded.source.run, parcels_of(gridded.grid, options.attribution_parcels)
+    for name in options.attribution_baseline:
+        if is_explained(gridded.source, gridded.grid, encoded.model, name, settings) and not settings.conduct.force:
+            continue
+        invalidate_map(gridded.source, gridded.grid, encoded.model, name, settings)
+        is_mean = name == GROUP_MEAN
+        baseline = mean_of_others(settings.work, gridded.grid, run.subject) if is_mean else Baseline(name)
+        found = explain(encoded, options, parcels, baseline, settings.conduct.random_seed, progress)
+        for words in red_words(found):
+            LOG.warning("%s: model %s: the map from %s fails a check: %s", run.name, encoded.model.name, name, words)
+        write_explanation(found, draw_explanation(settings.out_dir, found), settings)
+
+
+def _resample(
+    source: RunSource, grid: Grid, settings: Settings, progress: Progress, dataset: str
+) -> tuple[GriddedRun, Measures | None]:
+    """Resample a run to a grid, and keep it where that is wanted; then what is measured of it, too.
 
     Raises
     ------
@@ -126,17 +215,23 @@ def _resample(source: RunSource, grid: Grid, settings: Settings, progress: Progr
     gridded = resample_run(source, grid, settings.resampling, settings.conduct.random_seed, work_dir, progress)
     if fingerprint(source.inputs) != before:
         raise NeurostormError("its input changed while it was read; is it still being written? Run again")
+    measures = None
     if settings.resampling.save_grid:
         progress.say("saving the resampled run")
+        measures = measure(gridded)
         made_from = gridding_digest(source, grid, settings.changing("gridded"))
-        save_gridded(settings.out_dir, settings.work, gridded, made_from, dataset)
-    return gridded
+        save_gridded(settings.out_dir, settings.work, gridded, made_from, dataset, measures)
+    if settings.parcellation.timeseries:
+        progress.say("averaging over parcels")
+        write_series(gridded, settings)
+    return gridded, measures
 
 
 def _embed(gridded: GriddedRun, model: Model, settings: Settings, progress: Progress) -> Windows:
     encoding = settings.encoding
     n = batch_size(model, settings.resources, encoding.batch_size)
-    return embed_windows(gridded, model, encoding.window_stride, encoding.precision, n, progress)
+    work_dir = settings.resources.work_dir or settings.out_dir
+    return embed_windows(gridded, model, encoding, settings.conditions, n, progress, work_dir=work_dir)
 
 
 def by_grid(models: Sequence[Model], settings: Settings) -> dict[Grid, list[Model]]:

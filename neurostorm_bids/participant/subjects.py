@@ -64,7 +64,8 @@ class Subjects:
         NeurostormError
             If there is no run.
         """
-        found, problems = find_runs(dataset, settings.selection, settings.selection.bids_database_dir)
+        database, raw = settings.selection.bids_database_dir, settings.resampling.of_raw
+        found, problems = find_runs(dataset, settings.selection, database, raw=raw)
         runs = []
         links: dict[str, Problem] = {}
         for run in found:
@@ -116,9 +117,9 @@ class Subjects:
 
     def write_tables(self, models: Sequence[Model]) -> None:
         """Write the table of each subject and model."""
-        failed = {outcome.run for outcome in self.outcomes if outcome.failed}
         for subject in sorted({run.subject for run in self.runs}):
             for model in models:
+                failed = {outcome.run for outcome in self.outcomes if outcome.lacks(model.label)}
                 try:
                     notes = collect_subject(subject, grid_of(model, self.settings), model, self.settings, failed)
                 except Exception as error:  # a damaged table of an earlier call must not hide what this one did

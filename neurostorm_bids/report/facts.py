@@ -1,7 +1,7 @@
 """What a report says about one run and one model, read from what is on disk."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from neurostorm_bids.derivatives.seen import SEEN
 from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.run import PREPROCESSED
+from neurostorm_bids.report.data_fit import DataFit, read_data_fit
+from neurostorm_bids.report.explained import ExplainedFacts, anatomy_or_function, read_explained
 from neurostorm_bids.report.figures.trajectory import describe, trajectory_of
 from neurostorm_bids.runtime.json_files import read_json
 
@@ -22,6 +24,12 @@ FIGURES = {  # end of the figure's desc- label -> title and caption
         "Mean of the BOLD run in the model's grid and, under each slice, the template; the orange line is the run's "
         "brain mask in both. Left is left (L). The line should follow the edge of both brains, and folds, ventricles "
         "and cerebellum should be in the same places.",
+    ),
+    "fieldmap": (
+        "Correction of distortion",
+        "Mean of the same volumes of the raw series without and with the fieldmap, and by how many mm the signal had been "
+        "shifted along the phase-encoding axis. With it, the orange line, the run's brain mask, should follow the edge of the "
+        "brain more closely.",
     ),
     "outside": (
         "What lies outside the grid",
@@ -52,6 +60,9 @@ class EncodedFacts:
     figures: list[tuple[str, str, str]]  # path relative to the report, title, caption
     versions: dict[str, str]
     settings_hash: str
+    explained: list[ExplainedFacts] = field(default_factory=list)
+    anatomy_or_function: str | None = None
+    data_fit: DataFit | None = None
 
 
 def read_facts(out_dir: Path, path: Path) -> EncodedFacts | None:
@@ -85,7 +96,7 @@ def read_facts(out_dir: Path, path: Path) -> EncodedFacts | None:
                 notes.append("The model was trained on this person: what it predicts of them is no test of it.")
         except (IndexError, KeyError, TypeError, ValueError, NeurostormError):
             notes.append(f"{predicted.name} is damaged; run again with --force")
-    model = sidecar.get("Model") or {}
+    model, maps = sidecar.get("Model") or {}, read_explained(out_dir, path)
     return EncodedFacts(
         run=name["run"],
         label=name["label"],
@@ -98,17 +109,23 @@ def read_facts(out_dir: Path, path: Path) -> EncodedFacts | None:
         figures=figures,
         versions=sidecar.get("SoftwareVersions") or {},
         settings_hash=str(sidecar.get("SettingsHash")),
+        explained=maps,
+        anatomy_or_function=anatomy_or_function(maps),
+        data_fit=read_data_fit(path),
     )
 
 
 def _facts(sidecar: dict[str, Any], table: pd.DataFrame) -> list[tuple[str, str]]:
     steps, grid = sidecar["Preprocessing"], sidecar["Grid"]
     denoised = [("Confounds regressed out", steps["Denoising"]["Strategy"])] if "Denoising" in steps else []
+    licence = (sidecar.get("Model") or {}).get("License")
     return [
+        *([("Licence of the model", str(licence))] if licence else []),
         ("Grid", _grid(grid)),
         ("Brain voxels covered", _brain(steps, grid)),
         ("Brain outside the grid", _outside(steps)),
         ("Read from", f"{_series(steps)}space {steps['InputSpace']}; {_transforms(steps)}"),
+        *_raw_series(steps.get("RawSeries")),
         ("Brain mask", str(steps["BrainMask"])),
         ("Repetition time", _repetition_time(steps)),
         *denoised,
@@ -122,6 +139,26 @@ def _series(steps: dict[str, Any]) -> str:
     """Say which series was read, where that is not the ordinary one."""
     mean = f"{steps['MeanAdded']} added; " if steps.get("MeanAdded") else ""
     return mean if steps["Series"] == PREPROCESSED else f"series {steps['Series']}; {mean}"
+
+
+def _raw_series(steps: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what was done with a raw series."""
+    if not steps:
+        return []
+    distortion, slices = steps["DistortionCorrection"], steps["SliceTiming"]
+    if isinstance(distortion, dict):
+        jacobian = "scaled by how far it stretches them" if distortion["Jacobian"] else "as they are"
+        distortion = (
+            f"fieldmap {distortion['Fieldmap']}, phase encoding {distortion['PhaseEncodingDirection']}, readout time "
+            f"{distortion['TotalReadoutTime']:.4g} s ({distortion['TotalReadoutTimeFrom']}); intensities {jacobian}"
+        )
+    if isinstance(slices, dict):
+        slices = f"slices shifted to {slices['Moment']:g} s after the start of each volume"
+    return [
+        ("Head motion", f"of every volume, from {steps['HeadMotion']}, in the one interpolation"),
+        ("Distortion", distortion),
+        ("Slice timing", slices),
+    ]
 
 
 def _prediction(path: Path) -> dict[str, Any]:

@@ -13,19 +13,63 @@ from neurostorm_bids.derivatives.names import LOGS
 from neurostorm_bids.derivatives.sidecars import software_versions
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.masks import OWN
-from neurostorm_bids.find.run import PREPROCESSED
+from neurostorm_bids.find.metadata import look_up
+from neurostorm_bids.find.run import PREPROCESSED, BoldFile
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.report.citations import BEGIN, END, bibliography_of, read_bibliography, to_html, to_tex
 from neurostorm_bids.resample.grid import Grid
+from neurostorm_bids.resample.parcels import atlas_name
 from neurostorm_bids.runtime.atomic import write_text
 from neurostorm_bids.runtime.boilerplate import boilerplate, filled_in
 from neurostorm_bids.runtime.locks import lock_shared_files
 from neurostorm_bids.settings import Settings
-from neurostorm_bids.settings.participant import BOLD_SPACE, STANDARD_SPACES
+from neurostorm_bids.settings.participant import BOLD_SPACE, RAW_SPACE, STANDARD_SPACES, Resampling
 
 WIDTH = 110
+SPACES = {BOLD_SPACE: "the space of the BOLD series itself", RAW_SPACE: "the raw series' own space"}
 FORMATS = ("md", "html", "tex", "bib")
+
+
+@dataclass(frozen=True)
+class RawGridding:
+    """What was done with a raw series.
+
+    Attributes
+    ----------
+    fieldmap : bool
+        Whether its distortion was corrected.
+    jacobian : bool
+        Whether intensities were scaled by how far the field stretches them.
+    slice_time_ref : float or None
+        Where in the acquisition of a volume slices were shifted to, 0 to 1; `None` if they were not.
+    """
+
+    fieldmap: bool
+    jacobian: bool
+    slice_time_ref: float | None
+
+    @classmethod
+    def from_steps(cls, steps: dict[str, Any] | None) -> "RawGridding | None":
+        """Read what was done from the sidecar of a run; `None` if it was no raw series."""
+        if not steps:
+            return None
+        distortion, slices = steps["DistortionCorrection"], steps["SliceTiming"]
+        is_corrected = isinstance(distortion, dict)
+        ref = float(slices["SliceTimeRef"]) if isinstance(slices, dict) else None
+        return cls(is_corrected, is_corrected and bool(distortion["Jacobian"]), ref)
+
+    @classmethod
+    def planned(cls, file: BoldFile, resampling: Resampling) -> "RawGridding | None":
+        """Return what would be done; `None` if it is no raw series."""
+        parts = file.raw
+        if parts is None:
+            return None
+        jacobian = parts.fieldmap is not None and parts.scales_intensities(resampling.jacobian)
+        is_shifted = parts.slice_timing if resampling.slice_timing == "auto" else resampling.slice_timing == "on"
+        is_shifted = is_shifted and look_up("SliceTiming", file.sidecars)[0] is not None
+        refs = (resampling.slice_time_ref, parts.slice_time_ref, 0.5)
+        return cls(parts.fieldmap is not None, jacobian, next(r for r in refs if r is not None) if is_shifted else None)
 
 
 @dataclass(frozen=True)
@@ -53,6 +97,8 @@ class Gridding:
         What had been done to the series.
     mean_added : bool
         Whether a mean image was added to it.
+    raw : RawGridding or None
+        Of a raw series.
     """
 
     template: str
@@ -67,6 +113,7 @@ class Gridding:
     brain_mask: str = OWN
     series: str = PREPROCESSED
     mean_added: bool = False
+    raw: RawGridding | None = None
 
     @classmethod
     def from_sidecar(cls, sidecar: dict[str, Any]) -> "Gridding":
@@ -91,10 +138,13 @@ class Gridding:
             str(steps["BrainMask"]),
             str(steps["Series"]),
             bool(steps["MeanAdded"]),
+            RawGridding.from_steps(steps.get("RawSeries")),
         )
 
     @classmethod
-    def planned(cls, source: RunSource, grid: Grid, repetition_time: float | None) -> "Gridding":
+    def planned(
+        cls, source: RunSource, grid: Grid, repetition_time: float | None, resampling: Resampling
+    ) -> "Gridding":
         """Return what would be done with a run that was not processed yet."""
         return cls(
             grid.template,
@@ -109,6 +159,7 @@ class Gridding:
             source.mask.kind,
             source.file.series,
             source.mean is not None,
+            RawGridding.planned(source.file, resampling),
         )
 
     @property
@@ -138,6 +189,7 @@ def methods_text(settings: Settings, dataset: Dataset, models: Sequence[Model], 
         series=sorted({each.series for each in done}),
         masks=sorted({each.brain_mask for each in done}),
         own_mask=OWN,
+        raw_series=any(each.raw for each in done),
         mean_added=any(each.mean_added for each in done),
         acknowledgement=_foreign(dataset.description.get("HowToAcknowledge") or "").rstrip("."),
         grids=[_grid_facts([each for each in done if each.grid == grid]) for grid in grids],
@@ -151,6 +203,11 @@ def methods_text(settings: Settings, dataset: Dataset, models: Sequence[Model], 
         ],
         models=[_model_facts(model, settings.encoding.window_stride) for model in models],
         precision=settings.encoding.precision,
+        conditions=", ".join(settings.conditions.conditions),
+        per_trial=settings.conditions.window_per_trial,
+        lag=settings.conditions.lag,
+        timeseries=", ".join(atlas_name(name) for name in settings.parcellation.timeseries),
+        attribution=settings.explaining if settings.explaining.attribution else None,
         fd_threshold=censoring.fd_threshold,
         max_censored=censoring.max_censored,
         python=platform.python_version(),
@@ -211,8 +268,10 @@ def _grid_facts(runs: list[Gridding]) -> dict[str, Any]:
         "shape": " × ".join(map(str, grid.shape)),
         "voxel_size": " × ".join(f"{size:g}" for size in grid.voxel_size) + " mm",
         "orientation": grid.orientation,
-        "spaces": ["the space of the BOLD series itself" if space == BOLD_SPACE else space for space in spaces],
-        "coregistration": any(f"from-{start}_to-T1w" in name for name in names for start in ("boldref", "scanner")),
+        "spaces": [SPACES.get(space, space) for space in spaces],
+        "raw": [run.raw for run in runs if run.raw],
+        "n_runs": len(runs),
+        "coregistration": any(name.endswith(".txt") for name in names),
         "normalisation": any("from-T1w_to-" in name for name in names),
         "fsl": any(name.endswith((".nii", ".nii.gz")) for name in names),
         "warp": any(name.startswith("tpl-") for name in names),

@@ -1,4 +1,4 @@
-"""HTML pages: plain HTML and CSS, without scripts, that need no network."""
+"""HTML pages that need no network: plain HTML and CSS, and a script where a table is to be sorted."""
 
 from functools import lru_cache
 from importlib.resources import files

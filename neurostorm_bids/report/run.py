@@ -4,8 +4,11 @@ from pathlib import Path
 
 from neurostorm_bids.derivatives.names import FigureOutputs
 from neurostorm_bids.encode.encoded import EncodedRun
+from neurostorm_bids.explain.run import Explanation
 from neurostorm_bids.report.figures.alignment import draw_alignment, draw_outside
+from neurostorm_bids.report.figures.attribution import draw_attribution
 from neurostorm_bids.report.figures.carpet import draw_carpet
+from neurostorm_bids.report.figures.fieldmap import draw_fieldmap
 from neurostorm_bids.report.figures.trajectory import draw_trajectory
 from neurostorm_bids.resample.gridded import GriddedRun
 
@@ -15,10 +18,28 @@ def draw_run(out_dir: Path, gridded: GriddedRun) -> list[Path]:
     assert gridded.source is not None
     names = FigureOutputs(gridded.source.run, gridded.grid.template)
     draw_alignment(gridded, out_dir / names.alignment)
-    if not len(gridded.brain_outside):
-        return [names.alignment]
-    draw_outside(gridded, out_dir / names.outside)
-    return [names.alignment, names.outside]
+    drawn = [names.alignment]
+    if gridded.corrected is not None:
+        draw_fieldmap(gridded, out_dir / names.fieldmap)
+        drawn.append(names.fieldmap)
+    if len(gridded.brain_outside):
+        draw_outside(gridded, out_dir / names.outside)
+        drawn.append(names.outside)
+    return drawn
+
+
+def draw_explanation(out_dir: Path, explanation: Explanation) -> Path | None:
+    """Draw where in the brain a prediction comes from; `None` if two halves of the windows do not tell the same."""
+    gridded = explanation.encoded.gridded
+    assert gridded.source is not None
+    path = FigureOutputs(gridded.source.run, gridded.grid.template).attribution(
+        explanation.encoded.model.label, explanation.baseline.name
+    )
+    if not explanation.may_be_drawn:
+        (out_dir / path).unlink(missing_ok=True)
+        return None
+    draw_attribution(explanation, out_dir / path)
+    return path
 
 
 def draw_model(out_dir: Path, encoded: EncodedRun, threshold: float | None) -> list[Path]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from nibabel.affines import apply_affine
+from scipy.ndimage import binary_dilation
 
 from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.resample.fieldmap import Distortion
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.resample.nifti import Bold, PathOrImage, read_mask
 from neurostorm_bids.resample.sampler import inside, nearest
@@ -20,7 +22,32 @@ GOOD_OVERLAP = 0.9  # below, the alignment should be looked at
 MAX_OUTSIDE = 0.1  # share of the brain outside the grid, above which the alignment should be looked at
 MIN_COVERAGE = 0.5  # share of the template's brain that a run of a whole brain covers
 MIN_VOXELS = 1000  # 8 cm3
+SHOWN_AROUND = 6  # voxels around the brain in which it is shown what distortion does
 MARGIN = 24  # voxels around the grid in which brain is looked for
+
+
+@dataclass(frozen=True)
+class Distorted:
+    """What distortion does to the brain, n voxels of the grid, and somewhat around it, m voxels.
+
+    Attributes
+    ----------
+    shift : (n,) array
+        By how many voxels of the run the signal lies further on along the phase-encoding axis.
+    stretch : (n,) array
+        By how much it is drawn apart.
+    around : (m,) int array
+        In the flattened (C order) grid.
+    around_voxels : (m, 3) array
+        Where they would be in the run without distortion, in voxels.
+    around_shift : (m,) array
+    """
+
+    shift: np.ndarray
+    stretch: np.ndarray
+    around: np.ndarray
+    around_voxels: np.ndarray
+    around_shift: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -43,6 +70,8 @@ class Brain:
     notes : list of str
     in_run : (X, Y, Z) bool array
         Which voxels of the run are brain, or near it.
+    distorted : Distorted, or None
+        What distortion does to a raw run.
     """
 
     indices: np.ndarray
@@ -52,6 +81,7 @@ class Brain:
     overlap: float
     notes: list[str]
     in_run: np.ndarray
+    distorted: Distorted | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +94,13 @@ class Maps:
         Maps in the order in which points go through them.
     to_mask : sequence, or None
         The same; `None` if the mask lies where the run lies.
+    distortion : Distortion or None
+        Of a raw run, whose mask lies where it would lie without it.
     """
 
     to_run: Sequence[PointMap]
     to_mask: Sequence[PointMap] | None = None
+    distortion: Distortion | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +118,8 @@ class _Lookup:
         points = apply_affine(self.grid.matrix, index)
         world = map_points(self.maps.to_run, points)
         voxels = apply_affine(np.linalg.inv(self.bold.affine), world)
+        if (distortion := self.maps.distortion) is not None:
+            voxels[:, distortion.encoding.axis] += distortion.shift(world)
         at_mask = world if self.maps.to_mask is None else map_points(self.maps.to_mask, points)
         # A point halfway between two voxels goes to the one on its right, front or top: the same one however stored.
         of_mask = apply_affine(np.linalg.inv(self.mask_affine), at_mask + TIE_BREAK)
@@ -132,8 +167,22 @@ def locate_brain(bold: Bold, mask: PathOrImage | None, grid: Grid, maps: Maps, t
     share = n_outside / (n_outside + len(indices))
     if share > MAX_OUTSIDE:
         more.append(f"{share:.0%} of the brain lies outside the grid: look at the alignment")
-    in_run = _in_run(bold, in_mask, mask_affine) if maps.to_mask is None else _near(voxels[indices], bold.shape)
-    return Brain(indices, voxels[indices], outside, share, overlap, [*notes, *more], in_run)
+    own_mask = maps.to_mask is None and maps.distortion is None
+    in_run = _in_run(bold, in_mask, mask_affine) if own_mask else _near(voxels[indices], bold.shape)
+    distorted = None if maps.distortion is None else _distorted(is_brain, bold, grid, maps.to_run, maps.distortion)
+    return Brain(indices, voxels[indices], outside, share, overlap, [*notes, *more], in_run, distorted)
+
+
+def _distorted(
+    is_brain: np.ndarray, bold: Bold, grid: Grid, to_run: Sequence[PointMap], distortion: Distortion
+) -> Distorted:
+    """Return what distortion does to a run, in the brain and somewhat around it."""
+    around = np.flatnonzero(binary_dilation(is_brain.reshape(grid.shape), iterations=SHOWN_AROUND))
+    grid_points = apply_affine(grid.matrix, np.stack(np.unravel_index(around, grid.shape), axis=1))
+    points = map_points(to_run, grid_points)
+    shift, of_brain = distortion.shift(points), is_brain[around]
+    voxels = apply_affine(np.linalg.inv(bold.affine), points)
+    return Distorted(shift[of_brain], distortion.stretch(points[of_brain]), around, voxels, shift)
 
 
 def _in_run(bold: Bold, mask: np.ndarray, mask_affine: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from neurostorm_bids.resample.timing import RunTiming, TimeMap
 
 if TYPE_CHECKING:
     from neurostorm_bids.find.source import RunSource
+    from neurostorm_bids.resample.fieldmap import Corrected
 
 
 class FrameSource(Protocol):
@@ -65,6 +66,8 @@ class GriddedRun:
         Framewise displacement of the volumes that were kept, mm; `None` if it is not known.
     source : RunSource or None
         What it was read from; `None` for images that were given as such.
+    corrected : Corrected or None
+        What a fieldmap changed in it.
     """
 
     grid: Grid
@@ -78,6 +81,7 @@ class GriddedRun:
     brain_outside: np.ndarray = field(default_factory=lambda: np.empty((0, 3), int))
     displacement: np.ndarray | None = None
     source: "RunSource | None" = None
+    corrected: "Corrected | None" = None
 
     ndim = 4
     dtype = np.dtype(np.float32)

@@ -46,13 +46,13 @@ def interpolate(
     sampler = make_sampler(brain.voxels, bold.shape, interpolation)
     frames = FrameStore(len(brain.indices), work_dir)
     for block in bold.blocks(n_dummies, VOLUMES):
-        frames.append(sampler(_without_undefined(block, bold, brain)))
+        frames.append(sampler(without_undefined(block, bold, brain)))
         if advance:
             advance(len(frames), bold.n_volumes - n_dummies)
     return frames, "none (voxels coincide)" if sampler.weights is None else interpolation
 
 
-def _without_undefined(block: np.ndarray, bold: Bold, brain: Brain) -> np.ndarray:
+def without_undefined(block: np.ndarray, bold: Bold, brain: Brain) -> np.ndarray:
     """Set NaN and infinity outside the brain to 0, so that interpolation at its edge does not spread them.
 
     Raises

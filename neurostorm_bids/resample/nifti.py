@@ -216,14 +216,7 @@ def read_mask(image: PathOrImage, bold: Bold) -> tuple[np.ndarray, np.ndarray, s
         If it is not a mask, empty, or damaged.
     """
     opened, name = open_image(image)
-    if math.prod(opened.shape) > MAX_VOXELS_OF_A_MASK:
-        raise NeurostormError(f"{name}: its header says {opened.shape} voxels; the file is damaged")
-    try:
-        values = np.squeeze(np.asanyarray(opened.dataobj))
-    except READ_ERRORS as error:
-        raise NeurostormError(f"{name} is damaged or cut short ({error}); copy or fetch it again") from None
-    if values.ndim != 3:
-        raise NeurostormError(f"{name} has shape {opened.shape}; a brain mask is one volume")
+    values = one_volume(opened, name, "a brain mask is one volume")
     if values.dtype.kind not in "iufb":
         raise NeurostormError(f"{name} holds numbers of type {values.dtype}; a brain mask is 0 and 1")
     brain = values > 0.5 if values.dtype.kind == "f" else values != 0
@@ -237,6 +230,30 @@ def read_mask(image: PathOrImage, bold: Bold) -> tuple[np.ndarray, np.ndarray, s
             )
         return brain, bold.affine, name
     return brain, checked_affine(opened, name), name
+
+
+def one_volume(opened: Image, name: str, words: str) -> np.ndarray:
+    """Read an image of one volume, (X, Y, Z).
+
+    Parameters
+    ----------
+    words : str
+        What it should be, for the message.
+
+    Raises
+    ------
+    NeurostormError
+        If it is damaged, or of another shape.
+    """
+    if math.prod(opened.shape) > MAX_VOXELS_OF_A_MASK:
+        raise NeurostormError(f"{name}: its header says {opened.shape} voxels; the file is damaged")
+    try:
+        values: np.ndarray = np.squeeze(np.asanyarray(opened.dataobj))
+    except READ_ERRORS as error:
+        raise NeurostormError(f"{name} is damaged or cut short ({error}); copy or fetch it again") from None
+    if values.ndim != 3:
+        raise NeurostormError(f"{name} has shape {opened.shape}; {words}")
+    return values
 
 
 def checked_affine(image: Image, name: str) -> np.ndarray:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+from nibabel.affines import voxel_sizes
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.confounds import Confounds, read_regressors
+from neurostorm_bids.find.confounds import MOTION, Confounds, Regressors, motion_regressors, read_regressors
 from neurostorm_bids.find.metadata import acquisition_times
-from neurostorm_bids.find.motion import read_motion
+from neurostorm_bids.find.motion import parameters_of, read_motion, read_rigid_transforms
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.find.templateflow import find_template
 from neurostorm_bids.resample.brain import Brain, Maps, locate_brain
@@ -22,9 +23,11 @@ from neurostorm_bids.resample.gridded import GriddedRun
 from neurostorm_bids.resample.interpolation import Advance, interpolate
 from neurostorm_bids.resample.nifti import Bold, PathOrImage, open_image
 from neurostorm_bids.resample.normalisation import checked_statistics
+from neurostorm_bids.resample.raw_series import interpolate_raw, read_raw_run
 from neurostorm_bids.resample.registration import register_affine
+from neurostorm_bids.resample.steady_state import non_steady_state
 from neurostorm_bids.resample.timing import PUBLISHED_TR, RunTiming, choose_repetition_time, time_map
-from neurostorm_bids.resample.transforms import Moving, PointMap, read_transform
+from neurostorm_bids.resample.transforms import DisplacementMap, Moving, PointMap, read_transform
 from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings.participant import Resampling
 
@@ -50,35 +53,53 @@ def resample_run(
         If a file is missing, damaged or does not fit; the message names it.
     """
     bold = Bold(source.file.path, source.affine_of, resampling.orientation, source.mean)
-    timing, confounds, notes = _timing_of(source, bold, resampling)
+    timing, confounds, notes = timing_of(source, bold, resampling)
+    raw = None
+    if source.file.raw is None and (
+        of_raw := [o for o in ("slice_timing", "jacobian") if getattr(resampling, o) == "on"]
+    ):
+        raise NeurostormError(
+            f"--{of_raw[0].replace('_', '-')} on: {source.file.path.name} was preprocessed already; leave the option out, or, where fMRIPrep "
+            "kept its transforms, give --input-space raw with the raw data set (-d raw=PATH)"
+        )
+    if source.file.raw is not None:
+        raw = read_raw_run(source.file, bold, timing.repetition_time, timing.dummy_scans, resampling)
+        notes += raw.notes
+        if raw.slices is not None:
+            timing = replace(timing, start_time=timing.start_time + raw.moment, slice_timing_corrected=True)
     done: dict[str, Any] = {
         "InputSpace": source.file.space_name,
         "TemplateWarpSkipped": source.warp_skipped,
         "Series": source.file.series,
         "BrainMask": source.mask.kind,
         "MeanAdded": source.mean.name if source.mean else None,
+        "RawSeries": raw.steps if raw else None,
     }
     first: list[PointMap] = []
     if source.to_register:
         progress.say(f"registering {source.to_register[0].name} to {grid.template}")
         registration, done["Registration"] = _register(source, bold, grid, seed)
         first = [registration]
-    maps = first + _read_all(source.transforms, bold)
+    maps = first + _read_all(source.transforms, bold, as_fmriprep=raw is not None)
     advance = progress.step(f"resampling {bold.n_volumes} volumes of {source.file} to grid {grid.name}", "volume")
     mask = source.mask
-    to_mask = None if mask.transforms is None else first + _read_all(mask.transforms, bold)
-    brain = locate_brain(bold, mask.path, grid, Maps(maps, to_mask), source.transforms)
-    frames, done["Interpolation"] = interpolate(
-        bold, brain, timing.dummy_scans, resampling.interpolation, work_dir, advance
-    )
+    to_mask = None if mask.transforms is None else first + _read_all(mask.transforms, bold, as_fmriprep=raw is not None)
+    brain = locate_brain(bold, mask.path, grid, Maps(maps, to_mask, raw.distortion if raw else None), source.transforms)
+    how, dummies, corrected = resampling.interpolation, timing.dummy_scans, None
+    if raw is None:
+        frames, done["Interpolation"] = interpolate(bold, brain, dummies, how, work_dir, advance)
+    else:
+        frames, corrected = interpolate_raw(bold, raw, brain, how, work_dir, advance)
+        done["Interpolation"] = how
     if resampling.denoise:
-        done["Denoising"] = _denoise(frames, source, timing.dummy_scans, resampling.denoise)
+        seconds = timing.repetition_time
+        done["Denoising"] = _denoise(frames, source, bold, seconds, timing.dummy_scans, resampling.denoise)
     gridded = _normalise(bold, brain, frames, _Plan(grid, timing, source.transforms), done)
     gridded.notes[:0] = [*bold.notes, *source.notes, *notes]
     for note in gridded.notes:
         LOG.warning("%s: %s", source.run.name, note)
     displacement = None if confounds is None else confounds.framewise_displacement[timing.dummy_scans :]
-    return replace(gridded, displacement=displacement, source=source)
+    return replace(gridded, displacement=displacement, source=source, corrected=corrected)
 
 
 def to_model_grid(
@@ -160,10 +181,11 @@ def to_model_grid(
     return gridded
 
 
-def _read_all(paths: Sequence[Path], bold: Bold) -> list[PointMap]:
+def _read_all(paths: Sequence[Path], bold: Bold, *, as_fmriprep: bool = False) -> list[PointMap]:
     """Read transforms; FSL's field, which leads to the voxels of the run, can only be the last."""
     moving = Moving(bold.affine, bold.shape)
-    return [part for path in paths for part in read_transform(path, moving if path == paths[-1] else None)]
+    maps = [part for path in paths for part in read_transform(path, moving if path == paths[-1] else None)]
+    return [part.as_fmriprep() if as_fmriprep and isinstance(part, DisplacementMap) else part for part in maps]
 
 
 @dataclass(frozen=True)
@@ -175,8 +197,14 @@ class _Plan:
     transforms: Sequence[Path]
 
 
-def _timing_of(source: RunSource, bold: Bold, resampling: Resampling) -> tuple[RunTiming, Confounds | None, list[str]]:
-    """Return the run's timing, its confounds, and notes on both."""
+def timing_of(source: RunSource, bold: Bold, resampling: Resampling) -> tuple[RunTiming, Confounds | None, list[str]]:
+    """Return the run's timing, its confounds, and notes on both.
+
+    Raises
+    ------
+    NeurostormError
+        If the repetition time is not known, or a file is damaged.
+    """
     times = acquisition_times(source.file.sidecars, resampling.repetition_time)
     asked = resampling.repetition_time
     seconds, stated_by, notes = choose_repetition_time(
@@ -195,7 +223,8 @@ def _timing_of(source: RunSource, bold: Bold, resampling: Resampling) -> tuple[R
         notes.insert(0, "the confounds have no framewise displacement: it is n/a")
     dummy_scans = resampling.dummy_scans
     if dummy_scans is None:
-        dummy_scans = confounds.non_steady_state if confounds is not None else 0
+        flagged = confounds.non_steady_state if confounds is not None else 0
+        dummy_scans = non_steady_state(bold) if flagged is None else flagged
     timing = RunTiming(
         seconds, stated_by, resampling.target_tr, dummy_scans, times.start_time, times.slice_timing_corrected
     )
@@ -220,14 +249,11 @@ def _register(source: RunSource, bold: Bold, grid: Grid, seed: int) -> tuple[Poi
     }
 
 
-def _denoise(frames: FrameStore, source: RunSource, n_dummies: int, strategy: str) -> dict[str, Any]:
+def _denoise(
+    frames: FrameStore, source: RunSource, bold: Bold, repetition_time: float, n_dummies: int, strategy: str
+) -> dict[str, Any]:
     """Regress confounds out of the resampled volumes; returns the record for sidecars."""
-    if source.run.motion is None or source.run.motion.layout != "fmriprep":
-        raise NeurostormError(
-            f"--denoise {strategy} needs fMRIPrep's table of confounds, which {source.file.path.name} has none of; HCP and "
-            "UK Biobank have denoised series of their own (--series clean)"
-        )
-    regressors = read_regressors(source.file.path, strategy)
+    regressors = _regressors(source, bold, repetition_time, strategy)
     kept = regressors.kept[n_dummies:]
     regress_out(frames, regressors.values[n_dummies:], kept)
     return {
@@ -235,6 +261,31 @@ def _denoise(frames: FrameStore, source: RunSource, n_dummies: int, strategy: st
         "Confounds": regressors.names,
         "VolumesInterpolated": int((~kept).sum()),
     }
+
+
+def _regressors(source: RunSource, bold: Bold, repetition_time: float, strategy: str) -> Regressors:
+    """Read what is regressed out: of fMRIPrep's table of confounds or, head motion alone, from its transforms."""
+    motion, name = source.run.motion, source.file.path.name
+    if motion is not None and motion.layout == "itk":
+        if strategy != MOTION:
+            raise NeurostormError(
+                f"--denoise {strategy} needs the signals of white matter and CSF in fMRIPrep's table of confounds, which {name} has none "
+                f"of (--level minimal writes none); give --denoise {MOTION}"
+            )
+        maps = read_rigid_transforms(motion.path, bold.n_volumes)
+        return motion_regressors(*parameters_of(maps, motion.reference), repetition_time, name)
+    if motion is None or motion.layout != "fmriprep":
+        raise NeurostormError(
+            f"--denoise {strategy} needs fMRIPrep's table of confounds, which {name} has none of; HCP and UK Biobank have denoised "
+            "series of their own (--series clean)"
+        )
+    # nilearn looks beside the preprocessed series, which for a raw one need not be there
+    beside = (
+        source.file.path
+        if source.file.raw is None
+        else motion.path.with_name(f"{source.run.name}_desc-preproc_bold.nii.gz")
+    )
+    return read_regressors(beside, strategy)
 
 
 def _normalise(bold: Bold, brain: Brain, frames: FrameStore, plan: _Plan, done: dict[str, Any]) -> GriddedRun:
@@ -252,6 +303,7 @@ def _normalise(bold: Bold, brain: Brain, frames: FrameStore, plan: _Plan, done: 
         "SourceRepetitionTime": timing.repetition_time,
         "SourceRepetitionTimeFrom": timing.source,
         "SourceVolumes": bold.n_volumes,
+        "SourceVoxelSizeInMM": [round(float(size), 4) for size in voxel_sizes(bold.affine)],
         "StartTime": timing.start_time,
         "SliceTimingCorrected": timing.slice_timing_corrected,
         "DummyScansDropped": timing.dummy_scans,

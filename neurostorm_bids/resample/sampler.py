@@ -55,19 +55,19 @@ class Sampler:
         if self.weights is None:
             return np.asarray(rows[:, self.used])
         if self.prefilter is not None:
-            rows = self._coefficients(rows, *self.prefilter)
+            rows = along_axes(rows.reshape(-1, *self.shape[::-1]), *self.prefilter).reshape(len(rows), -1)
         return np.asarray((self.weights @ rows[:, self.used].T).T)
 
-    def _coefficients(
-        self, volumes: np.ndarray, along_x: np.ndarray, along_y: np.ndarray, along_z: np.ndarray
-    ) -> np.ndarray:
-        import torch  # its batched products of small matrices are several times faster than numpy's
 
-        nx, ny, nz = self.shape
-        out = torch.from_numpy(np.ascontiguousarray(volumes)).view(-1, nx) @ torch.from_numpy(along_x).T
-        out = torch.matmul(torch.from_numpy(along_y), out.view(-1, ny, nx))
-        out = torch.matmul(torch.from_numpy(along_z), out.view(-1, nz, ny * nx))
-        return np.asarray(out.view(len(volumes), -1).numpy())
+def along_axes(volumes: np.ndarray, along_x: np.ndarray, along_y: np.ndarray, along_z: np.ndarray) -> np.ndarray:
+    """Multiply volumes, (n, Z, Y, X) float32, with a matrix along each of their axes, such as that of a spline's filter."""
+    import torch  # its batched products of small matrices are several times faster than numpy's
+
+    n, nz, ny, nx = volumes.shape
+    out = torch.from_numpy(np.require(volumes, requirements=["C", "W"])).view(-1, nx) @ torch.from_numpy(along_x).T
+    out = torch.matmul(torch.from_numpy(along_y), out.view(n * nz, ny, -1))
+    out = torch.matmul(torch.from_numpy(along_z), out.view(n, nz, -1))
+    return np.asarray(out.view(n, len(along_z), len(along_y), len(along_x)).numpy())
 
 
 def make_sampler(voxels: np.ndarray, shape: Shape, interpolation: str = "linear") -> Sampler:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,3 +32,17 @@ def digest(content: Mapping[str, Any]) -> str:
 def fingerprint(paths: Iterable[Path]) -> list[list[str | int]]:
     """Return name, size and modification time (ns) of files, by which a changed input is noticed."""
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+
+
+def plain_number(value: float) -> float | None:
+    """Return a number with six digits, as JSON has it, which knows no NaN.
+
+    >>> plain_number(1 / 3), plain_number(float("nan"))
+    (0.333333, None)
+    """
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def unknown_as_nan(value: float | None) -> float:
+    """Return a number that JSON holds; NaN where it holds none."""
+    return math.nan if value is None else float(value)

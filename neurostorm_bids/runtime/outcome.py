@@ -39,6 +39,10 @@ class Outcome:
     account: str = ""
     failed_models: tuple[str, ...] = ()
 
+    def lacks(self, label: str) -> bool:
+        """Whether the run failed before a model had a result, so that what an earlier call wrote is out of date."""
+        return self.failed and (label in self.failed_models or not (self.failed_models or self.windows))
+
     @property
     def failed(self) -> bool:
         """Whether the run failed."""

@@ -83,7 +83,7 @@ def clock(seconds: float) -> str:
 
 
 def start_logging(verbose: int, stream: TextIO | None = None, bars: bool = True) -> None:
-    """Send the program's messages to stderr: warnings and progress; details too if ``verbose``."""
+    """Send the program's messages to stderr: warnings and progress; details too if ``verbose``, warnings alone if it is below 0."""
 
     class Handler(logging.StreamHandler):
         def format(self, record: logging.LogRecord) -> str:
@@ -92,7 +92,7 @@ def start_logging(verbose: int, stream: TextIO | None = None, bars: bool = True)
             return text + ("\n" + logging.Formatter().formatException(record.exc_info) if record.exc_info else "")
 
     global BARS
-    BARS = bars
+    BARS = bars and verbose >= 0
     LOG.handlers = [Handler(stream or sys.stderr)]
-    LOG.setLevel(logging.DEBUG if verbose else logging.INFO)
+    LOG.setLevel(logging.WARNING if verbose < 0 else logging.DEBUG if verbose else logging.INFO)
     LOG.propagate = False

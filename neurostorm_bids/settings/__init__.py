@@ -16,8 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from neurostorm_bids.runtime.options import as_toml, as_words, options_of
+from neurostorm_bids.settings.explaining import Attribution
 from neurostorm_bids.settings.group import GroupAnalysis, Training
-from neurostorm_bids.settings.participant import Censoring, Conduct, Encoding, Resampling, Resources, Selection
+from neurostorm_bids.settings.participant import (
+    FRAME,
+    TOKEN,
+    Censoring,
+    Conditions,
+    Conduct,
+    Encoding,
+    Parcellation,
+    Resampling,
+    Resources,
+    Selection,
+)
 from neurostorm_bids.settings.pretraining import Pretraining
 
 WORK = "work"  # folder in the output folder
@@ -34,6 +46,9 @@ class Settings:
     encoding: Encoding = Encoding()
     resampling: Resampling = Resampling()
     censoring: Censoring = Censoring()
+    conditions: Conditions = Conditions()
+    parcellation: Parcellation = Parcellation()
+    explaining: Attribution = Attribution()
     resources: Resources = Resources()
     group: GroupAnalysis = GroupAnalysis()
     training: Training = Training()
@@ -98,7 +113,15 @@ class Settings:
             idle.append(self.group)
         else:
             idle += [] if trains else [self.censoring, self.resampling]
-        given = [word for group in idle for word in as_words(group) if word.startswith("--")]
+            idle += [self.parcellation, *([] if task == "attribution" else [self.explaining])]
+        if not self.conditions.conditions or self.analysis_level == "group":
+            idle.append(self.conditions)
+        alone = (
+            []
+            if {FRAME, TOKEN} & set(self.encoding.embedding_level) or self.encoding.stage is None or task == "probe"
+            else ["--stage"]
+        )
+        given = alone + [word for group in idle for word in as_words(group) if word.startswith("--")]
         if self.analysis_level == "group":
             defaults = GroupAnalysis()
             given += [

@@ -27,20 +27,23 @@ class GroupAnalysis:
         must_exist=True,
     )
     target: tuple[str, ...] = option(
-        (), "What to predict: columns of that table.", metavar="COLUMN...", tasks=(*WITH_TARGET, "pretrain")
+        (),
+        "What to predict: columns of that table.",
+        metavar="COLUMN...",
+        tasks=(*WITH_TARGET, "pretrain", "attribution"),
     )
     target_type: str = option(
         "auto",
         "auto: text, and numbers with two values, are classes.",
         choices=("auto", "regression", "classification"),
-        tasks=(*WITH_TARGET, "pretrain"),
+        tasks=(*WITH_TARGET, "pretrain", "attribution"),
     )
     group_by: str | None = option(
         None,
         "Column whose groups (families, sites) stay on one side of every fold.",
         metavar="COLUMN",
         shown_default="subjects",
-        tasks=WITH_TARGET,
+        tasks=(*WITH_TARGET, "attribution"),
     )
     covariates: tuple[str, ...] = option(
         (),
@@ -54,7 +57,7 @@ class GroupAnalysis:
         "What has one label: subject (the mean over its runs) or session. auto: sessions where the label differs between "
         "them.",
         choices=("auto", "subject", "session"),
-        tasks=WITH_TARGET,
+        tasks=(*WITH_TARGET, "attribution"),
     )
     leave_out: str | None = option(
         None,
@@ -67,6 +70,13 @@ class GroupAnalysis:
         "Column of sites whose shift and scale ComBat takes out of the embedding, as learnt in the training folds; what "
         "the covariates explain is kept.",
         metavar="COLUMN",
+        tasks=("probe",),
+    )
+    pooling: str = option(
+        "mean",
+        "attention: beside the mean over all places, also predict from the tokens of each (--embedding-level token), those places counting more "
+        "that do so better in inner folds.",
+        choices=("mean", "attention"),
         tasks=("probe",),
     )
     cv_repeats: int | None = option(
@@ -98,14 +108,17 @@ class GroupAnalysis:
         "What permutations keep. between: whole subjects (or groups) of the same size change places; within: subjects of a "
         "group, or the sessions of a subject, do; auto: subjects between, families both, sites within.",
         choices=("auto", "within", "between"),
-        tasks=("probe", "finetune", "evaluate", "associations"),
+        tasks=("probe", "finetune", "evaluate", "associations", "attribution"),
+    )
+    attribution_voxels: bool = option(
+        False, "Test voxels of maps too, not parcels alone; minutes for many people.", tasks=("attribution",)
     )
     n_permutations: int = option(
         200,
-        "Permutations of the labels, for the p-value.",
+        "Permutations of the labels (of attribution: flips of signs), for the p-value.",
         least=0,
         most=100000,
-        tasks=("probe", "finetune", "evaluate", "associations"),
+        tasks=("probe", "finetune", "evaluate", "associations", "attribution"),
     )
 
 

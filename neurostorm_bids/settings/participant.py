@@ -12,6 +12,7 @@ LARGEST_SEED = 2**31 - 1  # SimpleITK and scikit-learn take no larger ones
 FSL_SPACE, FMRIPREP_SPACE = STANDARD_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 OF_MODEL = ("denoise", "interpolation", "target_tr")  # options that a fine-tuned model brings with it
 BOLD_SPACE = "bold"  # the BOLD series' own space, whose files have no space- entity
+RAW_SPACE = "raw"  # the raw series, to which transforms lead
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Selection:
     )
     derivatives: tuple[tuple[str, Path], ...] = option(
         (),
-        "Where the preprocessed data are, if not in BIDS_DIR: fmriprep=PATH (or nibabies, hcp, ukb).",
+        "Where the preprocessed data are, if not in BIDS_DIR: fmriprep=PATH (or nibabies, hcp, ukb); raw=PATH: the raw data "
+        "set, for what fMRIPrep --level minimal left.",
         flags=("-d",),
         metavar="NAME=PATH",
         changes="run",
@@ -62,6 +64,14 @@ class Selection:
         shown_default="preproc; for the resting state of ukb clean",
         changes="run",
     )
+    exclude: Path | None = option(
+        None,
+        "Table (.tsv or .csv) of who takes no part: run_name, or participant_id (and session_id), and reason. --group-task qc "
+        "writes one.",
+        must_exist=True,
+        metavar="FILE",
+        changes="run",
+    )
     bids_database_dir: Path | None = option(
         None, "Keep pybids' index of the data set in this folder and reuse it.", is_folder=True
     )
@@ -69,7 +79,11 @@ class Selection:
     @property
     def takes_all_runs(self) -> bool:
         """Whether all runs of the chosen subjects are wanted."""
-        return not (self.session_label or self.task_id or self.run_label or self.bids_filter_file)
+        return not (self.session_label or self.task_id or self.run_label or self.bids_filter_file or self.exclude)
+
+
+FRAME, TOKEN = "frame", "token"
+LEVELS = ("run", "window", FRAME, TOKEN)
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,22 @@ class Encoding:
         choices=("fp32", "bf16", "fp16"),
         changes="numbers",
     )
+    embedding_level: tuple[str, ...] = option(
+        ("run", "window"),
+        "What is kept. Tables of runs and windows are written always; frame: also a vector for each frame of a window; token: one for each place "
+        "and frame. Both as compressed arrays (.npz).",
+        choices=LEVELS,
+        metavar="|".join(LEVELS) + "...",
+        changes="run",
+    )
+    stage: int | None = option(
+        None,
+        "Stage of the network that frames and tokens are taken from; in the first one tokens are patches, and in each later one they have twice the edge.",
+        shown_default="the last, whose mean the embedding is",
+        least=1,
+        most=9,
+        changes="run",
+    )
     batch_size: int | None = option(
         None, "Windows to process at a time.", shown_default="what fits; 4 when fine-tuning", least=1
     )
@@ -131,9 +161,10 @@ class Resampling:
     )
     input_space: str | None = option(
         None,
-        "Space of the BOLD files to take; bold: those without space-.",
-        choices=(*STANDARD_SPACES, "T1w", BOLD_SPACE),
-        shown_default="the one with the fewest steps",
+        "Space of the BOLD files to take; bold: those without space-; raw: the raw series, by fMRIPrep's transforms in one "
+        "interpolation.",
+        choices=(*STANDARD_SPACES, "T1w", BOLD_SPACE, RAW_SPACE),
+        shown_default="the one with the fewest steps; raw if there is no other",
         changes="run",
     )
     template_warp: str = option(
@@ -150,6 +181,38 @@ class Resampling:
         None,
         "Where no transform leads to a run: register its T1w or mean BOLD image to the template.",
         choices=("affine",),
+        changes="gridded",
+    )
+    slice_timing: str = option(
+        "auto",
+        "Of raw series: shift slices in time to one moment. auto: unless the sidecar has no SliceTiming or fMRIPrep was told "
+        "to leave it.",
+        choices=("auto", "on", "off"),
+        changes="gridded",
+    )
+    slice_time_ref: float | None = option(
+        None,
+        "That moment, from the first (0) to the last (1) slice of a volume.",
+        shown_default="fMRIPrep's, else 0.5",
+        least=0.0,
+        most=1.0,
+        metavar="FRACTION",
+        changes="gridded",
+    )
+    jacobian: str = option(
+        "auto",
+        "Of raw series: scale intensities by how far the field stretches them. auto: as fMRIPrep, for fieldmaps from images "
+        "of opposite phase encoding.",
+        choices=("auto", "on", "off"),
+        changes="gridded",
+    )
+    fallback_total_readout_time: str | None = option(
+        None,
+        "Of raw series, s, where no sidecar tells; estimated: take the sidecar's EstimatedTotalReadoutTime or "
+        "EstimatedEffectiveEchoSpacing.",
+        pattern=r"estimated|\d*\.?\d+",
+        pattern_help="seconds, such as 0.05, or estimated",
+        metavar="SECONDS|estimated",
         changes="gridded",
     )
     target_tr: float | None = option(
@@ -171,7 +234,7 @@ class Resampling:
     )
     dummy_scans: int | None = option(
         None,
-        "Volumes to drop at the start; auto: those that fMRIPrep flagged.",
+        "Volumes to drop at the start; auto: those that fMRIPrep flagged, or of raw series would flag.",
         word_for_none="auto",
         least=0,
         metavar="auto|N",
@@ -179,9 +242,9 @@ class Resampling:
     )
     denoise: str | None = option(
         None,
-        "Regress out the confounds of this strategy of nilearn, high-pass included; none: as published. A fine-tuned model "
-        "brings its own, and its --target-tr and --interpolation, unless they are given.",
-        choices=("simple", "scrubbing", "compcor"),
+        "Regress out the confounds of this strategy of nilearn, high-pass included (motion: 24 parameters of head motion alone); "
+        "none: as published. A fine-tuned model brings its own, and its --target-tr and --interpolation, unless they are given.",
+        choices=("motion", "simple", "scrubbing", "compcor"),
         word_for_none="none",
         changes="gridded",
     )
@@ -211,6 +274,11 @@ class Resampling:
     explicit: frozenset[str] = field(default=frozenset(), compare=False)
     adopted: frozenset[str] = field(default=frozenset(), compare=False)
 
+    @property
+    def of_raw(self) -> bool:
+        """Whether raw series are asked for."""
+        return self.input_space == RAW_SPACE
+
     def is_given(self, name: str) -> bool:
         """Whether the user gave an option of `OF_MODEL`, so that no model changes it."""
         if name in self.adopted:
@@ -239,6 +307,47 @@ class Censoring:
         most=1.0,
         metavar="FRACTION",
         changes="numbers",
+    )
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Which windows, by what the person did."""
+
+    title: ClassVar[str] = "Conditions"
+
+    conditions: tuple[str, ...] = option(
+        (),
+        "Only windows that lie in events of these trial_types, at least by half; from the raw data set's events.tsv.",
+        metavar="NAME...",
+        changes="numbers",
+    )
+    lag: float = option(
+        5.0,
+        "From an event to its response; events count this much later.",
+        least=0.0,
+        most=60.0,
+        metavar="SECONDS",
+        changes="numbers",
+    )
+    window_per_trial: bool = option(
+        False, "One window for each of these events, its middle on the event's, the lag later.", changes="numbers"
+    )
+
+
+@dataclass(frozen=True)
+class Parcellation:
+    """The classical way beside the model."""
+
+    title: ClassVar[str] = "Parcels"
+
+    timeseries: tuple[str, ...] = option(
+        (),
+        "Write the mean series of an atlas' parcels in the resampled run, and their correlations. A file in the space of the "
+        "model's grid (.nii.gz; a .tsv of the same name may hold index and name), or TemplateFlow's, such as "
+        "Schaefer2018_100Parcels7Networks.",
+        metavar="ATLAS...",
+        changes="run",
     )
 
 
@@ -278,6 +387,7 @@ class Conduct:
 
     title: ClassVar[str] = "How to run"
 
+    dry_run: bool = option(False, "Say what would be read of each run, how, and how long it would take; write nothing.")
     boilerplate_only: bool = option(False, "Write the methods text (logs/CITATION.*) and nothing else.")
     md_only_boilerplate: bool = option(False, "The same, as Markdown only.")
     reports_only: bool = option(False, "Write the reports again from the results that are there.")
@@ -285,3 +395,4 @@ class Conduct:
     stop_on_first_crash: bool = option(False, "Stop at the first run that fails.")
     random_seed: int = option(0, "Seed of all random numbers.", least=0, most=LARGEST_SEED)
     verbose: int = option(0, "Print debug messages too.", flags=("-v",))
+    quiet: bool = option(False, "Print warnings, errors and the summary alone.", flags=("-q",))

@@ -73,6 +73,7 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.heavy
 @settings(bounded, max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 347), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4),

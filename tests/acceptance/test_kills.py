@@ -1,5 +1,6 @@
 """What happens to results when processes are killed, disks fill up, inputs change, and many processes meet."""
 
+import gzip
 import os
 import random
 import re
@@ -15,6 +16,8 @@ from helpers import NARROW, lightning, random_network
 from helpers import signal as make_signal
 
 from neurostorm_bids.participant import one_run
+
+pytestmark = pytest.mark.heavy
 
 KILLS = int(os.environ.get("NEUROSTORM_KILLS", "3"))  # CI's script asks for 50
 PROCESSES = 16 if KILLS > 3 else 5
@@ -52,11 +55,19 @@ def finish(call):
 
 
 def content(out):
-    """Every file that tells of results, with its bytes; logs tell of calls."""
+    """Every file that tells of results, with what it holds; logs tell of calls. Images are unpacked: how they are packed tells nothing."""
     return {
-        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*")
-        if path.is_file() and "/log/" not in str(path) and ".locks" not in path.parts
+        str(path.relative_to(out)): gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for path in out.rglob("*") if path.is_file() and "/log/" not in str(path) and ".locks" not in path.parts
     }  # fmt: skip
+
+
+def difference(got, expected):
+    """Where two files part, for whoever reads that they do."""
+    at = next((i for i, pair in enumerate(zip(got, expected, strict=False)) if pair[0] != pair[1]), None)
+    n = sum(a != b for a, b in zip(got, expected, strict=False))
+    around = slice(max(0, (at or 0) - 20), (at or 0) + 20)
+    return f"{len(got)} and {len(expected)} bytes, {n} differ, first at {at}: {got[around]!r}, {expected[around]!r}"
 
 
 def half_written(out):
@@ -91,7 +102,7 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(data, tmp_path):
     assert got.keys() == expected.keys()
     places = (str(quiet).encode(), str(out).encode())
     different = [name for name in got if got[name].replace(*places[::-1]) != expected[name]]
-    assert different == []
+    assert different == [], [difference(got[name], expected[name]) for name in different]
 
 
 def test_many_processes_share_one_folder(data, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT, SMALL, Tree, lightning, narrow_model, random_network, signal
+from minimal import Minimal
 
 import neurostorm_bids
 
@@ -34,6 +35,9 @@ def place(tmp_path):
     bold = tree.run()
     (tmp_path / "bold.nii.gz").symlink_to(bold)
     (tmp_path / "mask.nii.gz").symlink_to(str(bold).replace("preproc_bold", "brain_mask"))
+    minimal = Minimal(tmp_path / "minimal", n_volumes=9)
+    (tmp_path / "FMRIPREP_DIR").symlink_to(minimal.derivatives)
+    (tmp_path / "RAW_DIR").symlink_to(minimal.raw)
     lightning(tmp_path / "FILE.ckpt", random_network().state_dict(), **SMALL)
     return tmp_path
 
@@ -64,10 +68,13 @@ def how_to_run(command):
         return [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", ROOT]
     if words[:2] == ["neurostorm-hpc", "slurm"]:
         words.remove("--submit")  # tests/hpc/test_hpc.py has a Slurm
+    if "--attribution" in words:  # it takes some seconds a run
+        words += ["--participant-label", "00", "01"]
     if words[0] == "neurostorm" and "group" in words:
         trains = "finetune" in words or "pretrain" in words
         words = ["narrow.ckpt" if word == "FILE.ckpt" else word for word in words]
-        words += ["--model", "narrow.ckpt", *(["--epochs", "1"] if trains else [])]
+        words += [] if "--model" in words else ["--model", "narrow.ckpt"]
+        words += ["--epochs", "1"] if trains else []
     elif words[0] == "neurostorm" and "--model" not in words:
         words += ["--model", "demo", "--window-stride", "9"]  # the published weights are not here
     return [BIN / words[0], *words[1:]]
@@ -85,6 +92,10 @@ def test_command_runs(command, place):
         assert "On a machine with a network: hf download" in done.stderr
     elif command == "neurostorm-model templates" and done.returncode:
         assert "On a machine with a network: python -c" in done.stderr
+    elif "--conditions" in command:  # tests/participant/test_trials.py has events
+        assert (
+            "there is no events.tsv" in done.stderr or "none of the runs" in done.stderr or "localizer" in done.stderr
+        )
     elif command.startswith("neurostorm-hpc status"):  # nothing has been run in this folder
         assert done.returncode == 1
         assert "1 not begun" in done.stdout
@@ -92,16 +103,23 @@ def test_command_runs(command, place):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("command", dict.fromkeys(ON_A_COHORT))
 def test_command_runs_on_a_cohort(command, cohort):
-    if "OUT_DIR/models/" in command:  # the README trains it in the line before
-        before = COMMANDS[COMMANDS.index(command) - 1]
-        assert (cohort / command.split()[-1]).is_dir() or run(before, cohort).returncode == 0
+    if "OUT_DIR/models/" in command:  # the README trains it further up
+        name = re.search(r"OUT_DIR/models/(\w+)", command)[1]
+        before = next(each for each in COMMANDS if f"--save-as {name}" in each)
+        assert (cohort / "OUT_DIR" / "models" / name).is_dir() or run(before, cohort).returncode == 0
+    if "--group-task attribution" in command:
+        before = next(each for each in COMMANDS if each.endswith("--attribution"))
+        assert list((cohort / "OUT_DIR").rglob("*_statmap.json")) or run(before, cohort).returncode == 0
     done = run(command, cohort)
     assert done.returncode == 0, done.stderr
     if " group" in command:
         page = re.search(r"^Open (\S+\.html)$", done.stdout, re.MULTILINE)[1]
         assert "</html>" in Path(page).read_text()
+    elif "--attribution" in command:
+        assert len(list((cohort / "OUT_DIR").rglob("*_desc-sex_stat-attributionOwnMean_statmap.json"))) == 4
     else:
         tables = list((cohort / "OUT_DIR").rglob("*desc-sex_predictions.tsv"))
         assert len(tables) == 2 * N_SUBJECTS

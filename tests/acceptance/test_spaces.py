@@ -120,6 +120,7 @@ def subject(tmp_path_factory):
     return folder
 
 
+pytestmark = pytest.mark.heavy
 SPACES = {FSL_SPACE: 0, FMRIPREP_SPACE: 1, "T1w": 2, "bold": 3}  # and their steps
 
 

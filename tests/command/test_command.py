@@ -1,5 +1,6 @@
 """The command line is the one that users of BIDS Apps know."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,9 @@ def test_every_setting_is_in_the_help_and_has_a_group():
     assert {each.name for _, group in settings.groups() for each, _ in options_of(type(group))} <= listed
     help_text = CliRunner().invoke(main, ["--help"]).output
     assert all(title in help_text for title in SECTIONS)
+    first = help_text[help_text.index("Most used") : help_text.index("Which runs:")].strip().splitlines()
+    assert len(first) == 11  # a line each, below the title
+    assert "--model" in first[3]
     assert "--session-label, --session-id" in help_text
 
 
@@ -152,3 +156,19 @@ def test_version_is_the_package_s():
 
     assert __version__ == version("neurostorm-bids")
     assert __version__ in CliRunner().invoke(main, ["--version"]).output
+
+
+def test_quiet_leaves_warnings_errors_and_the_summary(tree, tmp_path, neurostorm, narrow):
+    tree.run()
+    tree.run("sub-02_task-rest").write_bytes(b"nothing")
+    status, printed, said = neurostorm(tree.path, tmp_path / "o", "participant", "--model", narrow, "-q")
+    assert status == 1
+    assert "sub-01_task-rest" in printed
+    assert said
+    assert all(line.split(":")[0] in ("warning", "error") for line in said.splitlines())
+
+
+def test_the_shell_completes_options():
+    words = {"COMP_WORDS": "neurostorm --embed", "COMP_CWORD": "1", "_NEUROSTORM_COMPLETE": "bash_complete"}
+    command = Path(sys.executable).with_name("neurostorm")
+    assert subprocess.check_output(command, env={**os.environ, **words}, text=True) == "plain,--embedding-level\n"

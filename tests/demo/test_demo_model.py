@@ -57,6 +57,7 @@ def windows(phantoms, network):
     return PretrainingWindows(phantoms, np.arange(len(phantoms)), network.config.n_frames, views, 0)
 
 
+@pytest.mark.heavy
 def test_it_reconstructs_unseen_phantoms_better_than_those_who_know_nothing(phantoms):
     """As its card says: if the card says that it does not, neither may this."""
     network, _, has_decoder = autoencoder_of("demo", MASK, 0)
@@ -77,6 +78,7 @@ def test_it_reconstructs_unseen_phantoms_better_than_those_who_know_nothing(phan
     assert (min(skills) > 0) == ("reconstructed better than both" in DEMO_CARD.read_text())
 
 
+@pytest.mark.heavy
 def test_going_on_is_ahead_of_beginning_anew(phantoms, tmp_path):
     """In the same number of steps, the demo model reaches a lower loss on phantoms than random weights."""
     losses = {}

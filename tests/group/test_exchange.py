@@ -100,6 +100,7 @@ def test_too_few_permutations_give_no_p_value():
     assert np.isnan(ours.p_value)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "make",
     [sessions(20, 3), families(30, 0.5, 0.5), covariate(60, gaps=0.2)],

@@ -106,6 +106,21 @@ def test_a_tuned_model_predicts_at_the_participant_level_what_it_predicted_at_gr
         assert row["probability_patient"] == pytest.approx(group.loc[subject, "probability_patient"], abs=0.005)
 
 
+def test_a_tuned_model_knows_what_its_runs_are_like(study, tuned, neurostorm, tmp_path):
+    data, _, out, _ = study
+    assert neurostorm(data, out, "participant", "--model", tuned, "--participant-label", "03")[0] == 0
+    fit = json.loads(next((out / "sub-03").rglob("*desc-tuned_datafit.json")).read_text())
+    assert fit["Reference"] == f"{N} runs"
+    assert {name: one["Flag"] for name, one in fit["Measures"].items() if one["Flag"]} == {}
+    other = Tree(tmp_path / "fmriprep")
+    side = np.linspace(-1, 1, SHAPE[0])[:, None, None, None] > 0  # right is brighter, not the front
+    bold = 1000 + 300 * side + 40 * np.random.RandomState(0).standard_normal((*SHAPE, FRAMES))
+    other.run("sub-99_task-rest", data=bold.astype(np.float32), repetition_time=2.4, header_repetition_time=2.4)
+    assert neurostorm(other.path, tmp_path / "out", "participant", "--model", tuned)[0] == 0
+    fit = json.loads(next((tmp_path / "out").rglob("*desc-tuned_datafit.json")).read_text())
+    assert "more slowly than what the model saw" in fit["Measures"]["repetition_time"]["Flag"]
+
+
 def test_tuned_parts_alone_are_stored(study, tuned):
     _, backbone, _, _ = study  # tuned with --lora-rank 4 --lora-alpha 12
     stored = load_file(tuned / "model.safetensors")
@@ -170,7 +185,9 @@ def test_linear_heads_share_one_forward_pass(study, finetune, neurostorm, monkey
         status, said = finetune("--tuning", "linear", "--save-as", name, "--epochs", "30", target=target)
         assert status == 0, said
     encoded, real = [], one_run.embed_windows
-    monkeypatch.setattr(one_run, "embed_windows", lambda *args: encoded.append(args[1].name) or real(*args))
+    monkeypatch.setattr(
+        one_run, "embed_windows", lambda *args, **more: encoded.append(args[1].name) or real(*args, **more)
+    )
     models = [
         part
         for name in (backbone, out / "models" / "lin-age", out / "models" / "lin-group")
@@ -185,6 +202,7 @@ def test_linear_heads_share_one_forward_pass(study, finetune, neurostorm, monkey
     assert 25 < age["value"] < 50
 
 
+@pytest.mark.heavy
 def test_linear_tuning_reads_the_embeddings_that_are_there(study, neurostorm, tmp_path):
     data, backbone, _, split = study
     here = tmp_path / "out"
@@ -206,6 +224,7 @@ def test_linear_tuning_reads_the_embeddings_that_are_there(study, neurostorm, tm
     assert rows[1].shape == (1, model.network.config.n_channels)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("change", [("--interpolation", "cubic"), ("--fd-threshold", "0.5"), ("--window-stride", "3")])
 def test_embeddings_of_other_settings_are_not_read(study, neurostorm, tmp_path, change):
     data, backbone, _, split = study
@@ -235,6 +254,7 @@ def restless(tmp_path_factory):
     return tree, folder / "split.tsv"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("tuning", ["linear", "layernorm"])
 def test_censored_windows_take_no_part_in_fine_tuning(study, restless, neurostorm, tmp_path, tuning):
     tree, split = restless
@@ -285,6 +305,7 @@ def test_covariates_are_refused(finetune):
     assert "--covariates cannot be taken out of a model that learns from images; --group-task probe says" in said
 
 
+@pytest.mark.heavy
 def test_two_processes_train_as_one_with_twice_the_batch(study, finetune):
     data, model, out, split = study
     assert finetune("--tuning", "layernorm", "--save-as", "one", "--batch-size", "4")[0] == 0
@@ -442,6 +463,7 @@ def test_runs_shorter_than_a_window_are_reported(study, neurostorm):
     assert "error: no run is left to train on: all 16 have problems" in said
 
 
+@pytest.mark.heavy
 def test_stopping_two_processes_leaves_none_behind(study):
     data, model, out, split = study
     process = subprocess.Popen(

@@ -252,6 +252,7 @@ def test_a_model_without_results(group):
     assert "no results of model 'other'; there are those of narrow (--model)" in said
 
 
+@pytest.mark.heavy
 def test_baselines_from_gridded_runs_and_random_weights(tree, tmp_path, neurostorm):
     """A pattern in the mean image: the mean image finds it, the table says so."""
     rng = np.random.RandomState(0)
@@ -308,6 +309,7 @@ def test_identify_without_repeats_says_so(group):
     assert "one with two runs or sessions" in said
 
 
+@pytest.mark.heavy
 def test_a_probe_is_kept_as_a_model_and_not_tested_on_its_own_people(cohort, group, neurostorm):
     data, out, _ = cohort
     chosen = samples(cohort, "score")
@@ -316,9 +318,14 @@ def test_a_probe_is_kept_as_a_model_and_not_tested_on_its_own_people(cohort, gro
     )
     assert status == 0, said
     status, _, said = neurostorm(
-        data, out, "participant", "--model", out / "models" / "kept", "--participant-label", "07"
-    )
+        data, out, "participant", "--model", out / "models" / "kept", "--participant-label", "07", "--attribution",
+        "--attribution-windows", "1",
+    )  # fmt: skip
     assert status == 0, said
+    about = json.loads(next(out.glob("sub-07/func/*_stat-attributionOwnMean_statmap.json")).read_text())
+    by_labels = next(check for check in about["Checks"] if check["Name"] == "permuted labels")
+    assert by_labels["Words"].startswith("maps by occlusion of 10 heads")
+    assert isinstance(by_labels["Passed"], bool)
     assert "model kept was trained on this person" in said
     table = pd.read_csv(next(out.glob("sub-07/func/*_desc-kept_predictions.tsv")), sep="\t")
     heads = fold_heads(chosen.embeddings, design_of(chosen.labels, GroupAnalysis(cv_repeats=1), 0))

@@ -6,22 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import FSL_SPACE, Results, Tree
-from nilearn.image import resample_img
+from helpers import Results, Tree
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import join
 from neurostorm_bids.group import tasks
-from neurostorm_bids.group.baselines import ATLAS, baselines_of, parcels
+from neurostorm_bids.group.baselines import baselines_of
 from neurostorm_bids.group.cohort import read_cohort
 from neurostorm_bids.group.labels import labels_of
 from neurostorm_bids.group.task import describe_tasks, task_names
 from neurostorm_bids.group.tasks import collect
-from neurostorm_bids.resample.grid import FSL
 
 NEUROSTORM = Path(sys.executable).with_name("neurostorm")
 
@@ -123,6 +120,7 @@ def test_options_of_the_other_level_are_named(results, neurostorm):
         assert f"{option} has no effect at the group level" in said
 
 
+@pytest.mark.heavy
 def test_others_work_in_the_folder_while_the_group_level_computes(results, tmp_path, neurostorm, monkeypatch):
     """A participant call and another group call, both begun and ended while a task is under way."""
     tree = Tree(tmp_path / "fmriprep")
@@ -246,7 +244,7 @@ def test_the_mean_of_random_weights_counts_windows(tmp_path):
     np.testing.assert_allclose(random, (1 * 1 + 3 * 3) / 4)
 
 
-# ---- what collect shows, and the connectome's parcels
+# ---- what collect shows
 
 
 def test_a_run_far_from_all_others_is_named_and_columns_that_vary_are_shown(tmp_path, neurostorm):
@@ -272,22 +270,3 @@ def test_head_motion_of_very_many_subjects_is_looked_at_in_some(results, neurost
     collected(results, neurostorm)
     page = " ".join((results.out / "group.html").read_text().split())
     assert "out of fold, in 44 runs of 11 subjects drawn at random" in page
-
-
-def test_parcels_of_an_atlas_are_nilearn_s(tmp_path, monkeypatch):
-    """TemplateFlow's atlas on another grid, brought to the model's by the nearest voxel."""
-    affine = nib.affines.from_matvec(np.diag([2.0, 2, 2]), [-96.5, -132.5, -78.5])
-    atlas = np.zeros((97, 115, 97), np.int16)
-    atlas[20:70, 30:90, 30:60] = 1 + np.indices((50, 60, 30))[0] // 10
-    atlas[80, 80, 80] = 9  # smaller than a parcel may be
-    path = tmp_path / f"tpl-{FSL_SPACE}" / ATLAS.format(FSL_SPACE)
-    path.parent.mkdir()
-    nib.save(nib.Nifti1Image(atlas, affine), path)
-    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path))
-    parcels.cache_clear()
-    ours = parcels(FSL).reshape(FSL.shape)
-    parcels.cache_clear()
-    theirs = resample_img(nib.Nifti1Image(atlas, affine), FSL.matrix, FSL.shape, interpolation="nearest").get_fdata()
-    theirs[theirs == 9] = 0
-    assert set(np.unique(ours)) == {0, 1, 2, 3, 4, 5}
-    assert (ours == theirs).mean() > 0.999  # half a voxel between the grids: ties go either way

@@ -151,6 +151,7 @@ def test_windows_are_the_same_in_every_process_and_partners_do_not_overlap():
     assert not torch.equal(data[0, 0][1], data[1, 0][1])
 
 
+@pytest.mark.heavy
 def test_two_processes_train_as_one_with_twice_the_batch(study, pretrain):
     data, model, out = study
     same = ("--hidden", "random", "--objective", "mae+contrastive", "--contrast", "instance", "--augmentation", "none")
@@ -183,6 +184,7 @@ def test_regions_of_a_parcellation_are_hidden(pretrain, tmp_path):
     assert "needs --parcellation FILE" in said
 
 
+@pytest.mark.heavy
 def test_a_small_network_from_the_beginning_sees_runs_in_low_resolution(study, neurostorm, tmp_path):
     data, _, _ = study
     size = ("embed_dim=4", "depths=1,1", "img_size=24", f"sequence_length={FRAMES}")
@@ -195,6 +197,7 @@ def test_a_small_network_from_the_beginning_sees_runs_in_low_resolution(study, n
     assert status == 0, said
 
 
+@pytest.mark.heavy
 def test_several_data_sets_are_trained_on_together_from_stores_that_are_there(study, pretrain, neurostorm, tmp_path):
     """One of images that are placed now, one of stores in a work folder, which nothing is written to."""
     data, _, out = study
@@ -218,6 +221,7 @@ def test_several_data_sets_are_trained_on_together_from_stores_that_are_there(st
     assert "a data set is given twice" in said
 
 
+@pytest.mark.heavy
 def test_slurm_warns_and_the_training_goes_on_in_another_job(study, tmp_path):
     data, model, out = study
     call = [COMMAND, data, out, "group", "--group-task", "pretrain", "--from", model, "--save-as", "long",

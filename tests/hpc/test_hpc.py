@@ -8,13 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from cohorts import hcp_run, ukb_run
+from helpers import save
 
 from neurostorm_bids.command.hpc import main
 from neurostorm_bids.hpc import jobs
 from neurostorm_bids.hpc.status import status_of
+from neurostorm_bids.resample.grid import FSL
 
 MODEL = ("--model", "demo", "--window-stride", "9")
 
@@ -193,14 +196,27 @@ def test_a_real_slurm_runs_the_array_and_then_the_group(three, tmp_path, slurm):
     good = three.run("sub-02_task-rest").read_bytes()
     three.run("sub-02_task-rest").write_bytes(b"nothing")
     call = ("slurm", three.path, out, "--mem-mb", 1500, "--cpus", 1, "--submit", "--group", "")
-    status, said = hpc(*call, "--", *MODEL)
+    raw, halves = tmp_path / "raw", np.ones(FSL.shape, np.int16)
+    halves[48:] = 2
+    atlas = save(tmp_path / "tpl-x_atlas-Halves_dseg.nii.gz", halves, FSL.matrix)
+    raw.mkdir()
+    (raw / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.8.0"}')
+    (raw / "task-rest_events.tsv").write_text("onset\tduration\ttrial_type\n0\t60\thouses\n")
+    more = (
+        *("--embedding-level", "frame", "token", "--stage", "3", "--timeseries", atlas),
+        *("-d", f"raw={raw}", "--conditions", "houses", "--lag", "0"),
+    )
+    status, said = hpc(*call, "--", *MODEL, *more)
     assert status == 0, said
     wait_for_slurm()
+    assert len(list(out.rglob("func/*_stage-3_tokens.npz"))) == len(list(out.rglob("func/*_stage-3_frames.npz"))) == 2
+    assert len(list(out.rglob("func/*_seg-Halves_stat-pearsoncorrelation_relmat.tsv"))) == 2
+    assert all("houses" in table.read_text() for table in out.rglob("func/*_embeddings.tsv"))
     assert [status_of(out, s).status for s in ("01", "02", "03")] == ["finished", "failed", "finished"]
     assert not list(out.glob("logs/slurm/*/group.log"))  # the group job waits for the whole array
     subprocess.run(["scancel", "--name=neurostorm-group"], check=True)
     next(three.path.glob("sub-02/func/*bold.nii.gz")).write_bytes(good)
-    assert "2 of 3 subjects are finished, 1 are left" in hpc(*call, "--", *MODEL)[1]
+    assert "2 of 3 subjects are finished, 1 are left" in hpc(*call, "--", *MODEL, *more)[1]
     wait_for_slurm("neurostorm-group")
     assert hpc("status", three.path, out)[0] == 0
     assert list(out.glob("logs/slurm/*/group.log"))

@@ -14,7 +14,9 @@ from neurostorm_bids.resample.frames import FrameStore
 from neurostorm_bids.resample.grid import FSL
 
 
-@pytest.mark.parametrize("strategy", ["simple", "scrubbing", "compcor"])
+@pytest.mark.parametrize(
+    "strategy", ["scrubbing", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("simple", "compcor"))]
+)
 def test_denoising_is_that_of_nilearn_in_the_run_s_own_space(tree, tmp_path, neurostorm, narrow, strategy):
     n = 90
     data = signal(n_volumes=n)

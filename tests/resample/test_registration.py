@@ -4,12 +4,14 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pytest
 import SimpleITK as sitk
 from helpers import FSL_SPACE, RUN, ellipsoid, save
 
 from neurostorm_bids.resample.registration import _to_sitk
 
 
+@pytest.mark.heavy
 def test_registration_where_nothing_leads(tree, tmp_path, neurostorm, narrow, monkeypatch):
     """A T1w-space run, 20 mm and some degrees off, is brought to a template that has the same anatomy."""
     from scipy.ndimage import gaussian_filter

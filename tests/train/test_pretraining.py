@@ -119,19 +119,16 @@ def _train_and_die(folder, number, step, minutes, more):
 EVERY_STEP, EPOCHS_ALONE = 1e-9, 1e9
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("number", "step", "first", "minutes", "more"),
     [
         (signal.SIGKILL, 9, 8, EPOCHS_ALONE, {}),
-        (signal.SIGKILL, 10, 10, EVERY_STEP, {"averaging": 0.9}),
-        (
-            signal.SIGUSR1,
-            5,
-            5,
-            EPOCHS_ALONE,
-            {"accumulate": 2, "steps": 3},
-        ),  # 5 are done after the first half of the next
-        (signal.SIGTERM, 7, 8, EPOCHS_ALONE, {}),  # in the last step of an epoch
+        # 5 are done after the first half of the next
+        (signal.SIGUSR1, 5, 5, EPOCHS_ALONE, {"accumulate": 2, "steps": 3}),
+        pytest.param(signal.SIGKILL, 10, 10, EVERY_STEP, {"averaging": 0.9}, marks=pytest.mark.heavy),
+        # in the last step of an epoch
+        pytest.param(signal.SIGTERM, 7, 8, EPOCHS_ALONE, {}, marks=pytest.mark.heavy),
     ],
 )
 def test_stopped_and_resumed_the_weights_are_the_same(tmp_path, number, step, first, minutes, more):

@@ -10,7 +10,6 @@ from neurostorm_bids.find.participants import KEYS
 from neurostorm_bids.group.answers import METRICS_COLUMNS, SIGNIFICANT
 from neurostorm_bids.group.cautions import check_enough_is_known, check_no_person_is_there_twice
 from neurostorm_bids.group.evaluation import Evaluation, evaluate
-from neurostorm_bids.group.labels import labels_of
 from neurostorm_bids.group.naming import name_of_analysis
 from neurostorm_bids.group.prediction_figures import targets_figure
 from neurostorm_bids.group.samples import design_of, samples_of
@@ -41,14 +40,7 @@ def run(study: Study) -> list[GroupResult]:
     advance = progress.step(f"probing {counted(len(wanted), 'column')}", "column")
     for i, target in enumerate(wanted):
         try:
-            labels = labels_of(
-                study.table,
-                target,
-                options.target_type,
-                options.group_by,
-                of=options.samples,
-                coded=study.phenotype.coded,
-            )
+            labels = study.labels(target)
             samples = samples_of(study.cohort, study.table, labels, options.covariates, study.phenotype.coded)
             check_enough_is_known(samples.covariates.confounds, labels)
         except NeurostormError as error:

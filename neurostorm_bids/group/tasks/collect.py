@@ -20,6 +20,7 @@ from neurostorm_bids.group.folds import make_folds
 from neurostorm_bids.group.predictions import predicted_columns, predictions_of_runs
 from neurostorm_bids.group.study import Study, some
 from neurostorm_bids.group.task import GroupResult, Section
+from neurostorm_bids.resample.normalisation import SD_OF_MAD
 from neurostorm_bids.runtime.atomic import replacing
 from neurostorm_bids.runtime.json_files import write_json
 
@@ -27,7 +28,6 @@ MAX_MAPS = 6  # columns that colour a map
 MAX_LEVELS = 10  # of text that colours a map
 N_COMPONENTS = 10
 OUTLIER = 5.0  # robust standard deviations from the middle
-MAD_TO_SD = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
 MIN_FOR_A_MAP = 3  # runs
 MIN_FOR_MOTION = 10  # subjects, for the relation with head motion
 MOST_FOR_MOTION = 5000  # more would not change it
@@ -112,7 +112,7 @@ def overview_of(cohort: Cohort, seed: int) -> Overview:
     pca = PCA(n, random_state=seed).fit(values)
     scores = pca.transform(values)
     middle = np.median(scores, axis=0)
-    spread = MAD_TO_SD * np.median(np.abs(scores - middle), axis=0)
+    spread = SD_OF_MAD * np.median(np.abs(scores - middle), axis=0)
     distance = np.sqrt((((scores - middle) / np.where(spread > 0, spread, np.inf)) ** 2).mean(axis=1))
     two = np.pad(scores[:, :2], ((0, 0), (0, max(0, 2 - scores.shape[1]))))
     explained = np.pad(pca.explained_variance_ratio_[:2], (0, max(0, 2 - n)))

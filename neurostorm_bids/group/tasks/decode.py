@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_windows
+from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table, read_windows
+from neurostorm_bids.encode.conditions import LEAST, TRIAL_TYPE, conditions_of
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.events import find_events, read_events
@@ -20,9 +22,8 @@ from neurostorm_bids.group.prediction_figures import windows_figure
 from neurostorm_bids.group.study import LOG, Study, word
 from neurostorm_bids.group.task import GroupResult, Section
 
-TRIAL_TYPE = "trial_type"
 LAG = 5.0  # s, from an event to the peak of the BOLD response, about
-MIN_COVERED = 0.5  # share of a window that one trial type must fill to name it
+NO_EVENTS = pd.DataFrame({name: [] for name in ("onset", "duration", TRIAL_TYPE)})
 MIN_SUBJECTS = 4
 IN_SECONDS = "are onset and duration in s?"
 WINDOWS, RUNS, MOTION = "embedding of a window", "mean over a run's windows", "head motion of a window"
@@ -144,7 +145,7 @@ def samples_of(
     several_tasks = "task" in table and table["task"].nunique() > 1
     target = target or ("task" if several_tasks else TRIAL_TYPE)
     events, notes = _events_of(table["run_name"], dataset)
-    if target == TRIAL_TYPE and not events:
+    if target == TRIAL_TYPE and not events and not any(map(is_named, cohort.files)):
         raise NeurostormError(
             "no events.tsv was found that tells states within runs (and there is one task only); give the raw data set that "
             "has them as BIDS_DIR, or a column of the phenotype as --target"
@@ -154,12 +155,18 @@ def samples_of(
     for i, path in enumerate(cohort.files):
         names, values = read_windows(path)
         windows = pd.DataFrame(values, columns=list(names))
-        windows = windows[~censored_in(windows)]
+        kept = ~censored_in(windows)
+        windows = windows[kept]
         name = table["run_name"].iloc[i]
         if states is None:
-            named = _named_by_events(windows, events.get(name))
+            onsets, durations = windows["onset"].to_numpy(float), windows["duration"].to_numpy(float)
+            named = (
+                _named_in(path, kept)
+                if is_named(path)
+                else conditions_of(onsets, durations, events.get(name, NO_EVENTS), LAG)
+            )
             if name in events and pd.isna(named).all():
-                notes.append(f"{name}: no event fills {MIN_COVERED:.0%} of any of its windows; {IN_SECONDS}")
+                notes.append(f"{name}: no event fills {LEAST:.0%} of any of its windows; {IN_SECONDS}")
         else:
             named = np.full(len(windows), states.iloc[i], dtype=object)
         if name in events and _go_beyond(events[name], windows):
@@ -172,7 +179,7 @@ def samples_of(
         )
         embeddings.append(channels_of(windows[known]).astype(np.float32))
     if n_unnamed:
-        why = f"no event fills {MIN_COVERED:.0%} of it" if states is None else f"its run has no '{target}'"
+        why = f"no event fills {LEAST:.0%} of it" if states is None else f"its run has no '{target}'"
         notes.append(f"{n_unnamed} windows are left out: {why}")
     windows = pd.concat(parts, ignore_index=True)
     classes, y = _as_classes(windows.pop("state"), target)
@@ -254,18 +261,14 @@ def _events_of(runs: pd.Series, dataset: Dataset) -> tuple[dict[str, pd.DataFram
     return events, notes
 
 
-def _named_by_events(windows: pd.DataFrame, events: pd.DataFrame | None) -> np.ndarray:
-    """Return the trial type that fills most of each window, `None` where none fills enough of it."""
-    names = np.full(len(windows), None, dtype=object)
-    if events is None or events.empty:
-        return names
-    starts, durations = events["onset"].to_numpy(float) + LAG, events["duration"].to_numpy(float)
-    for i, (onset, duration) in enumerate(windows[["onset", "duration"]].to_numpy(float)):
-        overlap = np.minimum(starts + durations, onset + duration) - np.maximum(starts, onset)
-        of_type = pd.Series(np.clip(overlap, 0, None)).groupby(events[TRIAL_TYPE].to_numpy()).sum()
-        if of_type.max() >= MIN_COVERED * duration:
-            names[i] = of_type.idxmax()
-    return names
+def is_named(path: Path) -> bool:
+    """Whether --conditions named the windows of a table."""
+    with open(path, encoding="utf-8") as file:
+        return TRIAL_TYPE in file.readline().rstrip("\n").split("\t")
+
+
+def _named_in(path: Path, kept: np.ndarray) -> np.ndarray:
+    return read_table(path)[TRIAL_TYPE].to_numpy(object)[kept]
 
 
 def _go_beyond(events: pd.DataFrame, windows: pd.DataFrame) -> bool:

@@ -29,6 +29,7 @@ from neurostorm_bids.group.labelled_runs import labelled_runs, training_data
 from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.group.model_card import TunedModel, model_card
 from neurostorm_bids.group.prediction_figures import forest_figure, predictions_figure
+from neurostorm_bids.group.reference_figures import reference_of_training
 from neurostorm_bids.group.samples import samples_of
 from neurostorm_bids.group.splits import FINAL, Split, cross_validation, split_from, split_table
 from neurostorm_bids.group.study import LOG, Study, counted, some, word
@@ -234,6 +235,7 @@ def _write_model(tuned: TunedModel, histories: dict[str, list[EpochRecord]], car
     history = pd.concat([pd.DataFrame(epochs).assign(training=name) for name, epochs in histories.items()])
     folder = settings.out_dir / MODELS / trainings.name
     write_model(folder, parts, hyper_parameters, card, split_table(trainings.labels, trainings.splits), history)
+    reference_of_training(folder, trainings, tuned.grid, settings)
 
 
 def _result(

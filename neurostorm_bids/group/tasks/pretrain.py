@@ -17,7 +17,6 @@ from neurostorm_bids.derivatives.description import write_description
 from neurostorm_bids.derivatives.names import TRAINING_FOLDER
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.baselines import labels_in
 from neurostorm_bids.group.pretrain_report import Pretrained, result_of
 from neurostorm_bids.group.pretrain_windows import Windows, windows_of
 from neurostorm_bids.group.study import LOG, Study, counted
@@ -32,6 +31,7 @@ from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size, new
 from neurostorm_bids.model.strd import add_redundancy_dropout
 from neurostorm_bids.participant.locks import lock_model
 from neurostorm_bids.resample.grid import Grid, get_grid
+from neurostorm_bids.resample.parcels import labels_in
 from neurostorm_bids.runtime.json_files import digest
 from neurostorm_bids.runtime.local_cache import LocalCache
 from neurostorm_bids.runtime.progress import Progress

@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -10,19 +9,14 @@ import numpy as np
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.templateflow import find_template
 from neurostorm_bids.report.figures.drawing import ALARM, FAINT, INK, OUTLINE, new_figure, save
+from neurostorm_bids.report.figures.slices import PLANES, rows_of_slices, to_ras
 from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.resample.gridded import GriddedRun
 from neurostorm_bids.resample.nifti import open_image
 from neurostorm_bids.resample.template import NAME, resampled, template_t1w
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-SLICES = 8  # of each plane
 MAX_VOLUMES = 100  # that the mean is taken over
 BRIGHTEST = 99.5  # percentile of an image that is drawn white
-# plane, axis that it cuts, what is at the left and right of a slice (neurological: left is left)
-PLANES = (("axial", 2, "L", "R"), ("coronal", 1, "L", "R"), ("sagittal", 0, "P", "A"))
 
 
 def draw_alignment(run: GriddedRun, path: Path) -> None:
@@ -39,40 +33,11 @@ def draw_alignment(run: GriddedRun, path: Path) -> None:
         (template, name, float(np.percentile(template, BRIGHTEST))),
     )
     figure = new_figure(8.6)
-    axes = figure.subplots(
-        6, 1, gridspec_kw={"hspace": 0.04, "left": 0.045, "right": 0.995, "top": 0.995, "bottom": 0.01}
-    )
-    for i, (plane, axis, first, last) in enumerate(PLANES):
-        chosen = slices_of(mask, axis)
-        outline = tiles(mask, axis, chosen)
-        for row, (volume, title, top) in enumerate(images):
-            ax = axes[2 * i + row]
-            picture = tiles(volume, axis, chosen)
-            ax.imshow(picture, cmap="gray", origin="lower", vmin=0, vmax=top, aspect="equal", interpolation="nearest")
-            ax.contour(outline, levels=[0.5], colors=[OUTLINE], linewidths=0.8)
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.spines[:].set_visible(False)
-            ax.set_ylabel(f"{plane}\n{title}", fontsize=7.5, color=INK)
-            _mark_sides(ax, picture.shape[1] / SLICES, first, last)
-            if row == 0:
-                _mark_coordinates(ax, picture.shape, [ras_coordinate(grid, axis, int(k)) for k in chosen], "xyz"[axis])
+    for ax, row, cut in rows_of_slices(figure, PLANES, [title for _, title, _ in images], mask, grid):
+        volume, _, top = images[row]
+        ax.imshow(cut(volume), cmap="gray", origin="lower", vmin=0, vmax=top, aspect="equal", interpolation="nearest")
+        ax.contour(cut(mask), levels=[0.5], colors=[OUTLINE], linewidths=0.8)
     save(figure, path)
-
-
-def _mark_sides(ax: "Axes", width: float, first: str, last: str) -> None:
-    """Write what is at the left and right of every slice."""
-    for k in range(SLICES):
-        for x, side, letter in ((k * width + 2, "left", first), ((k + 1) * width - 3, "right", last)):
-            ax.text(x, 3, letter, color="white", fontsize=8, ha=side, va="bottom", fontweight="bold")
-
-
-def _mark_coordinates(ax: "Axes", shape: tuple[int, ...], coordinates: list[float], axis: str) -> None:
-    """Write the world coordinate of every slice."""
-    width = shape[1] / SLICES
-    for k, millimetres in enumerate(coordinates):
-        label = f"{axis} = {millimetres:+.0f} mm"
-        ax.text(k * width + 2, shape[0] - 2, label, color="white", fontsize=6.5, ha="left", va="top")
 
 
 def draw_outside(run: GriddedRun, path: Path) -> None:
@@ -114,25 +79,3 @@ def template_in(grid: Grid) -> tuple[np.ndarray, str]:
     except NeurostormError:
         return template_t1w(grid), NAME
     return resampled(np.asarray(image.dataobj, dtype=np.float32), image.affine, grid), grid.template
-
-
-def to_ras(volume: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the volume with its axes pointing right, forward and up."""
-    return np.asarray(nib.orientations.apply_orientation(volume, nib.orientations.io_orientation(grid.matrix)))
-
-
-def ras_coordinate(grid: Grid, axis: int, index: int) -> float:
-    """Return the world coordinate of a slice of a volume in RAS order, mm."""
-    ras = nib.orientations.inv_ornt_aff(nib.orientations.io_orientation(grid.matrix), grid.shape)
-    return float((grid.matrix @ ras)[axis] @ [*(index if a == axis else 0 for a in range(3)), 1])
-
-
-def slices_of(mask: np.ndarray, axis: int) -> np.ndarray:
-    """Return the indices of slices spread evenly over the brain."""
-    there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-    return np.linspace(there[0], there[-1], SLICES + 2).round().astype(int)[1:-1]
-
-
-def tiles(volume: np.ndarray, axis: int, chosen: np.ndarray) -> np.ndarray:
-    """Return slices side by side, (rows, columns): columns go right or forward, rows forward or up."""
-    return np.concatenate([np.take(volume, int(i), axis=axis).T for i in chosen], axis=1)

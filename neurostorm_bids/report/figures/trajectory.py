@@ -8,12 +8,12 @@ from matplotlib.ticker import MaxNLocator
 
 from neurostorm_bids.encode.encoded import EncodedRun
 from neurostorm_bids.report.figures.drawing import ALARM, FAINT, INK, SIGNAL, new_figure, plain, save
+from neurostorm_bids.resample.normalisation import SD_OF_MAD
 
 COMPONENTS = 3
 ALIKE = 0.9  # cosine similarity at which the colour scale starts at the latest, so that a tiny spread looks like one
 COLOURS = (SIGNAL, "#5e35b1", FAINT)
 ODD = 5  # robust standard deviations below the others, from which a window is called unlike them
-MAD_TO_SD = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
 MOTION_R = 0.5  # correlation of the first component with head motion, from which the text warns
 MIN_WINDOWS_FOR_MOTION = 8
 
@@ -84,7 +84,7 @@ def describe(trajectory: Trajectory) -> str:
     text += "."
     to_others = np.array([np.delete(row, i).mean() for i, row in enumerate(similarity)])
     middle = np.median(to_others)
-    spread = np.median(np.abs(to_others - middle)) * MAD_TO_SD
+    spread = np.median(np.abs(to_others - middle)) * SD_OF_MAD
     if n > 4 and spread > 0 and to_others.min() < middle - ODD * spread:
         text += f" Window {int(to_others.argmin()) + 1} is unlike the others (mean similarity {to_others.min():.3f})."
     return text + _about_motion(trajectory)

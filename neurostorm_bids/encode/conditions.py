@@ -1,0 +1,113 @@
+"""Windows of a run by what the person did: those that lie in a condition, or one for each trial."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from neurostorm_bids.encode.windows import window_starts
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.settings.participant import Conditions
+
+TRIAL_TYPE, TRIAL = "trial_type", "trial"
+LEAST = 0.5  # share of a window that events of one condition must fill to name it
+
+
+@dataclass(frozen=True)
+class ChosenWindows:
+    """Windows of some conditions.
+
+    Attributes
+    ----------
+    starts : (windows,) int array
+        First frames, ascending.
+    trial_type : tuple of str
+        The condition of each.
+    trial : (windows,) int array, or None
+        Number of the event in the table of events, from 1, where there is a window for each.
+    """
+
+    starts: np.ndarray
+    trial_type: tuple[str, ...]
+    trial: np.ndarray | None
+
+
+def choose_windows(
+    onsets: np.ndarray, repetition_time: float, events: pd.DataFrame, length: int, stride: int, options: Conditions
+) -> ChosenWindows:
+    """Choose windows by events.
+
+    Parameters
+    ----------
+    onsets : (T,) array
+        Of the frames, s after the start of the acquisition.
+    events : DataFrame
+        onset and duration (s), trial_type.
+    length, stride : int
+        Frames of a window, and from one window to the next where there is none for each trial.
+
+    Raises
+    ------
+    NeurostormError
+        If there are no such events, or no window lies in one.
+    """
+    wanted = events[events[TRIAL_TYPE].isin(options.conditions)]
+    if missing := [name for name in options.conditions if name not in set(events[TRIAL_TYPE])]:
+        there = ", ".join(sorted(map(str, events[TRIAL_TYPE].unique())))
+        raise NeurostormError(
+            f"--conditions {missing[0]}: its events have no such trial_type; there are: {there or 'none'}"
+        )
+    if options.window_per_trial:
+        found = _of_trials(onsets, repetition_time, wanted, length, options.lag)
+    else:
+        found = _that_lie_in(onsets, repetition_time, wanted, length, stride, options.lag)
+    if not len(found.starts):
+        raise NeurostormError(
+            f"--conditions {' '.join(options.conditions)}: no window of {length * repetition_time:g} s lies in one of its "
+            f"{len(wanted)} events; --window-per-trial takes a window around each"
+        )
+    return found
+
+
+def _of_trials(
+    onsets: np.ndarray, repetition_time: float, events: pd.DataFrame, length: int, lag: float
+) -> ChosenWindows:
+    """Return the window whose middle is nearest to the middle of each event, the lag later; those that go beyond the run are left out."""
+    middles = events["onset"].to_numpy(float) + events["duration"].to_numpy(float) / 2 + lag
+    starts = np.round((middles - onsets[0]) / repetition_time - length / 2).astype(int)
+    inside = (starts >= 0) & (starts + length <= len(onsets))
+    order = np.argsort(starts[inside], kind="stable")
+    names, numbers = events[TRIAL_TYPE].to_numpy(str)[inside][order], events.index.to_numpy()[inside][order] + 1
+    return ChosenWindows(starts[inside][order], tuple(names.tolist()), numbers)
+
+
+def _that_lie_in(
+    onsets: np.ndarray, repetition_time: float, events: pd.DataFrame, length: int, stride: int, lag: float
+) -> ChosenWindows:
+    """Return the windows of which events of one condition, the lag later, fill at least half."""
+    starts = window_starts(len(onsets), length, stride)
+    names = conditions_of(onsets[starts], np.full(len(starts), length * repetition_time), events, lag)
+    named = [i for i, name in enumerate(names) if name is not None]
+    return ChosenWindows(starts[named], tuple(names[named].tolist()), None)
+
+
+def conditions_of(onsets: np.ndarray, durations: np.ndarray, events: pd.DataFrame, lag: float) -> np.ndarray:
+    """Return the trial type that fills most of each window, the lag later; `None` where none fills half of it.
+
+    Parameters
+    ----------
+    onsets, durations : (windows,) arrays
+        Of windows, s.
+    events : DataFrame
+        onset and duration (s), trial_type.
+    lag : float
+        s.
+    """
+    names = np.full(len(onsets), None, dtype=object)
+    starts, lasting = events["onset"].to_numpy(float) + lag, events["duration"].to_numpy(float)
+    for i, (onset, duration) in enumerate(zip(onsets, durations, strict=True) if len(events) else ()):
+        overlap = np.minimum(starts + lasting, onset + duration) - np.maximum(starts, onset)
+        of_type = pd.Series(np.clip(overlap, 0, None)).groupby(events[TRIAL_TYPE].to_numpy()).sum()
+        if of_type.max() >= LEAST * duration:
+            names[i] = of_type.idxmax()
+    return names

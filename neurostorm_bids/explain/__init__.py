@@ -1,0 +1,1 @@
+"""Where in the brain a prediction comes from, and whether the map can be trusted."""

@@ -1,0 +1,87 @@
+"""What a reader of a group's maps should know."""
+
+import numpy as np
+
+from neurostorm_bids.group.attribution_contrast import Contrast
+from neurostorm_bids.group.attribution_maps import Maps
+from neurostorm_bids.group.study import Study, counted
+
+ALPHA = 0.05
+MOST_COMPARED = 400  # maps with each other
+
+
+def alarms_of(maps: Maps) -> list[str]:
+    """Return what is said in red: the checks that half of the maps or more fail."""
+    return [
+        f"{failed} of {len(maps.runs)} maps fail the check {name}: do not read the mean map without it"
+        for name, failed in mostly_failed(maps).items()
+    ]
+
+
+def mostly_failed(maps: Maps) -> dict[str, int]:
+    """Return the checks that half of the maps or more fail, and how many do."""
+    return {name: failed for name, failed in _counts(maps, False).items() if 2 * failed >= len(maps.runs)}
+
+
+def notes_of(maps: Maps, study: Study) -> list[str]:
+    """Return which checks failed or are open, how runs of a person agree, and what else limits the maps."""
+    n, in_red = len(maps.runs), mostly_failed(maps)
+    notes = [
+        f"{failed} of {n} maps fail the check {name}"
+        for name, failed in _counts(maps, False).items()
+        if name not in in_red
+    ]
+    notes += [f"of {is_open} of {n} maps the check {name} is open" for name, is_open in _counts(maps, None).items()]
+    if seen := set(study.seen()) & set(maps.people):
+        notes.append(
+            f"the model was trained on {counted(len(seen), 'subject')} of these: what it knows by heart shows in their maps"
+        )
+    if len({frozenset((*run.others, run.person)) for run in maps.runs if run.others}) > 1:
+        notes.append(
+            "maps compare runs with the mean images of different people: keep the runs of everybody with --save-grid first, then map them"
+        )
+    outside = float(np.mean([run.outside for run in maps.runs]))
+    notes.append(f"{outside:.0%} of the maps, by size, lie in no parcel")
+    if (agreement := _between_runs(maps)) is not None:
+        within, between = agreement
+        notes.append(
+            f"maps of two runs of a person correlate with r = {within:.2f} (median), of two people with r = {between:.2f}"
+        )
+    return notes
+
+
+def unreachable(maps: Maps, families: np.ndarray | None, n_flips: int, contrast: Contrast | str) -> list[str]:
+    """Return which tests can't reach p <= 0.05, however clear the maps are."""
+    n, whose = (len(maps.people), "people") if families is None else (len(np.unique(families)), "families")
+    notes = []
+    if _least(n_flips, min(n, 50)) > ALPHA:
+        notes.append(f"{n} {whose}, {n_flips} flips of signs: none can reach p <= {ALPHA}")
+    if isinstance(contrast, Contrast) and 1 / contrast.n_orders > ALPHA:
+        notes.append(
+            f"{contrast.n_orders} orders of the labels: none can reach p <= {ALPHA} (--n-permutations, --exchange)"
+        )
+    return notes
+
+
+def _least(n_flips: int, n: int) -> float:
+    """Return the least p of a two-sided test: all signs the other way round give as large a statistic."""
+    return max(1 / n_flips, 2 / 2.0**n)
+
+
+def _counts(maps: Maps, which: bool | None) -> dict[str, int]:
+    """Return the checks that came out in a way, and of how many maps."""
+    names = dict.fromkeys(name for run in maps.runs for name in run.checks)
+    counts = {name: sum(run.checks.get(name, True) is which for run in maps.runs) for name in names}
+    return {name: n for name, n in counts.items() if n}
+
+
+def _between_runs(maps: Maps) -> tuple[float, float] | None:
+    """Return the median correlation of maps of two runs of one person, and of two people; `None` if nobody has two runs."""
+    several = [run for run in maps.runs if np.ptp(run.values) > 0][:MOST_COMPARED]
+    people = np.array([run.person for run in several])
+    same = people[:, None] == people[None]
+    upper = np.triu(np.ones(same.shape, dtype=bool), 1)
+    if not (same & upper).any() or not (~same & upper).any():
+        return None
+    alike = np.corrcoef(np.stack([run.values for run in several]))
+    return float(np.median(alike[same & upper])), float(np.median(alike[~same & upper]))

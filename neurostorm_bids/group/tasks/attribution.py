@@ -1,0 +1,242 @@
+"""Where in the brain a model's predictions come from: the mean over people of the maps of --attribution, and which parcels hold.
+
+Read from what the participant level wrote.
+"""
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from neurostorm_bids.derivatives.attribution_files import FAITHFUL, write_volume
+from neurostorm_bids.derivatives.names import attribution_to
+from neurostorm_bids.derivatives.sidecars import PRIVACY
+from neurostorm_bids.explain.checks import SPLIT_HALF, rank_correlation
+from neurostorm_bids.group.attribution_contrast import Contrast, contrast_of, families_of
+from neurostorm_bids.group.attribution_figures import map_figure
+from neurostorm_bids.group.attribution_maps import Maps, anatomy_or_function, read_all_maps
+from neurostorm_bids.group.attribution_words import ALPHA, alarms_of, mostly_failed, notes_of, unreachable
+from neurostorm_bids.group.baselines import CONNECTOME
+from neurostorm_bids.group.connectome_weights import strength_of_parcels
+from neurostorm_bids.group.output import FIGURES
+from neurostorm_bids.group.sign_flips import sign_flip_test
+from neurostorm_bids.group.study import Study, counted
+from neurostorm_bids.group.task import GroupResult, Section
+from neurostorm_bids.report.figures.attribution import HARDLY, LARGEST
+from neurostorm_bids.resample.grid import GRIDS
+from neurostorm_bids.resample.parcels import parcels_of
+from neurostorm_bids.runtime.atomic import write_text
+
+MOST_ROWS = 20  # on the page
+CONTRAST = "_stat-contrast"
+OF_VOXELS = ("_stat-t", "_stat-pFWE")
+COLUMNS: dict[str, dict[str, Any]] = {
+    "parcel": {"Description": "Number, from 1"},
+    "name": {"Description": "Of the parcel in the atlas"},
+    "voxels": {"Description": "Of the parcel in the grid"},
+    "mean": {"Description": "Mean over people of what the parcel adds to the output"},
+    "t": {"Description": "Of that mean against 0, over people"},
+    "p_fwe": {
+        "Description": "Two-sided, by flipping signs of people, corrected for all parcels by the largest statistic"
+    },
+    "random_weights": {"Description": "Mean over people by the same network with random weights"},
+    "rank": {
+        "Description": "By the parcel's share of the mean map minus its share of that of random weights, both of absolute means"
+    },
+    "r_target": {"Description": "Correlation over people of what the parcel adds with the target"},
+    "p_fwe_target": {
+        "Description": "Two-sided, by labels that change places, corrected for all parcels by the largest correlation"
+    },
+}
+
+
+def run(study: Study) -> list[GroupResult]:
+    """Average maps over people."""
+    cohort = study.cohort
+    grid = next(grid for grid in GRIDS.values() if grid.template == cohort.template)
+    found = read_all_maps(study, grid)
+    compared = anatomy_or_function(found)
+    strengths: dict[tuple[str, ...], np.ndarray | str] = {}  # of each atlas, which baselines mostly share
+    for maps in found.values():
+        if tuple(maps.names) not in strengths:
+            strengths[tuple(maps.names)] = _strengths(maps, study)
+    return [_result(maps, baseline, compared, strengths[tuple(maps.names)], study) for baseline, maps in found.items()]
+
+
+def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarray | str, study: Study) -> GroupResult:
+    """Return what the maps from one baseline tell."""
+    settings, grid = study.settings, maps.grid
+    contrast = contrast_of(maps, study)
+    families = families_of(maps, study)
+    t, p, n_flips = sign_flip_test(maps.values, settings.group.n_permutations, settings.conduct.random_seed, families)
+    table = _table(maps, t, p, contrast)
+    page = f"group_desc-{study.cohort.label}_attribution"
+    name = f"group_desc-{study.cohort.label}_{attribution_to(baseline)}"
+    holding = table[table["p_fwe"] <= ALPHA].sort_values("t", key=lambda t: -np.abs(t))
+    answer = (
+        f"What the model says of {maps.facts['Output']} beyond {baseline} comes from {counted(len(holding), 'parcel')} of {len(table)} in {len(maps.people)} people "
+        f"(p <= {ALPHA}, corrected for all parcels)" + (f", first {holding.iloc[0]['name']}." if len(holding) else ".")
+    )
+    if isinstance(contrast, Contrast):
+        answer += _answer_of(contrast, table)
+    shown = table.head(MOST_ROWS).round({"t": 2, "p_fwe": 4, "r_target": 2, "p_fwe_target": 4})
+    shown = shown.assign(**{name: shown[name].map("{:+.3g}".format) for name in ("mean", "random_weights")})
+    volumes = {} if SPLIT_HALF in mostly_failed(maps) else _volumes(maps, contrast)
+    section = Section(
+        "Where in the brain",
+        words=[answer, *([compared] if compared else []), FAITHFUL, PRIVACY],
+        alarms=alarms_of(maps) + ([] if volumes else ["No map is drawn."]),
+        facts=[*maps.facts.items(), ("People", str(len(maps.people))), ("Flips of signs", str(n_flips))],
+        table=shown,
+        figures=[("", _caption(contrast))] if volumes else [],
+        notes=[
+            *([contrast] if isinstance(contrast, str) else []),
+            *unreachable(maps, families, n_flips, contrast),
+            *notes_of(maps, study),
+            _beside_connectome(maps, contrast, strengths),
+        ],
+        links=[
+            (f"{name}{ending}_viewer.html", f"Interactive viewer: {title}", "slice by slice, without a network")
+            for ending, (title, _) in volumes.items()
+        ],
+    )
+    return GroupResult(
+        name=name,
+        title="Where in the brain",
+        answer=answer,
+        sections=[section],
+        about={
+            "Description": "Where in the brain a model's predictions come from",
+            "Method": "Integrated gradients; mean over a person's runs; t over people, signs flipped, largest statistic",
+            **maps.facts,
+            "Sources": study.sources(),
+        },
+        page=page,
+        tables={"": table},
+        columns={"": {name: COLUMNS[name] for name in COLUMNS if name in table}},
+        figures={"": map_figure(dict(volumes.values()), grid)} if volumes else {},
+        write_more=_writer_of(name, maps, volumes, study),
+    )
+
+
+def _table(maps: Maps, t: np.ndarray, p: np.ndarray, contrast: Contrast | str) -> pd.DataFrame:
+    mean, random = maps.values.mean(axis=0), maps.random.mean(axis=0)
+    beyond = _shares(mean) - _shares(random)
+    table = pd.DataFrame(
+        {
+            "parcel": np.arange(1, len(mean) + 1),
+            "name": maps.names,
+            "voxels": maps.voxels,
+            "mean": mean,
+            "t": t,
+            "p_fwe": p,
+            "random_weights": random,
+            "rank": (-beyond).argsort().argsort() + 1,
+        }
+    )
+    if isinstance(contrast, Contrast):
+        table = table.assign(r_target=contrast.r, p_fwe_target=contrast.p)
+        return table.sort_values("r_target", key=lambda r: -np.abs(r), ignore_index=True)
+    return table.sort_values("rank", ignore_index=True)
+
+
+def _answer_of(contrast: Contrast, table: pd.DataFrame) -> str:
+    """Return where maps go with the target, in a sentence."""
+    holding = table[table["p_fwe_target"] <= ALPHA]
+    first = f", first {holding.iloc[0]['name']} (r = {holding.iloc[0]['r_target']:.2f})" if len(holding) else ""
+    return (
+        f" It goes with the target ({contrast.words}, {contrast.n} people) in {counted(len(holding), 'parcel')} (p <= {ALPHA}, corrected)"
+        f"{first}."
+    )
+
+
+def _shares(values: np.ndarray) -> np.ndarray:
+    """Return the shares of parcels in a map, by size: maps of networks with random weights have a scale of their own."""
+    total = np.abs(values).sum()
+    return np.abs(values) / total if total else np.zeros(values.shape)
+
+
+def _volumes(maps: Maps, contrast: Contrast | str) -> dict[str, tuple[str, np.ndarray]]:
+    """Return the maps to draw and to keep: what their files' names end with -> title and map."""
+    volumes = {"": ("mean", maps.volume)}
+    return {**volumes, CONTRAST: (contrast.words, contrast.volume)} if isinstance(contrast, Contrast) else volumes
+
+
+def _caption(contrast: Contrast | str) -> str:
+    """Return what is said of the figure."""
+    words = (
+        "Over the template, colours to the range of each map. Left is left (L). Red raises the output, blue lowers it."
+    )
+    if isinstance(contrast, Contrast):
+        more = "the first" if contrast.of_classes else "those of whom it is higher"
+        words += f" Below, {contrast.words}: where red, a place raises the output more in {more}."
+    return words
+
+
+def _strengths(maps: Maps, study: Study) -> np.ndarray | str:
+    """Return how much the classical way rests on each parcel; or why it can't be told."""
+    parcels = parcels_of(maps.grid, study.settings.explaining.attribution_parcels)
+    if parcels.name != maps.facts["Atlas"] or list(parcels.labels) != maps.names:
+        return f"not compared with the {CONNECTOME}: give the maps' atlas with --attribution-parcels"
+    return strength_of_parcels(study, parcels)
+
+
+def _beside_connectome(maps: Maps, contrast: Contrast | str, strengths: np.ndarray | str) -> str:
+    """Return how the map goes with the weights of the connectome: of two classes, by what differs between them."""
+    if isinstance(strengths, str):
+        return strengths
+    is_contrast = isinstance(contrast, Contrast)
+    values = contrast.r if isinstance(contrast, Contrast) else maps.values.mean(axis=0)
+    r = rank_correlation(np.abs(values), strengths)
+    return (
+        f"rank correlation of {r:.2f} between {'how a parcel goes with the target' if is_contrast else 'the attribution of a parcel'} and the "
+        f"weight of its connections in a ridge regression on the {CONNECTOME}"
+    )
+
+
+def _writer_of(
+    name: str, maps: Maps, volumes: dict[str, tuple[str, np.ndarray]], study: Study
+) -> Callable[[Path], None]:
+    """Return what writes maps, their viewers and, where that is asked for, the test of voxels."""
+    settings = study.settings
+
+    def write(out_dir: Path) -> None:
+        from nilearn.plotting import view_img
+
+        grid = maps.grid
+        for ending in {"", CONTRAST, *OF_VOXELS} - volumes.keys():  # of an earlier call
+            for kind in ("statmap.nii.gz", "viewer.html"):
+                (out_dir / f"{name}{ending}_{kind}").unlink(missing_ok=True)
+        if not volumes:
+            (out_dir / FIGURES / f"{name}.png").unlink(missing_ok=True)
+        for ending, (title, volume) in volumes.items():
+            write_volume(out_dir / f"{name}{ending}_statmap.nii.gz", volume, grid)
+            top = float(np.percentile(np.abs(volume[volume != 0]), LARGEST)) if volume.any() else 1.0
+            image = nib.Nifti1Image((volume / top).astype(np.float32), grid.matrix)  # 1: where the colours end
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # numpy's, of the masked arrays that nilearn sorts
+                page = view_img(image, threshold=HARDLY, vmax=1, symmetric_cmap=True, cmap="RdBu_r", title=title)
+            html = re.sub(
+                r'<link rel="icon"[^>]*>', "", page.get_standalone()
+            )  # nilearn's, which is fetched from the web
+            write_text(out_dir / f"{name}{ending}_viewer.html", html)
+        if settings.group.attribution_voxels and volumes:
+            of_people = maps.of_voxels()
+            there = np.flatnonzero(of_people.any(axis=0))
+            t, p, _ = sign_flip_test(
+                of_people[:, there],
+                settings.group.n_permutations,
+                settings.conduct.random_seed,
+                families_of(maps, study),
+            )
+            for ending, values, elsewhere in zip(OF_VOXELS, (t, p), (0.0, 1.0), strict=True):
+                whole = np.full(of_people.shape[1], elsewhere, np.float32)
+                whole[there] = values
+                write_volume(out_dir / f"{name}{ending}_statmap.nii.gz", whole, grid)
+
+    return write

@@ -1,0 +1,52 @@
+"""Windows by events: those that lie in a condition, and one for each trial."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from neurostorm_bids.encode.conditions import choose_windows
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.settings.participant import Conditions
+
+ONSETS = 0.8 * np.arange(250)  # 200 s
+EVENTS = pd.DataFrame(
+    {
+        "onset": [10.0, 50, 90, 130, 195],
+        "duration": [20.0, 20, 20, 20, 4],
+        "trial_type": ["face", "house", "face", "cue", "house"],
+    }
+)
+
+
+def chosen(**options):
+    return choose_windows(ONSETS, 0.8, EVENTS, 20, 20, Conditions(conditions=("face", "house"), **options))
+
+
+def test_windows_lie_in_their_condition_at_least_by_half():
+    found = chosen(lag=5.0)
+    assert found.trial is None
+    for start, name in zip(found.starts, found.trial_type, strict=True):
+        of = EVENTS[EVENTS["trial_type"] == name]
+        begin = ONSETS[start]
+        overlap = np.clip(
+            np.minimum(of["onset"] + of["duration"] + 5, begin + 16) - np.maximum(of["onset"] + 5, begin), 0, None
+        )
+        assert overlap.sum() >= 8
+    assert found.starts.tolist() == [20, 60, 80, 120]  # of 16 s from 16, 48, 64 and 96 s
+    assert set(found.trial_type) == {"face", "house"}
+
+
+def test_a_trial_has_the_window_around_its_response():
+    found = chosen(lag=5.0, window_per_trial=True)
+    assert found.trial.tolist() == [1, 2, 3]  # the last one's would go beyond the run
+    assert found.trial_type == ("face", "house", "face")
+    middles = ONSETS[found.starts] + 8
+    np.testing.assert_allclose(middles, [25, 65, 105], atol=0.4)
+
+
+def test_what_is_not_there_is_named():
+    with pytest.raises(NeurostormError, match="no such trial_type; there are: cue, face, house"):
+        choose_windows(ONSETS, 0.8, EVENTS, 20, 20, Conditions(conditions=("faces",)))
+    short = EVENTS.assign(duration=1.0)
+    with pytest.raises(NeurostormError, match="--window-per-trial takes a window around each"):
+        choose_windows(ONSETS, 0.8, short, 20, 20, Conditions(conditions=("face",)))

@@ -1,0 +1,167 @@
+"""Runs of the demo's kind fit a reference made of it; what was done to a run on purpose is asked about in the right words."""
+
+import json
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.signal import butter, sosfiltfilt
+
+from neurostorm_bids.demo.dataset import N_VOLUMES, REPETITION_TIME
+from neurostorm_bids.demo.phantom import AFFINE, anatomy, bold_run
+from neurostorm_bids.encode.data_fit import CELLS, Measures, measure, mirrored
+from neurostorm_bids.encode.reference import QUESTIONS, compare, from_plain, make_reference, to_plain
+from neurostorm_bids.encode.windows import encode
+from neurostorm_bids.errors import NeurostormError
+from neurostorm_bids.model.load import load_model
+from neurostorm_bids.resample.grid import FSL
+from neurostorm_bids.resample.resample import to_model_grid
+
+KNOWN, NEW = range(20, 34), range(40, 46)  # seeds of the reference's runs, and of others of the same kind
+
+
+@dataclass
+class Kind:
+    """The demo's kind of run, with what the demo model makes of it."""
+
+    brain: object
+    model: object
+
+    def run(self, seed):
+        return bold_run(self.brain, seed, N_VOLUMES, REPETITION_TIME, 0)
+
+    def look(self, data, mask=None):
+        images = (nib.Nifti1Image(each, AFFINE) for each in (data, np.uint8(self.brain.mask if mask is None else mask)))
+        run = to_model_grid(*images, repetition_time=REPETITION_TIME, grid=FSL)
+        embeddings, _ = encode(self.model, run, np.array([0, 40]), 1)
+        return measure(run), embeddings.mean(axis=0)
+
+
+@pytest.fixture(scope="module")
+def kind():
+    return Kind(anatomy(), load_model("demo", "cpu"))
+
+
+@pytest.fixture(scope="module")
+def reference(kind):
+    looks = [kind.look(kind.run(seed)) for seed in KNOWN]
+    return make_reference([measures for measures, _ in looks], np.stack([embedding for _, embedding in looks]))
+
+
+def flags(kind, reference, data, mask=None):
+    return {each.name: each.words for each in compare(*kind.look(data, mask), reference) if each.words}
+
+
+@pytest.mark.heavy
+def test_runs_of_the_same_kind_are_not_flagged(kind, reference):
+    for seed in NEW:
+        assert flags(kind, reference, kind.run(seed)) == {}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("name", "measure", "words"),
+    [
+        ("scaled", "fluctuation", "denoised or scaled"),
+        ("band-pass filtered", "fast_share", "was it low-pass or band-pass filtered"),
+        ("smoothed", "tsnr", "was it smoothed, filtered or denoised"),
+        ("cropped", "least_covered", "was the field of view cropped"),
+        ("back to front", "likeness", "mirrored"),
+    ],
+)
+def test_what_was_done_to_a_run_is_asked_about(kind, reference, name, measure, words):
+    data, mask = kind.run(50).astype(float), None
+    inside = kind.brain.mask
+    if name == "band-pass filtered":
+        series, mean = data[inside], data[inside].mean(axis=1, keepdims=True)
+        band = butter(2, (0.01, 0.08), "bandpass", fs=1 / REPETITION_TIME, output="sos")
+        data[inside] = sosfiltfilt(band, series - mean, axis=1) + mean
+    elif name in ("smoothed", "scaled"):
+        mean, factor = data[inside].mean(axis=1, keepdims=True), {"smoothed": 0.3, "scaled": 0.5}[name]
+        data[inside] = mean + factor * (data[inside] - mean)
+    elif name == "cropped":
+        mask = inside.copy()
+        mask[:, :, :30] = 0
+    else:
+        data, mask = data[:, ::-1], inside[:, ::-1]
+    found = flags(kind, reference, np.float32(data), mask)
+    assert words in found[measure]
+
+
+def made_up(n, seed, asymmetry=0.2):
+    """Measures of runs that vary by a tenth, with a brain that differs between left and right."""
+    rng = np.random.default_rng(seed)
+    x, y, z = (np.linspace(-1, 1, size) for size in CELLS)
+    brain = (x[:, None, None] ** 2 + y[None, :, None] ** 2 + z[None, None] ** 2) < 0.8
+    shape = 1 - y[None, :, None] + asymmetry * np.sign(x)[:, None, None] * (z > 0)[None, None]
+    found = []
+    for _ in range(n):
+        image = np.where(brain, shape + 0.1 * rng.standard_normal(CELLS), np.nan)
+        values = {name: 10 * np.exp(0.1 * rng.standard_normal()) for name in list(QUESTIONS)[:12]}
+        found.append(Measures(values, image.ravel().astype(np.float32)))
+    return found, rng.standard_normal((n, 24)) * np.linspace(3, 0.1, 24)
+
+
+def test_one_in_a_thousand_lies_outside_a_band():
+    measures, embeddings = made_up(40, 0)
+    reference = make_reference(measures, embeddings)
+    others, places = made_up(400, 1)
+    outside = [
+        not each.low <= each.value <= each.high
+        for one, place in zip(others, places, strict=True)
+        for each in compare(one, place, reference)
+        if each.name not in ("distance", "nearest", "likeness", "asymmetry")
+    ]
+    assert np.mean(outside) <= 0.005
+    of_any = np.mean(
+        [any(each.words for each in compare(*pair, reference)) for pair in zip(others, places, strict=True)]
+    )
+    assert of_any <= 0.05
+
+
+def test_left_and_right_that_are_swapped_are_asked_about():
+    reference = make_reference(*made_up(20, 0))
+    (one,), embeddings = made_up(1, 2)
+    assert not any(each.words for each in compare(one, embeddings[0], reference))
+    swapped = Measures(one.values, mirrored(one.image))
+    asked = {each.name: each.words for each in compare(swapped, embeddings[0], reference) if each.words}
+    assert asked.keys() == {"likeness", "asymmetry"}
+    assert "are left and right swapped" in asked["asymmetry"]
+
+
+def test_an_embedding_far_away_is_asked_about():
+    measures, embeddings = made_up(20, 0)
+    reference = make_reference(measures, embeddings)
+    asked = {each.name for each in compare(measures[0], embeddings[0] + 40, reference) if each.words}
+    assert asked == {"distance", "nearest"}
+
+
+def test_plain_values_are_a_few_kilobytes_and_the_same_reference():
+    measures, embeddings = made_up(30, 0)
+    for each in measures:
+        each.values["mean_fd"] = float("nan")  # as where no run has confounds
+    reference = make_reference(measures, embeddings)
+    plain = json.loads(json.dumps(to_plain(reference), allow_nan=False))
+    assert len(str(plain)) < 30_000
+    again = from_plain(plain)
+    one, embeddings = made_up(1, 3)
+    for ours, theirs in zip(
+        compare(one[0], embeddings[0], reference), compare(one[0], embeddings[0], again), strict=True
+    ):
+        assert ours.value == pytest.approx(theirs.value, rel=0.01, abs=0.01, nan_ok=True)
+        assert ours.words == theirs.words
+    with pytest.raises(NeurostormError, match="are damaged"):
+        from_plain({"runs": 3})
+
+
+def test_without_a_reference_the_values_stand_alone():
+    one, embeddings = made_up(1, 3)
+    found = compare(one[0], embeddings[0], None)
+    assert len(found) == 12
+    assert all(np.isnan(each.low) and not each.words for each in found)
+
+
+def test_a_few_runs_are_no_reference():
+    with pytest.raises(NeurostormError, match="4 runs are no reference"):
+        make_reference(*made_up(4, 0))
