@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.measure import print_table
-from neurostorm_bids.demo.training import write_people
+from neurostorm_bids.demo.cohort import write_people
 from neurostorm_bids.derivatives.names import TRAINING_FOLDER
 from neurostorm_bids.group.level import group_level
 from neurostorm_bids.runtime.json_files import read_json

@@ -5,16 +5,29 @@ from pathlib import Path
 
 import click
 
+N_VOLUMES = 60  # of each run of a cohort
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
 @click.option("--only-data", is_flag=True, help="Make the data set and do not run on it.")
-def main(folder: Path, only_data: bool) -> None:
+@click.option(
+    "--people",
+    type=click.IntRange(2, 499),
+    help="Make a cohort of so many phantoms instead, for the group level; nothing is run.",
+)
+def main(folder: Path, only_data: bool, people: int | None) -> None:
     """Make a demo data set in FOLDER (default: demo) and run neurostorm on it with the embedded demo model.
 
     The data are a phantom, laid out as fMRIPrep 25.2 lays out its derivatives. The model is very small and was trained
     on other phantoms: it shows what the outputs look like and nothing else.
     """
+    if people:
+        from neurostorm_bids.demo.cohort import MILD, UNSEEN, write_people
+
+        write_people(folder, people, N_VOLUMES, first=UNSEEN, fluctuation=MILD)
+        click.echo(f"Data set: {folder.resolve()}, a run of {N_VOLUMES} volumes for each of {people} phantoms")
+        return
     from neurostorm_bids.demo.dataset import write_dataset
     from neurostorm_bids.participant.level import participant_level
     from neurostorm_bids.settings import Settings

@@ -89,14 +89,14 @@ def person(brain: Anatomy, seed: int, coupled: bool) -> Person:
     return Person(mask, smooth[mask] * (1 + GAIN * gain[mask] / gain.std()), np.stack(networks), coupling, axes.T)
 
 
-def run_of(who: Person, seed: int, n_volumes: int) -> np.ndarray:
-    """One run of a person, int16, (X, Y, Z, n_volumes)."""
+def run_of(who: Person, seed: int, n_volumes: int, fluctuation: float = FLUCTUATION) -> np.ndarray:
+    """One run of a person, int16, (X, Y, Z, n_volumes); fluctuations have this standard deviation, of the signal."""
     rng = np.random.default_rng(seed)
     courses = who.coupling @ np.stack([_course(rng, n_volumes, FLUCTUATES) for _ in who.networks])
     courses /= courses.std(axis=1, keepdims=True)
     drift = np.stack([_course(rng, n_volumes, DRIFTS) for _ in who.axes])
     change = NOISE * rng.standard_normal((len(who.epi), n_volumes), dtype=np.float32)
-    change += who.networks.T @ (FLUCTUATION * courses).astype(np.float32)
+    change += who.networks.T @ (fluctuation * courses).astype(np.float32)
     change += who.axes.T @ (DRIFT * drift).astype(np.float32)
     data = np.zeros((*SHAPE, n_volumes), dtype=np.int16)
     data[who.mask] = np.clip(np.round(who.epi[:, None] * (1 + change)), 1, None).astype(np.int16)

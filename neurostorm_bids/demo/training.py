@@ -6,19 +6,12 @@ weights on the same machine.
 """
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from neurostorm_bids import __version__
-from neurostorm_bids.demo.dataset import save_image, write_json
-from neurostorm_bids.demo.people import REPETITION_TIME, person, run_of
-from neurostorm_bids.demo.phantom import TEMPLATE, Anatomy, anatomy
+from neurostorm_bids.demo.cohort import write_people
 from neurostorm_bids.derivatives.models import MODELS
 from neurostorm_bids.derivatives.names import BEGUN, TRAINING_FOLDER
 from neurostorm_bids.derivatives.tables import read_table
@@ -43,40 +36,6 @@ PRETRAINING: dict[str, Any] = {
 }
 HEAD: dict[str, Any] = {"target": ("coupling",), "tuning": "linear", "epochs": 60, "allow_seen": True}
 NOT_KEPT = ("backbone", "tuning", "gridding")  # of what the file of a tuned model says
-
-
-def write_people(folder: Path, n_people: int = N_PEOPLE, n_volumes: int = N_VOLUMES) -> None:
-    """Write phantoms of people as fMRIPrep lays out its derivatives, one run each, and what they differ in."""
-    brain = anatomy()
-    rows = ["participant_id\tcoupling", *(f"sub-{i:03d}\t{_coupling(i)}" for i in range(n_people))]
-    write_text(folder / "participants.tsv", "\n".join([*rows, ""]))
-    with ProcessPoolExecutor(mp_context=get_context("forkserver")) as pool:
-        list(pool.map(partial(_write_person, folder, brain, n_volumes), range(n_people)))
-    generated = {"Name": "neurostorm-demo", "Version": __version__, "Description": "synthetic; no person's data"}
-    description = {
-        "Name": "phantoms of neurostorm_bids",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "License": "CC0",
-        "GeneratedBy": [{"Name": "fMRIPrep", "Version": "25.2.0"}, generated],
-    }
-    write_json(folder / "dataset_description.json", description)
-
-
-def _write_person(folder: Path, brain: Anatomy, n_volumes: int, i: int) -> None:
-    """Write the run of one person, unless it is there."""
-    stem = f"sub-{i:03d}/func/sub-{i:03d}_task-rest_space-{TEMPLATE}_res-2"
-    if (folder / f"{stem}_desc-preproc_bold.json").exists():
-        return
-    one = person(brain, i, _coupling(i) == "together")
-    save_image(folder / f"{stem}_desc-preproc_bold.nii.gz", run_of(one, 1000 + i, n_volumes), REPETITION_TIME)
-    save_image(folder / f"{stem}_desc-brain_mask.nii.gz", one.mask.astype(np.uint8))
-    about = {"RepetitionTime": REPETITION_TIME, "TaskName": "rest", "SkullStripped": True}
-    write_json(folder / f"{stem}_desc-preproc_bold.json", about)
-
-
-def _coupling(i: int) -> str:
-    return ("apart", "together")[i % 2]
 
 
 def train(folder: Path) -> Path:
@@ -130,7 +89,7 @@ def put_into_package(out: Path, file: Path = DEMO_FILE, card: Path = DEMO_CARD) 
 def main() -> None:
     """Make the demo model in a folder, and put it into the package."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-model").resolve()
-    write_people(folder / "phantoms")
+    write_people(folder / "phantoms", N_PEOPLE, N_VOLUMES)
     put_into_package(train(folder))
     print(f"{DEMO_FILE}: {DEMO_FILE.stat().st_size / 1e6:.2f} MB")
 

@@ -111,15 +111,14 @@ def find_weights(model: Published) -> Path:
 def fetch(model: Published, to: Path | None = None) -> Path:
     """Download a published model's weights to `home`, or to the folder ``to``, which gets the same layout.
 
+    What was fetched of them before and interrupted is not fetched again.
+
     Raises
     ------
     NeurostormError
         If the hub cannot be reached or refuses.
     """
-    import shutil
-    import tempfile
-
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     target = model.path if to is None else Path(to) / model.name / Path(model.file).name
     try:
@@ -128,19 +127,43 @@ def fetch(model: Published, to: Path | None = None) -> Path:
         raise NeurostormError(
             f"{target.parent} cannot be written to ({error.strerror}); give a folder with --to, or set NEUROSTORM_HOME"
         ) from None
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
-        try:
-            got = hf_hub_download(model.repository, model.file, revision=model.revision, local_dir=folder)
-        except Exception as error:  # the hub's client raises many kinds, which all mean that nothing was fetched
-            raise NeurostormError(
-                f"could not fetch '{model.name}' from the hub ({type(error).__name__}: {error}).\n"
-                f"  On a machine with a network: hf download {model.repository} {model.file} "
-                f"--revision {model.revision} --local-dir .\n"
-                f"  then copy {model.file} to {target}"
-            ) from None
-        if model.bytes not in (None, Path(got).stat().st_size):
-            raise NeurostormError(
-                f"the hub sent {Path(got).stat().st_size} bytes for '{model.name}', {model.bytes} were published; try again"
-            )
-        shutil.move(got, target)
+    try:
+        url = hf_hub_url(model.repository, model.file, revision=model.revision)
+        about = get_hf_file_metadata(url)
+        begun = target.with_name(f".{target.name}.{about.etag}")  # another version of the file has another one
+        _go_on(url, begun, about.size, target.name)
+    except Exception as error:  # the hub's client raises many kinds, which all mean that not all was fetched
+        raise NeurostormError(
+            f"could not fetch '{model.name}' from the hub ({type(error).__name__}: {error}).\n"
+            "  What was fetched is kept: the same command goes on from there.\n"
+            f"  On a machine with a network: hf download {model.repository} {model.file} "
+            f"--revision {model.revision} --local-dir .\n"
+            f"  then copy {model.file} to {target}"
+        ) from None
+    size = begun.stat().st_size
+    if model.bytes not in (None, size):
+        begun.unlink()
+        raise NeurostormError(f"the hub sent {size} bytes for '{model.name}', {model.bytes} were published; try again")
+    begun.replace(target)
     return target
+
+
+def _go_on(url: str, path: Path, size: int | None, shown: str) -> None:
+    """Fetch what a file lacks, and show how far it is.
+
+    `hf_hub_download` begins anew in every process, so that processes whose file system ignores locks do not write to one file.
+    """
+    from filelock import FileLock
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    with FileLock(f"{path}.lock"), open(path, "ab") as file:
+        http_get(
+            url,
+            file,
+            resume_size=file.tell(),
+            headers=build_hf_headers(),
+            expected_size=size,
+            displayed_filename=shown,
+        )
+    Path(f"{path}.lock").unlink(missing_ok=True)
