@@ -20,8 +20,12 @@ COPY neurostorm_bids neurostorm_bids
 RUN bash .ci/venv.sh app
 
 FROM ${BASE} AS runtime
+ARG BASE
 LABEL org.opencontainers.image.title="neurostorm_bids" \
       org.opencontainers.image.description="BIDS App: NeuroSTORM embeddings and predictions for what fMRIPrep wrote" \
+      org.opencontainers.image.version="0.4.0" \
+      org.opencontainers.image.authors="The neurostorm_bids developers" \
+      org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv
 # Fixed places, which a bind mount may replace: what lies under HOME disappears where HOME is bound anew.

@@ -1,12 +1,13 @@
 # The two commands of the README. Each sets up what it needs in .venv, from scratch or from what is there.
 PYTHON ?= python3
 VENV := .venv
+CONSTRAINTS ?= --constraint .ci/constraints.txt
 READY := $(VENV)/ready
 # Of numpydoc's checks: short docstrings need no sections, and parameters whose names say it all no description. Ruff (D1)
 # asks for a docstring of everything that is public.
 NOT_NEEDED := ES01,EX01,SA01,PR01,PR07,RT01,PR08,RT03,SS02,SS05,GL08
 
-.PHONY: demo demo-model test test-gpu lint setup clean
+.PHONY: demo demo-model docs release-check test test-gpu lint setup clean
 
 demo: setup
 	$(VENV)/bin/neurostorm-demo demo
@@ -29,14 +30,31 @@ lint: setup
 	$(VENV)/bin/numpydoc lint --ignore $(NOT_NEEDED) $$(find neurostorm_bids -name '*.py')
 	if [ -x $(VENV)/bin/hadolint ]; then $(VENV)/bin/hadolint Dockerfile; fi
 
+# The site, in docs/_build/html; its tutorials are run, and any warning, error or dead link stops it
+docs: $(VENV)/docs-ready
+	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+	$(VENV)/bin/python docs/links.py docs/_build/html
+
 setup: $(READY)
+
+# Everything that a release needs, tried here
+release-check: $(VENV)/release-ready
+	.ci/release-check
+
+$(VENV)/release-ready: $(READY)
+	$(VENV)/bin/pip install --quiet $(CONSTRAINTS) --editable '.[release]'
+	touch $@
+
+$(VENV)/docs-ready: $(READY)
+	$(VENV)/bin/pip install --quiet $(CONSTRAINTS) --editable '.[docs]'
+	touch $@
 
 # kernels of before go first: where the new ones do not compile, the tests are to say so
 $(READY): setup.cfg setup.py neurostorm_bids/model/scan/kernels.c neurostorm_bids/resample/gather.c pyproject.toml .ci/constraints.txt
 	rm -f neurostorm_bids/model/scan/*.so neurostorm_bids/resample/*.so
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --constraint .ci/constraints.txt --editable '.[test,lint]'
+	$(VENV)/bin/pip install --quiet $(CONSTRAINTS) --editable '.[test,lint]'
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo dist docs/_build docs/reference/generated

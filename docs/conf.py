@@ -16,8 +16,8 @@ project = "neurostorm_bids"
 copyright = "the neurostorm_bids developers, Apache 2.0"
 version = release = __version__
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
-myst_enable_extensions = ["colon_fence"]
+exclude_patterns = ["_build", "reference/generated"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from neurostorm_bids import __version__
 from neurostorm_bids.command.main import settings_of
 from neurostorm_bids.command.options import OneLineErrors, options_from
 from neurostorm_bids.derivatives.call_logs import FINISHED, new_call_id, requested
 from neurostorm_bids.derivatives.names import BEGUN, LOGS, TRAINING_FOLDER
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.dataset import Dataset, find_dataset, find_selected
+from neurostorm_bids.find.dataset import Dataset, find_selected
 from neurostorm_bids.hpc import slurm as scripts
 from neurostorm_bids.hpc.container import call_of
 from neurostorm_bids.hpc.jobs import (
@@ -110,7 +111,7 @@ def _write_training(bids_dir: Path, out_dir: Path, words: Sequence[str], options
         raise NeurostormError(
             "give --save-as NAME after --, and no --resume: the job goes on by itself where it has begun"
         )
-    prepare_folders(settings, find_dataset(settings.bids_dir, dict(settings.selection.derivatives)))
+    prepare_folders(settings, find_selected(settings.bids_dir, settings.selection))
     resources = JobResources(
         options.cpus,
         options.mem_mb or TRAINING_MB * max(1, options.gpus),
@@ -198,3 +199,16 @@ def status(bids_dir: Path, out_dir: Path, **values: Any) -> None:
             click.echo(f"sub-{one.subject:<12} {one.status}{f': {one.problem}' if one.problem else ''}")
     click.echo(f"{count(statuses)}; the table is {table}")
     sys.exit(0 if all(one.status == FINISHED for one in statuses) else 1)
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--image", default=f"neurostorm:{__version__}", show_default=True, help="The container image.")
+@click.option("--image-type", type=click.Choice(["docker", "singularity"]), default="docker", show_default=True)
+def boutiques(file: Path, image: str, image_type: str) -> None:
+    """Write a Boutiques descriptor of neurostorm to FILE, for Nipoppy, CBRAIN and the like."""
+    from neurostorm_bids.hpc.boutiques import descriptor
+    from neurostorm_bids.runtime.json_files import write_json
+
+    write_json(file, descriptor(image, image_type))
+    click.echo(f"{file}")

@@ -165,7 +165,7 @@ def _about(explanation: Explanation, figure: Path | None) -> dict[str, Any]:
         "Figure": figure.as_posix() if figure else None,
         "Caution": FAITHFUL,
         "Privacy": PRIVACY,
-        "Columns": COLUMNS,
+        "Columns": {**COLUMNS, "onset": "In the table of courses: of the frame in the window, s"},
     }
 
 

@@ -288,6 +288,7 @@ def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str, dat
     write_json(
         out_dir / sidecar_of(outputs.nifti),
         {
+            "Description": "The run in the grid of the model, as the model sees it",
             "RepetitionTime": run.repetition_time,
             "TaskName": dict(run.source.run.entities).get("task", "n/a"),
             "SkullStripped": True,

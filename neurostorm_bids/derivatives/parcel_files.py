@@ -57,10 +57,23 @@ def _write(found: ParcelSeries, outputs: ParcelOutputs, out_dir: Path, about: di
     connectome = pd.DataFrame(found.connectome(), columns=names)
     connectome.insert(0, "Node", names)
     write_table(out_dir / outputs.connectome, connectome)
+    node = {"Description": "The parcel of the row, by its column in the series"}
     write_json(
-        out_dir / sidecar_of(outputs.connectome), {**about, "Description": "Pearson correlations of parcels' series"}
+        out_dir / sidecar_of(outputs.connectome),
+        {**about, "Description": "Pearson correlations of parcels' series", "Node": node},
     )
     write_table(out_dir / outputs.coverage, pd.DataFrame({"Node": names, "coverage": found.coverage}))
+    covers = {"Description": "Share of the parcel's voxels that lie in the run's brain"}
+    write_json(
+        out_dir / sidecar_of(outputs.coverage),
+        {
+            **about,
+            "Description": "How much of each parcel the run covers",
+            "Units": "1",
+            "Node": node,
+            "coverage": covers,
+        },
+    )
     write_table(out_dir / outputs.series, pd.DataFrame(found.series, columns=names))
     write_json(vouching, {**about, "Description": "Mean series of parcels, a row per frame"})
 

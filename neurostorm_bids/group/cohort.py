@@ -15,6 +15,12 @@ from neurostorm_bids.find.participants import SESSION, SUBJECT
 from neurostorm_bids.group.run_means import means_of
 
 NAMES = {"sub": SUBJECT, "ses": SESSION}  # as in participants.tsv and sessions.tsv
+IDENTITY = {
+    "run_name": {"Description": "The run, by its entities"},
+    SUBJECT: {"Description": "The person"},
+    SESSION: {"Description": "The session"},
+    "task": {"Description": "Task of the run"},
+}
 QUALITY = {
     "windows": {"Description": "Windows averaged"},
     "censored_windows": {"Description": "Windows left out for head motion"},

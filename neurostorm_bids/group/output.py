@@ -6,6 +6,7 @@ from pathlib import Path
 
 from neurostorm_bids.derivatives.sidecars import software_versions
 from neurostorm_bids.derivatives.tables import write_table
+from neurostorm_bids.group.cohort import IDENTITY
 from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.report.figures.drawing import to_png
 from neurostorm_bids.report.pages import render_page
@@ -82,7 +83,9 @@ def _write_files(result: GroupResult, figures: dict[str, bytes], settings: Setti
     }
     for end, table in result.tables.items():
         write_table(out_dir / f"{result.name}{end}.tsv", table)
-        write_json(out_dir / f"{result.name}{end}.json", {**result.columns.get(end, {}), **provenance})
+        known = {name: about for name, about in IDENTITY.items() if name in table}
+        columns = {**known, **result.columns.get(end, {})}
+        write_json(out_dir / f"{result.name}{end}.json", {**columns, **provenance})
     for end, content in figures.items():
         with replacing(out_dir / FIGURES / f"{result.name}{end}.png") as temporary:
             temporary.write_bytes(content)

@@ -103,8 +103,6 @@ def predictions_of_runs(study: Study) -> pd.DataFrame | None:
 def predicted_columns(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return what the columns of `predictions_of_runs` are."""
     columns: dict[str, dict[str, Any]] = {
-        "run_name": {"Description": "The run, by its entities"},
-        "task": {"Description": "Task of the run"},
         "windows": {"Description": "Windows averaged"},
         "target": {"Description": "What is predicted"},
         VALUE: {"Description": "Predicted value, mean over windows"},

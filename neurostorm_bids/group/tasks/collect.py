@@ -11,9 +11,9 @@ from sklearn.preprocessing import StandardScaler
 
 from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.derivatives.sidecars import software_versions
-from neurostorm_bids.derivatives.tables import CHANNEL
+from neurostorm_bids.derivatives.tables import channels_named
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.cohort import QUALITY, Cohort
+from neurostorm_bids.group.cohort import IDENTITY, QUALITY, Cohort
 from neurostorm_bids.group.evaluation import Design, Evaluation, evaluate
 from neurostorm_bids.group.figures import maps_figure
 from neurostorm_bids.group.folds import make_folds
@@ -46,13 +46,7 @@ def run(study: Study) -> list[GroupResult]:
         "SubjectsWithoutResults": missing,
         "Notes": cohort.notes,
         "Sources": study.sources(),
-        "run_name": {"Description": "The run, by its entities"},
-        **{column: description for column, description in QUALITY.items() if column in table},
-        **(
-            {SEEN_COLUMN: {"Description": "Whether the model was trained on this person"}}
-            if SEEN_COLUMN in table
-            else {}
-        ),
+        **_columns(table, cohort),
     }
     predicted = predictions_of_runs(study)
     n = f"{len(table)} runs of {table[SUBJECT].nunique()} subjects"
@@ -137,7 +131,7 @@ def write_collection(out_dir: Path, cohort: Cohort, table: pd.DataFrame, about: 
     from fastparquet import write as write_parquet
 
     stem = out_dir / f"group_desc-{cohort.label}_embeddings"
-    names = [f"{CHANNEL}{i:03d}" for i in range(cohort.embeddings.shape[1])]
+    names = channels_named(cohort.embeddings.shape[1])
     with replacing(stem.with_suffix(".tsv")) as temporary:
         for start in range(0, len(table), ROWS_AT_A_TIME):
             rows = slice(start, start + ROWS_AT_A_TIME)
@@ -148,6 +142,23 @@ def write_collection(out_dir: Path, cohort: Cohort, table: pd.DataFrame, about: 
         whole = pd.concat([_plain_types(table), pd.DataFrame(cohort.embeddings, columns=names)], axis=1)
         write_parquet(str(temporary), whole, compression="GZIP")
     write_json(stem.with_suffix(".json"), {**about, "SoftwareVersions": software_versions()})
+
+
+def _columns(table: pd.DataFrame, cohort: Cohort) -> dict[str, dict[str, Any]]:
+    """Return what the columns of the table of runs are."""
+    known: dict[str, dict[str, Any]] = {
+        **IDENTITY,
+        **QUALITY,
+        SEEN_COLUMN: {"Description": "Whether the model was trained on this person"},
+    }
+    entities = {str(name): {"Description": f"Entity {name} of the run"} for name in cohort.runs}
+    phenotype = {str(name): {"Description": "Column of the phenotype"} for name in table}
+    channels = {
+        name: {"Description": f"Channel {i} of the embedding, mean over the run's windows"}
+        for i, name in enumerate(channels_named(cohort.embeddings.shape[1]))
+    }
+    every: dict[str, dict[str, Any]] = {**phenotype, **entities, **known}
+    return {**{str(name): every[str(name)] for name in table}, **channels}
 
 
 def _plain_types(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.events import find_events, read_events
 from neurostorm_bids.find.participants import SUBJECT, column
-from neurostorm_bids.group.answers import Evaluations, metrics_table
+from neurostorm_bids.group.answers import METRICS_COLUMNS, Evaluations, metrics_table
 from neurostorm_bids.group.cohort import Cohort
 from neurostorm_bids.group.evaluation import Design, evaluate, judge
 from neurostorm_bids.group.figures import time_course_figure
@@ -77,6 +78,7 @@ def run(study: Study) -> list[GroupResult]:
         },
         page=name,
         tables={"_metrics": metrics, "_predictions": predictions_table(samples, evaluations)},
+        columns={"_metrics": METRICS_COLUMNS, "_predictions": _columns(samples)},
         figures={
             "": windows_figure(samples.y, samples.classes, evaluations),
             "_timecourse": time_course_figure(
@@ -221,6 +223,18 @@ def predictions_table(samples: DecodingSamples, evaluations: Evaluations) -> pd.
         fold=ours.folds + 1,
         **{f"probability_{name}": probabilities[:, k] for k, name in enumerate(samples.classes)},
     )
+
+
+def _columns(samples: DecodingSamples) -> dict[str, dict[str, Any]]:
+    """Return what the columns of `predictions_table` are."""
+    return {
+        "onset": {"Description": "Start of the window after the start of the acquisition", "Units": "s"},
+        "duration": {"Description": "Length of the window", "Units": "s"},
+        "target": {"Description": f"{samples.target} of the window"},
+        "predicted": {"Description": "The most probable one, by a model that has not seen the person"},
+        "fold": {"Description": "Number of the fold that it was tested in"},
+        **{f"probability_{name}": {"Description": f"Probability of {name}, out of fold"} for name in samples.classes},
+    }
 
 
 def _answer(samples: DecodingSamples, evaluations: Evaluations) -> str:

@@ -1,5 +1,7 @@
 """Re-identify subjects: whether the nearest neighbour of a run is another run of the same subject."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -69,12 +71,30 @@ def run(study: Study) -> list[GroupResult]:
         },
         page=name,
         tables={"": metrics, "_runs": runs},
+        columns={"": COLUMNS, "_runs": RUNS_COLUMNS},
         figures={
             "": identification_figure(near.similarity, near.between, curves, _matrix(cohort.embeddings, subjects))
         },
         shown=metrics,
     )
     return [result]
+
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    "features": {"Description": "What runs are compared by"},
+    "among": {"Description": "Where the other runs of the person are looked for"},
+    "metric": {
+        "Description": "Rank-1, Rank-5: how often one of the nearest is of the same person; mAP: mean average precision"
+    },
+    "value": {"Description": "Mean over runs"},
+    "lower": {"Description": "Lower end of the 95 % interval, from the bootstrap over people"},
+    "upper": {"Description": "Upper end"},
+    "chance": {"Description": "What guessing gives"},
+}
+RUNS_COLUMNS: dict[str, dict[str, Any]] = {
+    "rank": {"Description": "Place of the nearest run of the same person among all others, from 1"},
+    "nearest_run": {"Description": "The run that is nearest"},
+}
 
 
 def metrics_table(found: Found) -> pd.DataFrame:

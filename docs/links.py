@@ -1,0 +1,47 @@
+"""Check that every link of the site that leads to the site leads somewhere, anchors too: `python docs/links.py FOLDER`."""
+
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+
+class Page(HTMLParser):
+    """What a page links to, and the anchors that it has."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        """Collect what a tag says."""
+        for name, value in attrs:
+            if name in ("href", "src") and value and tag != "base":
+                self.links.append(value)
+            elif name in ("id", "name") and value:
+                self.anchors.add(value)
+
+
+def dead_links(folder: Path) -> list[str]:
+    """Return a line for each link that leads nowhere, and for whatever a page would load from elsewhere."""
+    pages = {path.resolve(): Page(path) for path in sorted(folder.rglob("*.html"))}
+    lines = []
+    for path, page in pages.items():
+        for link in page.links:
+            target, anchor = urldefrag(link)
+            if target.partition(":")[0] in ("http", "https", "mailto", "data"):
+                continue
+            other = (path.parent / unquote(target)).resolve() if target else path
+            if not other.exists():
+                lines.append(f"{path}: {link} is not there")
+            elif anchor and other in pages and unquote(anchor) not in pages[other].anchors:
+                lines.append(f"{path}: {link} has no such anchor")
+    return lines
+
+
+if __name__ == "__main__":
+    found = dead_links(Path(sys.argv[1]))
+    print("\n".join(found) or "no dead link")
+    sys.exit(bool(found))
