@@ -34,6 +34,7 @@ autodoc_member_order = "bysource"
 # The tutorials are run, one after the other, in one folder; any error and any assertion that does not hold stops the build.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_timeout = 1200  # s a cell
 nb_merge_streams = True
 tutorial = HERE / "_build" / "tutorial"

@@ -12,11 +12,18 @@ class Page(HTMLParser):
     def __init__(self, path: Path):
         super().__init__()
         self.links: list[str] = []
+        self.loaded: list[str] = []
         self.anchors: set[str] = set()
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         """Collect what a tag says."""
+        about = dict(attrs)
+        loads = about.get("src") or (
+            about.get("href") if tag == "link" and "stylesheet" in str(about.get("rel")) else None
+        )
+        if loads and loads.startswith(("http", "//")):
+            self.loaded.append(loads)
         for name, value in attrs:
             if name in ("href", "src") and value and tag != "base":
                 self.links.append(value)
@@ -29,11 +36,12 @@ def dead_links(folder: Path) -> list[str]:
     pages = {path.resolve(): Page(path) for path in sorted(folder.rglob("*.html"))}
     lines = []
     for path, page in pages.items():
+        lines += [f"{path}: {loaded} would be loaded from elsewhere" for loaded in page.loaded]
         for link in page.links:
             target, anchor = urldefrag(link)
             if target.partition(":")[0] in ("http", "https", "mailto", "data"):
                 continue
-            other = (path.parent / unquote(target)).resolve() if target else path
+            other = (path.parent / unquote(target.partition("?")[0])).resolve() if target else path
             if not other.exists():
                 lines.append(f"{path}: {link} is not there")
             elif anchor and other in pages and unquote(anchor) not in pages[other].anchors:

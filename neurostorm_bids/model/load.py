@@ -83,6 +83,12 @@ def load_model(name_or_path: str | Path, device: str = "auto") -> Model:
     NeurostormError
         If the model is unknown, its weights are not on this machine, the file is damaged or unsafe, or its weights do
         not fit its hyper-parameters.
+
+    Examples
+    --------
+    >>> model = load_model("demo", device="cpu")
+    >>> model.grid.template, model.task.classes
+    ('MNI152NLin6Asym', ('apart', 'together'))
     """
     return _load(name_or_path, device, MAX_CHAIN)
 

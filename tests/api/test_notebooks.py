@@ -14,7 +14,7 @@ from neurostorm_bids import NeurostormError, embed_run, find_runs, grid_run, loa
 from neurostorm_bids.derivatives.tables import channels_of, read_table
 
 mpl.use("Agg")
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "python.md"
 
 
 def test_all_that_is_public_is_there():
@@ -128,7 +128,7 @@ def test_a_probe_is_that_of_the_command(results, neurostorm):
     assert "probe: " in repr(found)
 
 
-def test_the_readme_s_probe_runs(tmp_path, monkeypatch):
+def test_the_probe_of_the_page_on_notebooks_runs(tmp_path, monkeypatch):
     made, rng = Results(tmp_path, label="demo"), np.random.default_rng(0)
     for i in range(30):
         made.add(f"sub-{i:02d}_task-rest", rng.standard_normal((4, 6)) + [i / 5, 0, 0, 0, 0, 0])
@@ -138,7 +138,7 @@ def test_the_readme_s_probe_runs(tmp_path, monkeypatch):
     made.out.rename(tmp_path / "OUT_DIR")
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1], names)
+    exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1], names)
     assert len(names["table"]) == 30
     assert "age" in names["found"].verdict
     assert (tmp_path / "age.png").stat().st_size > 5_000
