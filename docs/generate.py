@@ -20,10 +20,11 @@ from nibabel.affines import apply_affine
 
 from neurostorm_bids.command import demo, hpc, main, model
 from neurostorm_bids.command.options import Choices, Number
-from neurostorm_bids.demo.cohort import MILD, UNSEEN, write_people
+from neurostorm_bids.demo.cohort import MILD, write_people
 from neurostorm_bids.demo.phantom import AFFINE, SHAPE
 from neurostorm_bids.model.registry import registry
 
+UNSEEN = 500  # number of the first phantom: the demo model was trained on others
 N_PEOPLE, N_VOLUMES = 20, 24  # normative models need twenty people, a window twenty frames
 WITHOUT_SIDECARS = {
     "sub-<label>/figures/": "figures of the report",

@@ -16,16 +16,23 @@ N_VOLUMES = 60  # of each run of a cohort
     type=click.IntRange(2, 499),
     help="Make a cohort of so many phantoms instead, for the group level; nothing is run.",
 )
-def main(folder: Path, only_data: bool, people: int | None) -> None:
+@click.option(
+    "--first",
+    type=click.IntRange(0, 9000),
+    default=500,
+    show_default=True,
+    help="Number of the first one of these; the same numbers are the same phantoms. The demo model was trained on 0 to 79.",
+)
+def main(folder: Path, only_data: bool, people: int | None, first: int) -> None:
     """Make a demo data set in FOLDER (default: demo) and run neurostorm on it with the embedded demo model.
 
     The data are a phantom, laid out as fMRIPrep 25.2 lays out its derivatives. The model is very small and was trained
     on other phantoms: it shows what the outputs look like and nothing else.
     """
     if people:
-        from neurostorm_bids.demo.cohort import MILD, UNSEEN, write_people
+        from neurostorm_bids.demo.cohort import MILD, write_people
 
-        write_people(folder, people, N_VOLUMES, first=UNSEEN, fluctuation=MILD)
+        write_people(folder, people, N_VOLUMES, first=first, fluctuation=MILD)
         click.echo(f"Data set: {folder.resolve()}, a run of {N_VOLUMES} volumes for each of {people} phantoms")
         return
     from neurostorm_bids.demo.dataset import write_dataset

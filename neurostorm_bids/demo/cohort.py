@@ -15,10 +15,8 @@ from neurostorm_bids.demo.people import FLUCTUATION, REPETITION_TIME, person, ru
 from neurostorm_bids.demo.phantom import TEMPLATE, Anatomy, anatomy, framewise_displacement, motion
 from neurostorm_bids.runtime.atomic import write_text
 
-MILD = (
-    0.5  # fluctuations of cohorts: stronger ones, in short runs, can look like series that were scaled voxel by voxel
-)
-UNSEEN = 500  # number of the first person in cohorts: the demo model was trained on those before
+# Standard deviation of cohorts' fluctuations: stronger ones, in short runs, can look like series that were scaled voxel by voxel
+MILD = 0.5
 
 
 def write_people(
