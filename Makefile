@@ -32,6 +32,7 @@ lint: setup
 
 # The site, in docs/_build/html; its tutorials are run, and any warning, error or dead link stops it
 docs: $(VENV)/docs-ready
+	rm -rf docs/_build/html
 	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 	$(VENV)/bin/python docs/links.py docs/_build/html
 
@@ -50,7 +51,7 @@ $(VENV)/docs-ready: $(READY)
 	touch $@
 
 # kernels of before go first: where the new ones do not compile, the tests are to say so
-$(READY): setup.cfg setup.py neurostorm_bids/model/scan/kernels.c neurostorm_bids/resample/gather.c pyproject.toml .ci/constraints.txt
+$(READY): setup.cfg setup.py neurostorm_bids/__init__.py neurostorm_bids/model/scan/kernels.c neurostorm_bids/resample/gather.c pyproject.toml .ci/constraints.txt
 	rm -f neurostorm_bids/model/scan/*.so neurostorm_bids/resample/*.so
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(CONSTRAINTS) --editable '.[test,lint]'

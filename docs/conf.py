@@ -37,7 +37,7 @@ nb_execution_show_tb = True  # an error is a warning, and warnings stop the buil
 nb_execution_timeout = 1200  # s a cell
 nb_merge_streams = True
 tutorial = HERE / "_build" / "tutorial"
-for results in ("demo", "out"):
+for results in ("demo", "out", "more", "more_out"):
     shutil.rmtree(tutorial / results, ignore_errors=True)
 tutorial.mkdir(parents=True, exist_ok=True)
 os.environ["NEUROSTORM_TUTORIAL"] = str(tutorial)

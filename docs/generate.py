@@ -1,11 +1,12 @@
 """Write those pages of the reference that come from the code: options, output files with their columns, models.
 
-Nothing is listed by hand. For the output files, a cohort of phantoms goes through the participant level and every task of the
-group level; a column that no sidecar explains stops the build.
+For the output files, a cohort of phantoms goes through the participant level and every task of the group level. A column that no
+sidecar explains stops the build, and so does a file that nothing describes; the few that have no sidecar are described here.
 """
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,8 +86,7 @@ def options_page() -> str:
 
 
 def _command(name: str, command: click.Command) -> list[str]:
-    arguments = [str(param.name).upper() for param in command.params if isinstance(param, click.Argument)]
-    usage = " ".join([name, *arguments, "[OPTIONS]"])
+    usage = " ".join([name, *command.collect_usage_pieces(click.Context(command))])
     options = [line for param in command.params if isinstance(param, click.Option) for line in _option(param)]
     return [f"## {name}", "", f"    {usage}", "", _text(command.help), "", *options]
 
@@ -149,16 +149,23 @@ def outputs_page(folder: Path) -> str:
         for name in filter(belongs, found):
             if name in beside:
                 continue
-            lines += [f"`{name}`", f": {_text(WITHOUT_SIDECARS.get(name) or _described(found[name][0]))}", ""]
+            described = WITHOUT_SIDECARS.get(name) or _described(found[name][0])
+            if not described:
+                raise RuntimeError(f"nothing describes {name}")
+            lines += [f"`{name}`", f": {_text(described)}", ""]
             if name.endswith(".tsv"):
-                lines += [*_columns(found[name][0]), ""]
+                tables = [list(_columns(path)) for path in found[name]]  # of all: each has to be explained
+                lines += [*tables[0], ""]
+    if unused := WITHOUT_SIDECARS.keys() - found.keys():
+        raise RuntimeError(f"there is no {sorted(unused)[0]}")
     return "\n".join(lines)
 
 
 def process_cohort(folder: Path) -> Path:
-    """Take a cohort through everything that writes files; returns the output folder, in which finished runs stay."""
+    """Take a cohort through everything that writes files; returns the output folder."""
     data, out = folder / "cohort", folder / "out"
     write_people(data, N_PEOPLE, N_VOLUMES, UNSEEN, RUNS, MILD)
+    shutil.rmtree(out, ignore_errors=True)  # what other code wrote
 
     def neurostorm(*words: str) -> None:
         call = [BIN / "neurostorm", data, out, *words, "--quiet"]
@@ -220,7 +227,7 @@ def _pattern(place: Path) -> str:
         return f"{'sub-<label>' if text.startswith('sub-') else 'group'}/figures/"
     for entity, word in (("sub", "label"), ("ses", "label"), ("task", "label")):
         text = re.sub(rf"{entity}-[0-9a-zA-Z]+", f"{entity}-<{word}>", text)
-    text = re.sub(r"desc-(demo|tuned|small|ours|smalltuned|age)(?=[_./])", "desc-<model>", text)
+    text = re.sub(r"desc-(demo|tuned|small|age)(?=[_./])", "desc-<model>", text)
     text = re.sub(r"seg-[0-9a-zA-Z]+", "seg-<atlas>", text)
     text = re.sub(r"target-(age|coupling)", "target-<column>", text)
     text = text.replace("ses-<label>/", "[ses-<label>/]").replace("sub-<label>_ses-<label>_task-<label>", "<run>")

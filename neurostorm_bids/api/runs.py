@@ -92,12 +92,14 @@ def find_runs(bids_dir: str | Path, **options: Any) -> list[FoundRun]:
 
     Examples
     --------
-    >>> from tempfile import mkdtemp
+    >>> from tempfile import TemporaryDirectory
     >>> from neurostorm_bids.demo.dataset import write_dataset
-    >>> data = Path(mkdtemp())
+    >>> folder = TemporaryDirectory()
+    >>> data = Path(folder.name)
     >>> write_dataset(data, n_volumes=3)
     >>> [run.name for run in find_runs(data, participant_label="02")]
     ['sub-02_ses-1_task-rest', 'sub-02_ses-2_task-rest']
+    >>> folder.cleanup()
     """
     settings = settings_from(bids_dir, bids_dir, "participant", options)
     selection = settings.selection
@@ -132,15 +134,17 @@ def embed_run(run: FoundRun, model: Model | str | Path, **options: Any) -> pd.Da
 
     Examples
     --------
-    >>> from tempfile import mkdtemp
+    >>> from tempfile import TemporaryDirectory
     >>> from neurostorm_bids.demo.dataset import write_dataset
-    >>> data = Path(mkdtemp())
+    >>> folder = TemporaryDirectory()
+    >>> data = Path(folder.name)
     >>> write_dataset(data, n_volumes=20)
     >>> windows = embed_run(find_runs(data)[0], "demo", window_stride=10)
     >>> windows[["onset", "duration", "mean_framewise_displacement"]].round(2).head(2)
        onset  duration  mean_framewise_displacement
     0    0.0      16.0                         0.05
     1    8.0      16.0                         0.05
+    >>> folder.cleanup()
     """
     model, settings = _model_and_settings(run, model, options)
     gridded = _gridded(run, model, settings)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from neurostorm_bids.errors import NeurostormError
+
 N_VOLUMES = 60  # of each run of a cohort
 
 
@@ -32,7 +34,10 @@ def main(folder: Path, only_data: bool, people: int | None, first: int) -> None:
     if people:
         from neurostorm_bids.demo.cohort import MILD, write_people
 
-        write_people(folder, people, N_VOLUMES, first=first, fluctuation=MILD)
+        try:
+            write_people(folder, people, N_VOLUMES, first=first, fluctuation=MILD)
+        except NeurostormError as error:
+            raise click.ClickException(str(error)) from None
         click.echo(f"Data set: {folder.resolve()}, a run of {N_VOLUMES} volumes for each of {people} phantoms")
         return
     from neurostorm_bids.demo.dataset import write_dataset

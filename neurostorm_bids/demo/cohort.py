@@ -13,6 +13,7 @@ from neurostorm_bids import __version__
 from neurostorm_bids.demo.dataset import save_image, write_json
 from neurostorm_bids.demo.people import FLUCTUATION, REPETITION_TIME, person, run_of
 from neurostorm_bids.demo.phantom import TEMPLATE, Anatomy, anatomy, framewise_displacement, motion
+from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.runtime.atomic import write_text
 
 # Standard deviation of cohorts' fluctuations: stronger ones, in short runs, can look like series that were scaled voxel by voxel
@@ -37,9 +38,17 @@ def write_people(
         What each has, such as ses-1_task-rest.
     fluctuation : float
         Standard deviation, of the signal.
+
+    Raises
+    ------
+    NeurostormError
+        If the folder holds other people.
     """
-    brain = anatomy()
     people = range(first, first + n_people)
+    labels = {f"sub-{i:03d}" for i in people}
+    if others := sorted(path.name for path in folder.glob("sub-*") if path.name not in labels):
+        raise NeurostormError(f"{folder} holds other phantoms, such as {others[0]}; give another folder, or remove it")
+    brain = anatomy()
     rows = [f"sub-{i:03d}\t{_coupling(i)}\t{np.random.default_rng(2000 + i).integers(20, 70)}" for i in people]
     write_text(folder / "participants.tsv", "\n".join(["participant_id\tcoupling\tage", *rows, ""]))
     with ProcessPoolExecutor(mp_context=get_context("forkserver")) as pool:
@@ -64,7 +73,7 @@ def _write_person(
         session = f"{run.split('_')[0]}/" if run.startswith("ses-") else ""
         stem = f"sub-{i:03d}/{session}func/sub-{i:03d}_{run}"
         space = f"{stem}_space-{TEMPLATE}_res-2"
-        if (folder / f"{space}_desc-preproc_bold.json").exists():
+        if (folder / f"{space}_desc-preproc_bold.json").exists():  # which is written last
             continue
         one = one or person(brain, i, _coupling(i) == "together")
         seed = 1000 + i + 10_000 * j

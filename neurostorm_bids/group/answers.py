@@ -244,6 +244,22 @@ def by_level(labels: Labels, evaluation: Evaluation, levels: pd.Series) -> pd.Da
     return pd.DataFrame(rows)
 
 
+LEVEL_COLUMNS: dict[str, dict[str, Any]] = {
+    "n": {"Description": "Samples of this value"},
+    "AUROC": {"Description": "Area under the ROC curve within them; of several classes, the mean"},
+    "balanced_accuracy": {"Description": "Mean of the classes' recalls within them"},
+    "r": {"Description": "Correlation of predicted and observed within them"},
+    "MAE": {"Description": "Mean absolute error within them, in the unit of the target"},
+    "mean_error": {"Description": "Mean of predicted minus observed within them, in the unit of the target"},
+}
+
+
+def level_columns(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return what the columns of a table of `by_level` are; the first one names the levels."""
+    first, *others = map(str, table)
+    return {first: {"Description": f"Value of '{first}'"}, **{name: LEVEL_COLUMNS[name] for name in others}}
+
+
 def follows_size(table: pd.DataFrame) -> str:
     """Return whether larger sites are predicted better, in words; empty for fewer than five."""
     metric = table.columns[2]

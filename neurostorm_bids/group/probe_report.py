@@ -15,6 +15,7 @@ from neurostorm_bids.group.answers import (
     SIGNIFICANT,
     by_level,
     follows_size,
+    level_columns,
     metrics_table,
     predictions_columns,
     predictions_table,
@@ -56,6 +57,7 @@ def result_of(found: Probe, study: Study) -> GroupResult:
     tables = {"_metrics": metrics, "_predictions": predictions_table(labels, evaluations)}
     columns = {"_metrics": METRICS_COLUMNS, "_predictions": predictions_columns(labels)}
     sections = _sections(found, study, answer, tables)
+    columns |= {end: level_columns(table) for end, table in tables.items() if end.startswith("_by-")}
     if study.settings.group.delta and not labels.classes:
         sections.append(_of_delta(found, study, tables, columns))
     facts = [

@@ -36,7 +36,7 @@ def descriptor(image: str, kind: str) -> dict[str, Any]:
     Parameters
     ----------
     image : str
-        Name of the container image, or path of the ``.sif``.
+        Name of the container image in a registry; a ``.sif`` is given to bosh itself (``--imagepath``).
     kind : {"docker", "singularity"}
     """
     parts: list[Any] = [group.default for group in fields(Settings)[3:]]
@@ -81,7 +81,7 @@ def _input(group: type, each: Field[Any], details: Option) -> dict[str, Any]:
         "name": flag,
         "command-line-flag": flag,
         "value-key": f"[{each.name.upper()}]",
-        "description": details.help,
+        "description": _described(each, details),
         "optional": True,
     }
     if kind is bool or each.name == "verbose":
@@ -94,6 +94,20 @@ def _input(group: type, each: Field[Any], details: Option) -> dict[str, Any]:
     if kind in (int, float) and details.word_for_none is None:
         return {**found, "type": "Number", "integer": kind is int, **_limits(details)}
     return {**found, "type": "File" if kind is Path and details.must_exist else "String"}
+
+
+def _described(each: Field[Any], details: Option) -> str:
+    """Return the help, the word that may stand for a number, and the default, which the command itself has if nothing is given."""
+    word, default = details.word_for_none, each.default
+    words = [details.help]
+    if word is not None and not details.choices:
+        words.append(f"Or: {word}.")
+    shown = details.shown_default or (word if default is None else default)
+    if isinstance(shown, tuple):
+        shown = " ".join(map(str, shown))
+    if shown not in (None, "", False, 0):
+        words.append(f"Default: {shown}.")
+    return " ".join(words)
 
 
 def _limits(details: Option) -> dict[str, Any]:

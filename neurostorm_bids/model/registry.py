@@ -1,15 +1,19 @@
 """The models that have a name: where their weights are published, and where they are on this machine."""
 
 import os
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.task import Task
+from neurostorm_bids.runtime.json_files import digest
+from neurostorm_bids.runtime.locks import hold
 from neurostorm_bids.runtime.toml import parse_toml
 
 DEMO = "demo"
+NOTHING_THERE = 416  # HTTP status: what is asked for lies behind the end of the file
 NOT_STATED = (
     "not stated for the weights; the repository of the code has a LICENSE file of Apache-2.0 and a badge of MIT"
 )
@@ -118,8 +122,6 @@ def fetch(model: Published, to: Path | None = None) -> Path:
     NeurostormError
         If the hub cannot be reached or refuses.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
     target = model.path if to is None else Path(to) / model.name / Path(model.file).name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,25 +129,51 @@ def fetch(model: Published, to: Path | None = None) -> Path:
         raise NeurostormError(
             f"{target.parent} cannot be written to ({error.strerror}); give a folder with --to, or set NEUROSTORM_HOME"
         ) from None
+    was_there = target.is_file()
+    with hold(target.parent, target.name, wait=-1):
+        if was_there or not target.is_file():  # else another process has fetched it meanwhile
+            _fetch_to(target, model)
+    return target
+
+
+def _fetch_to(target: Path, model: Published) -> None:
+    """Fetch what is not there yet of a file, look whether it is whole, and put it in its place."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    from neurostorm_bids.model.checkpoint import sha256_of
+
+    begun = None
     try:
         url = hf_hub_url(model.repository, model.file, revision=model.revision)
         about = get_hf_file_metadata(url)
-        begun = target.with_name(f".{target.name}.{about.etag}")  # another version of the file has another one
+        version = digest({"commit": about.commit_hash, "etag": about.etag, "size": about.size})
+        begun = target.with_name(f".{target.name}.{version}")  # another version of the file has another name
+        if about.etag is None or (about.size is not None and _size(begun) > about.size):
+            begun.unlink(missing_ok=True)
         _go_on(url, begun, about.size, target.name)
     except Exception as error:  # the hub's client raises many kinds, which all mean that not all was fetched
+        if begun is not None and getattr(getattr(error, "response", None), "status_code", None) == NOTHING_THERE:
+            begun.unlink(missing_ok=True)
+        kept = begun is not None and _size(begun) > 0
+        goes_on = "  What was fetched is kept: the same command goes on from there.\n" if kept else ""
         raise NeurostormError(
-            f"could not fetch '{model.name}' from the hub ({type(error).__name__}: {error}).\n"
-            "  What was fetched is kept: the same command goes on from there.\n"
+            f"could not fetch '{model.name}' from the hub ({type(error).__name__}: {error}).\n{goes_on}"
             f"  On a machine with a network: hf download {model.repository} {model.file} "
             f"--revision {model.revision} --local-dir .\n"
             f"  then copy {model.file} to {target}"
         ) from None
-    size = begun.stat().st_size
+    size = _size(begun)
     if model.bytes not in (None, size):
         begun.unlink()
         raise NeurostormError(f"the hub sent {size} bytes for '{model.name}', {model.bytes} were published; try again")
+    if re.fullmatch("[0-9a-f]{64}", about.etag or "") and sha256_of(begun) != about.etag:  # of large files it is that
+        begun.unlink()
+        raise NeurostormError(f"the weights of '{model.name}' were damaged on their way (SHA-256); try again")
     begun.replace(target)
-    return target
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _go_on(url: str, path: Path, size: int | None, shown: str) -> None:
@@ -153,11 +181,10 @@ def _go_on(url: str, path: Path, size: int | None, shown: str) -> None:
 
     `hf_hub_download` begins anew in every process, so that processes whose file system ignores locks do not write to one file.
     """
-    from filelock import FileLock
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    with FileLock(f"{path}.lock"), open(path, "ab") as file:
+    with open(path, "ab") as file:
         http_get(
             url,
             file,
@@ -166,4 +193,3 @@ def _go_on(url: str, path: Path, size: int | None, shown: str) -> None:
             expected_size=size,
             displayed_filename=shown,
         )
-    Path(f"{path}.lock").unlink(missing_ok=True)

@@ -130,7 +130,7 @@ class Training:
 
     tuning: str = option(
         "linear",
-        "What is trained beside a new head; the README explains each.",
+        "What is trained beside a new head; docs/howto/finetuning.md explains each.",
         choices=("linear", "prompt", "layernorm", "prompt-layernorm", "lora", "full"),
     )
     save_as: str | None = option(

@@ -134,7 +134,7 @@ class Encoding:
         changes="run",
     )
     batch_size: int | None = option(
-        None, "Windows to process at a time.", shown_default="what fits; 4 when fine-tuning", least=1
+        None, "Windows to process at a time.", shown_default="what fits; in trainings 4, of heads alone 256", least=1
     )
 
 

@@ -41,3 +41,9 @@ def test_more_runs_are_of_the_same_person(tmp_path):
     write_people(tmp_path, 1, 3, runs=("ses-1_task-rest", "ses-2_task-rest"))
     names = [run.name for run in find_runs(find_dataset(tmp_path), Selection())[0]]
     assert names == ["sub-000_ses-1_task-rest", "sub-000_ses-2_task-rest"]
+
+
+def test_other_phantoms_in_the_folder_are_refused(cohort):
+    result = CliRunner().invoke(main, [str(cohort), "--people", "2", "--first", "600"])
+    assert result.exit_code == 1
+    assert "holds other phantoms, such as sub-500" in result.output

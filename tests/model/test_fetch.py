@@ -1,5 +1,6 @@
 """neurostorm-model fetch, from a hub on this machine: what is interrupted goes on, and how far it is shows."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -19,7 +20,7 @@ KEPT = 10 * 2**20  # the client writes so much at a time
 class Hub(BaseHTTPRequestHandler):
     """Answers as the hub does; breaks off in the middle of the file as long as `whole` is not set."""
 
-    whole = False
+    whole = damaged = False
     asked: ClassVar[list[int]] = []  # first byte of every request for content
 
     def do_HEAD(self):
@@ -32,7 +33,8 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(503, 0)
             return
         self.answer(206 if begin else 200, len(WEIGHTS) - begin)
-        self.wfile.write(WEIGHTS[begin:] if Hub.whole else WEIGHTS[: KEPT + 1000])
+        content = WEIGHTS[begin:] if Hub.whole else WEIGHTS[: KEPT + 1000]
+        self.wfile.write(bytes(len(content)) if Hub.damaged else content)
         self.close_connection = True
 
     def answer(self, status, length):
@@ -40,7 +42,7 @@ class Hub(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         if status == 206:
             self.send_header("Content-Range", f"bytes {len(WEIGHTS) - length}-{len(WEIGHTS) - 1}/{len(WEIGHTS)}")
-        self.send_header("ETag", '"weights"')
+        self.send_header("ETag", f'"{hashlib.sha256(WEIGHTS).hexdigest()}"')
         self.send_header("X-Repo-Commit", "e96ad7bcbf393d9e4c655f3064a5e42b89ca1664")
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
@@ -57,22 +59,67 @@ def hub():
     server.shutdown()
 
 
-def test_what_was_interrupted_goes_on(hub, tmp_path):
-    def fetch():
+@pytest.fixture
+def fetch(hub, tmp_path):
+    Hub.whole, Hub.damaged = True, False
+    Hub.asked.clear()
+
+    def start():
         environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
         environment["TQDM_POSITION"] = "-1"  # progress is shown though this is no terminal
         command = [Path(sys.executable).parent / "neurostorm-model", "fetch", "mae05", "--to", tmp_path]
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
-    done = fetch()
-    assert done.returncode == 1
-    assert "the same command goes on from there" in done.stderr
+    return start
+
+
+def ended(process):
+    out, err = process.communicate()
+    return process.returncode, out.strip(), err
+
+
+def beside(path):
+    return [each.name for each in path.parent.iterdir() if each.name != ".locks"]
+
+
+def test_what_was_interrupted_goes_on(fetch):
+    Hub.whole = False
+    status, _, err = ended(fetch())
+    assert status == 1
+    assert "the same command goes on from there" in err
     Hub.whole = True
     Hub.asked.clear()
-    done = fetch()
-    assert done.returncode == 0, done.stderr
+    status, out, err = ended(fetch())
+    assert status == 0, err
     assert [begin for begin in Hub.asked if begin] == [KEPT]
-    assert "100%" in done.stderr
-    path = Path(done.stdout.strip())
+    assert "100%" in err
+    path = Path(out)
     assert path.read_bytes() == WEIGHTS
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert beside(path) == [path.name]
+
+
+def test_of_several_processes_one_fetches(fetch):
+    results = [ended(process) for process in [fetch() for _ in range(3)]]
+    assert [status for status, _, _ in results] == [0, 0, 0], results
+    path = Path(results[0][1])
+    assert path.read_bytes() == WEIGHTS
+    assert beside(path) == [path.name]
+
+
+def test_damaged_weights_are_not_kept(fetch, tmp_path):
+    Hub.damaged = True
+    status, _, err = ended(fetch())
+    assert status == 1
+    assert "damaged on their way (SHA-256); try again" in err
+    assert beside(tmp_path / "mae05" / "x") == []
+
+
+def test_more_than_there_is_begins_anew(fetch, tmp_path):
+    Hub.whole = False
+    ended(fetch())
+    Hub.whole = True
+    (partly,) = (path for path in (tmp_path / "mae05").iterdir() if path.name != ".locks")
+    partly.write_bytes(WEIGHTS + b"more")
+    status, out, err = ended(fetch())
+    assert status == 0, err
+    assert Path(out).read_bytes() == WEIGHTS

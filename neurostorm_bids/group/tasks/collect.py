@@ -41,12 +41,12 @@ def run(study: Study) -> list[GroupResult]:
     missing = study.missing_subjects(cohort)
     name = f"group_desc-{cohort.label}"
     about: dict[str, Any] = {
+        **_columns(table, cohort),
         "Description": "NeuroSTORM embeddings, one row per run; mean over its windows",
         "Model": cohort.label,
         "SubjectsWithoutResults": missing,
         "Notes": cohort.notes,
         "Sources": study.sources(),
-        **_columns(table, cohort),
     }
     predicted = predictions_of_runs(study)
     n = f"{len(table)} runs of {table[SUBJECT].nunique()} subjects"

@@ -84,7 +84,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "features": {"Description": "What runs are compared by"},
     "among": {"Description": "Where the other runs of the person are looked for"},
     "metric": {
-        "Description": "Rank-1, Rank-5: how often one of the nearest is of the same person; mAP: mean average precision"
+        "Description": "rank1, rank5: how often one of the nearest is of the same person; mAP: mean average precision"
     },
     "value": {"Description": "Mean over runs"},
     "lower": {"Description": "Lower end of the 95 % interval, from the bootstrap over people"},
