@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", SAID, re.DOTALL) for line in block.splitlines()
-    if line and not line.startswith(("docker", "apptainer", "bosh"))  # tests/acceptance/container/run.sh and .ci/release-check run their like
+    if line.startswith(("make", "pip", "neurostorm"))  # containers: tests/acceptance/container/run.sh; bosh: .ci/release-check
 ]  # fmt: skip
 ON_A_COHORT = [command for command in COMMANDS if " group" in command or "OUT_DIR/models/" in command]
 N_SUBJECTS = 12
