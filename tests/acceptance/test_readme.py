@@ -78,7 +78,7 @@ def how_to_run(command):
         trains = "finetune" in words or "pretrain" in words
         words = ["narrow.ckpt" if word == "FILE.ckpt" else word for word in words]
         words += [] if "--model" in words else ["--model", "narrow.ckpt"]
-        words += ["--epochs", "1"] if trains else []
+        words += ["--epochs", "1", "--force"] if trains else []  # pages name the same models
     elif words[0] == "neurostorm" and "--model" not in words:
         words += ["--model", "demo", "--window-stride", "9"]  # the published weights are not here
     return [BIN / words[0], *words[1:]]
@@ -124,6 +124,9 @@ def test_command_runs_on_a_cohort(command, cohort):
         name = re.search(r"OUT_DIR/models/(\w+)", command)[1]
         before = next(each for each in COMMANDS if f"--save-as {name}" in each)
         assert (cohort / "OUT_DIR" / "models" / name).is_dir() or run(before, cohort).returncode == 0
+    if command.startswith("neurostorm-model reference"):
+        done = run("neurostorm BIDS_DIR OUT_DIR participant --model OUT_DIR/models/sex", cohort)
+        assert done.returncode == 0, done.stderr
     if "--group-task attribution" in command:
         before = next(each for each in COMMANDS if each.endswith("--attribution"))
         assert list((cohort / "OUT_DIR").rglob("*_statmap.json")) or run(before, cohort).returncode == 0
