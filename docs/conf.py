@@ -19,6 +19,7 @@ extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["_build", "reference/generated"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # options begin with two hyphens
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme = "furo"  # brings its fonts and scripts along: no request leaves the reader's machine
@@ -41,6 +42,7 @@ for results in ("demo", "out", "more", "more_out"):
     shutil.rmtree(tutorial / results, ignore_errors=True)
 tutorial.mkdir(parents=True, exist_ok=True)
 os.environ["NEUROSTORM_TUTORIAL"] = str(tutorial)
+os.environ["PYTHONPATH"] = str(HERE)  # tutorial.py
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 generate.write_reference(HERE / "reference" / "generated")
