@@ -98,6 +98,7 @@ def run(command, folder):
     return subprocess.run(how_to_run(command), cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("command", dict.fromkeys(c for c in COMMANDS if c not in ON_A_COHORT))
 def test_command_runs(command, place):
     done = run(command, place)

@@ -98,6 +98,7 @@ def test_what_was_interrupted_goes_on(fetch):
     assert beside(path) == [path.name]
 
 
+@pytest.mark.heavy
 def test_of_several_processes_one_fetches(fetch):
     results = [ended(process) for process in [fetch() for _ in range(3)]]
     assert [status for status, _, _ in results] == [0, 0, 0], results
@@ -106,6 +107,7 @@ def test_of_several_processes_one_fetches(fetch):
     assert beside(path) == [path.name]
 
 
+@pytest.mark.heavy
 def test_damaged_weights_are_not_kept(fetch, tmp_path):
     Hub.damaged = True
     status, _, err = ended(fetch())
@@ -114,6 +116,7 @@ def test_damaged_weights_are_not_kept(fetch, tmp_path):
     assert beside(tmp_path / "mae05" / "x") == []
 
 
+@pytest.mark.heavy
 def test_more_than_there_is_begins_anew(fetch, tmp_path):
     Hub.whole = False
     ended(fetch())
