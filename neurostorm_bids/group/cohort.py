@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids.derivatives.names import run_tables, sidecar_of
+from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.entities import entities_of
 from neurostorm_bids.find.participants import SESSION, SUBJECT
@@ -20,6 +21,7 @@ IDENTITY = {
     SUBJECT: {"Description": "The person"},
     SESSION: {"Description": "The session"},
     "task": {"Description": "Task of the run"},
+    SEEN_COLUMN: {"Description": "Whether the model was trained on this person"},
 }
 QUALITY = {
     "windows": {"Description": "Windows averaged"},

@@ -10,7 +10,7 @@ import pandas as pd
 from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SESSION, SUBJECT
-from neurostorm_bids.group.cohort import weighted_means
+from neurostorm_bids.group.cohort import QUALITY, weighted_means
 from neurostorm_bids.group.study import Study
 
 EMBEDDINGS, PREDICTIONS = "_embeddings.tsv", "_predictions.tsv"
@@ -103,10 +103,9 @@ def predictions_of_runs(study: Study) -> pd.DataFrame | None:
 def predicted_columns(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return what the columns of `predictions_of_runs` are."""
     columns: dict[str, dict[str, Any]] = {
-        "windows": {"Description": "Windows averaged"},
+        "windows": QUALITY["windows"],
         "target": {"Description": "What is predicted"},
         VALUE: {"Description": "Predicted value, mean over windows"},
-        SEEN_COLUMN: {"Description": "Whether the model was trained on this person"},
     }
     return {name: columns[name] for name in columns if name in table} | {
         name: {"Description": f"Probability of {name.removeprefix(PROBABILITY)}"}

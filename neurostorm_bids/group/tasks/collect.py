@@ -9,7 +9,6 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from neurostorm_bids.derivatives.seen import SEEN_COLUMN
 from neurostorm_bids.derivatives.sidecars import software_versions
 from neurostorm_bids.derivatives.tables import channels_named
 from neurostorm_bids.find.participants import SUBJECT
@@ -146,18 +145,13 @@ def write_collection(out_dir: Path, cohort: Cohort, table: pd.DataFrame, about: 
 
 def _columns(table: pd.DataFrame, cohort: Cohort) -> dict[str, dict[str, Any]]:
     """Return what the columns of the table of runs are."""
-    known: dict[str, dict[str, Any]] = {
-        **IDENTITY,
-        **QUALITY,
-        SEEN_COLUMN: {"Description": "Whether the model was trained on this person"},
-    }
     entities = {str(name): {"Description": f"Entity {name} of the run"} for name in cohort.runs}
     phenotype = {str(name): {"Description": "Column of the phenotype"} for name in table}
     channels = {
         name: {"Description": f"Channel {i} of the embedding, mean over the run's windows"}
         for i, name in enumerate(channels_named(cohort.embeddings.shape[1]))
     }
-    every: dict[str, dict[str, Any]] = {**phenotype, **entities, **known}
+    every: dict[str, dict[str, Any]] = {**phenotype, **entities, **IDENTITY, **QUALITY}
     return {**{str(name): every[str(name)] for name in table}, **channels}
 
 
