@@ -167,57 +167,36 @@ def process_cohort(folder: Path) -> Path:
     write_people(data, N_PEOPLE, N_VOLUMES, UNSEEN, RUNS, MILD)
     shutil.rmtree(out, ignore_errors=True)  # what other code wrote
 
-    def neurostorm(*words: str) -> None:
-        call = [BIN / "neurostorm", data, out, *words, "--quiet"]
-        done = subprocess.run(call, capture_output=True, text=True)
+    def neurostorm(words: str) -> None:
+        call = [BIN / "neurostorm", data.name, out.name, *words.split(), "--quiet"]
+        done = subprocess.run(call, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(map(str, call))}: {done.stderr[-2000:]}")
 
-    save = ("--save-grid", "--embedding-level", "frame", "token")
-    neurostorm("participant", "--model", "demo", *save)
+    neurostorm("participant --model demo --save-grid --embedding-level frame token")
     for task in ("collect", "reliability", "normative", "qc", "associations", "identify", "decode"):
-        neurostorm("group", "--model", "demo", "--group-task", task)
-    neurostorm(
-        "group", "--model", "demo", "--group-task", "probe", "--target", "age", "--delta", "--save-as", "age", "--force"
-    )
-    neurostorm("group", "--model", "demo", "--group-task", "evaluate", "--target", "coupling", "--allow-seen")
-    size = ("--size", "embed_dim=12", "depths=1,1,1,1", "img_size=48")  # whose maps take seconds
-    neurostorm("group", "--group-task", "pretrain", *size, "--steps", "2", "--save-as", "small", "--force")
-    tune = (
-        "--tuning",
-        "linear",
-        "--target",
-        "coupling",
-        "--epochs",
-        "2",
-        "--save-as",
-        "tuned",
-        "--force",
-        "--allow-seen",
-    )
-    neurostorm("group", "--model", str(out / "models" / "small"), "--group-task", "finetune", *tune)
-    some = (
-        "--model",
-        str(out / "models" / "tuned"),
-        "--participant-label",
-        str(UNSEEN),
-        str(UNSEEN + 1),
-        "--task-id",
-        "motor",
-    )
-    atlas = eighths(folder / "atlas-eighths_dseg.nii.gz")  # few parcels: checks take a moment for each
-    explain = ("--attribution", "--attribution-windows", "1", "--attribution-parcels", atlas, "--timeseries", atlas)
-    neurostorm("participant", *explain, *some)
-    neurostorm("group", "--group-task", "attribution", *some)
+        neurostorm(f"group --model demo --group-task {task}")
+    neurostorm("group --model demo --group-task probe --target age --delta --save-as age")
+    neurostorm("group --model demo --group-task evaluate --target coupling --allow-seen")
+    # a network whose maps take seconds, and an atlas of few parcels, since checks take a moment for each
+    size = "--size embed_dim=12 depths=1,1,1,1 img_size=48"
+    neurostorm(f"group --group-task pretrain {size} --steps 2 --save-as small")
+    tuning = "--tuning linear --target coupling --epochs 2 --allow-seen"
+    neurostorm(f"group --model out/models/small --group-task finetune {tuning} --save-as tuned")
+    atlas = eighths(folder / "atlas-eighths_dseg.nii.gz").name
+    some = f"--model out/models/tuned --participant-label {UNSEEN} {UNSEEN + 1} --task-id motor"
+    explain = f"--attribution --attribution-windows 1 --attribution-parcels {atlas} --timeseries {atlas}"
+    neurostorm(f"participant {some} {explain}")
+    neurostorm(f"group --group-task attribution {some}")
     return out
 
 
-def eighths(path: Path) -> str:
+def eighths(path: Path) -> Path:
     """Write an atlas of eight parcels, by the signs of world coordinates; returns its path."""
     world = apply_affine(AFFINE, np.indices(SHAPE).reshape(3, -1).T)
     labels = 1 + (world > 0) @ [1, 2, 4]
     nib.save(nib.Nifti1Image(labels.reshape(SHAPE).astype(np.int16), AFFINE), path)
-    return str(path)
+    return path
 
 
 def _pattern(place: Path) -> str:
@@ -225,8 +204,7 @@ def _pattern(place: Path) -> str:
     text = place.as_posix()
     if place.parent.name == "figures":
         return f"{'sub-<label>' if text.startswith('sub-') else 'group'}/figures/"
-    for entity, word in (("sub", "label"), ("ses", "label"), ("task", "label")):
-        text = re.sub(rf"{entity}-[0-9a-zA-Z]+", f"{entity}-<{word}>", text)
+    text = re.sub(r"(sub|ses|task)-[0-9a-zA-Z]+", r"\1-<label>", text)
     text = re.sub(r"desc-(demo|tuned|small|age)(?=[_./])", "desc-<model>", text)
     text = re.sub(r"seg-[0-9a-zA-Z]+", "seg-<atlas>", text)
     text = re.sub(r"target-(age|coupling)", "target-<column>", text)
