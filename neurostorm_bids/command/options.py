@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,12 @@ class BidsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat an option before each of its values, which is what click understands."""
-        return super().parse_args(ctx, self._repeat(ctx, args))
+        try:
+            args = self._repeat(ctx, args)
+        except click.BadOptionUsage:
+            if not ctx.resilient_parsing:  # the shell asks how the line may go on: its last option has no value yet
+                raise
+        return super().parse_args(ctx, args)
 
     def _repeat(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Rewrite ``--opt a b`` as ``--opt=a --opt=b``; the command's arguments that follow stay arguments."""
@@ -292,7 +298,9 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
     ours = ("config_file", "version", "help", "skip_bids_validation")
     known = {param.name: param for param in ctx.command.params if isinstance(param, click.Option)}
     if unknown := sorted(name for name in values if name not in known or name in ours):
-        raise click.BadParameter(f"{path}: unknown key {unknown[0]}; keys are the options' names, such as task-id")
+        near = get_close_matches(unknown[0], known.keys() - set(ours), 1)
+        meant = f"did you mean {near[0].replace('_', '-')}?" if near else "keys are the options' names, such as task-id"
+        raise click.BadParameter(f"{path}: unknown key {unknown[0]}; {meant}")
     if isinstance(values.get("derivatives"), dict):
         values["derivatives"] = [f"{name}={folder}" for name, folder in values["derivatives"].items()]
     for name, value in values.items():

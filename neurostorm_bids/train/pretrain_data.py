@@ -156,7 +156,10 @@ class PretrainingWindows(Dataset[Item]):
         run = self.runs[k]
         last = run.shape[3] - self.length
         if self.shifted:
-            start = int(rng.integers(start, min(start + self.length - 1, last) + 1))
+            near = np.arange(start, min(start + self.length - 1, last) + 1)
+            if self.views.n_clips > 1:  # from the middle of a short run no window is left for the partner
+                near = near[(near >= self.length) | (near <= last - self.length)]
+            start = int(near[rng.integers(len(near))])
         starts = [start]
         if self.views.n_clips > 1:
             starts.append(self._partner(start, last, np.random.default_rng([self.seed, number, i, PARTNER])))
@@ -174,8 +177,6 @@ class PretrainingWindows(Dataset[Item]):
     def _partner(self, start: int, last: int, rng: np.random.Generator) -> int:
         """Return the first frame of another window of the run that does not overlap with the one at ``start``."""
         before, after = max(0, start - self.length + 1), max(0, last - start - self.length + 1)
-        if before + after == 0:  # shifted into the middle of a run of two windows: the nearest that there is
-            return 0 if start > last - start else last
         k = int(rng.integers(before + after))
         return k if k < before else start + self.length + k - before
 

@@ -168,7 +168,33 @@ def test_quiet_leaves_warnings_errors_and_the_summary(tree, tmp_path, neurostorm
     assert all(line.split(":")[0] in ("warning", "error") for line in said.splitlines())
 
 
-def test_the_shell_completes_options():
-    words = {"COMP_WORDS": "neurostorm --embed", "COMP_CWORD": "1", "_NEUROSTORM_COMPLETE": "bash_complete"}
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("--embed", ["--embedding-level"]),
+        ("in out participant --grid ", ["auto", "fsl", "as-fmriprep"]),
+        ("in out group --group-task pr", ["pretrain", "probe"]),
+        ("in out group --group-task probe --target age --pool", ["--pooling"]),
+        ("in out participant --model ", [""]),
+    ],
+)
+def test_the_shell_completes_options_and_their_values(line, completed):
+    words = {
+        "COMP_WORDS": f"neurostorm {line}",
+        "COMP_CWORD": str(len(line.split(" "))),
+        "_NEUROSTORM_COMPLETE": "bash_complete",
+    }
     command = Path(sys.executable).with_name("neurostorm")
-    assert subprocess.check_output(command, env={**os.environ, **words}, text=True) == "plain,--embedding-level\n"
+    found = subprocess.check_output(command, env={**os.environ, **words}, text=True)
+    assert [each.removeprefix("plain,") for each in found.split("\n")[: len(completed)]] == completed
+
+
+def test_a_near_miss_is_there(tree, tmp_path, neurostorm):
+    call = (tree.path, tmp_path / "out", "participant")
+    status, _, said = neurostorm(*call, "--modle", "demo")
+    assert status == 2
+    assert "'--model'" in said
+    (tmp_path / "config.toml").write_text('task_ids = ["rest"]')
+    status, _, said = neurostorm(*call, "--config-file", tmp_path / "config.toml")
+    assert status == 2
+    assert "unknown key task_ids; did you mean task-id?" in said
