@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 # asks for a docstring of everything that is public.
 NOT_NEEDED := ES01,EX01,SA01,PR01,PR07,RT01,PR08,RT03,SS02,SS05,GL08
 
-.PHONY: demo demo-model docs release-check test test-gpu lint setup clean
+.PHONY: demo demo-model docs release-check test test-long test-gpu lint setup clean
 
 demo: setup
 	$(VENV)/bin/neurostorm-demo demo
@@ -18,6 +18,10 @@ demo-model: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
+
+# Those that take long, README and site's commands among them
+test-long: setup
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile -m heavy
 
 # What only a GPU can show; without one it says so
 test-gpu: setup

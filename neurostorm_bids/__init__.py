@@ -11,11 +11,15 @@ if TYPE_CHECKING:
     from neurostorm_bids.api.runs import FoundRun, embed_run, find_runs, grid_run
     from neurostorm_bids.errors import NeurostormError
     from neurostorm_bids.model.load import load_model
+    from neurostorm_bids.model.model import Model
+    from neurostorm_bids.resample.gridded import GriddedRun
     from neurostorm_bids.resample.resample import to_model_grid
 
 __version__ = "0.4.0"
 __all__ = [
     "FoundRun",
+    "GriddedRun",
+    "Model",
     "NeurostormError",
     "ProbeResult",
     "embed_run",
@@ -30,6 +34,8 @@ PLACES = {
     **dict.fromkeys(("FoundRun", "embed_run", "find_runs", "grid_run"), "api.runs"),
     **dict.fromkeys(("ProbeResult", "probe", "read_embeddings"), "api.results"),
     "NeurostormError": "errors",
+    "GriddedRun": "resample.gridded",
+    "Model": "model.model",
     "load_model": "model.load",
     "to_model_grid": "resample.resample",
 }
@@ -39,3 +45,7 @@ def __getattr__(name: str) -> Any:  # PyTorch and nibabel are imported when they
     if name in PLACES:
         return getattr(import_module(f"neurostorm_bids.{PLACES[name]}"), name)
     raise AttributeError(f"module 'neurostorm_bids' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:  # what notebooks complete
+    return [*__all__, "__version__"]

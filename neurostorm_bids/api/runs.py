@@ -178,6 +178,18 @@ def grid_run(run: FoundRun, model: Model | str | Path, **options: Any) -> Gridde
     ------
     NeurostormError
         If the run cannot be read.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from neurostorm_bids.demo.dataset import write_dataset
+    >>> folder = TemporaryDirectory()
+    >>> data = Path(folder.name)
+    >>> write_dataset(data, n_volumes=20)
+    >>> gridded = grid_run(find_runs(data)[0], "demo")
+    >>> gridded.grid.name, gridded.shape
+    ('fsl', (96, 96, 96, 50))
+    >>> folder.cleanup()
     """
     model, settings = _model_and_settings(run, model, options)
     return _gridded(run, model, settings)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from neurostorm_bids.explain.checks import SPLIT_HALF
 from neurostorm_bids.group.attribution_contrast import Contrast
 from neurostorm_bids.group.attribution_maps import Maps
 from neurostorm_bids.group.study import Study, counted
@@ -21,6 +22,11 @@ def alarms_of(maps: Maps) -> list[str]:
 def mostly_failed(maps: Maps) -> dict[str, int]:
     """Return the checks that half of the maps or more fail, and how many do."""
     return {name: failed for name, failed in _counts(maps, False).items() if 2 * failed >= len(maps.runs)}
+
+
+def may_be_drawn(maps: Maps) -> bool:
+    """Whether in most runs two halves of the windows tell the same; where that is not known, the mean is not drawn either."""
+    return 2 * _counts(maps, True).get(SPLIT_HALF, 0) > len(maps.runs)
 
 
 def notes_of(maps: Maps, study: Study) -> list[str]:

@@ -83,7 +83,7 @@ def _of_gridded_runs(cohort: Cohort, rows: Sequence[int], work: Path) -> tuple[F
     """Return connectomes and mean images, a row per run that is asked for."""
     stores = [store_of(work, cohort, i) for i in rows]
     if missing := sum(store is None for store in stores):
-        written = _written_connectomes(cohort, rows)
+        written = written_connectomes(cohort, rows)
         what = MEAN_IMAGE if written is not None else f"{CONNECTOME} and {MEAN_IMAGE}"
         return {} if written is None else {CONNECTOME: written}, [
             f"no {what} to compare with: {missing} of {len(stores)} runs have no gridded run in {work}; the participant level keeps them "
@@ -94,13 +94,19 @@ def _of_gridded_runs(cohort: Cohort, rows: Sequence[int], work: Path) -> tuple[F
     return {name: np.stack([each[k] for each in of_runs]) for k, name in enumerate((CONNECTOME, MEAN_IMAGE))}, []
 
 
-def _written_connectomes(cohort: Cohort, rows: Sequence[int]) -> np.ndarray | None:
-    """Return the connectomes that --timeseries wrote, of the first atlas that all runs have; `None` if there is none."""
+def written_connectomes(cohort: Cohort, rows: Sequence[int], name: str = "*") -> np.ndarray | None:
+    """Return the connectomes that --timeseries wrote, (runs, pairs), of the first atlas that all runs have; `None` if there is none.
+
+    Parameters
+    ----------
+    name : str
+        Of the atlas; any, if not given.
+    """
     ending = "_stat-pearsoncorrelation_relmat.tsv"
     of_atlas: dict[str, list[Path]] = {}
     for i in rows:
         stem = f"{cohort.runs['run_name'].iloc[i]}_space-{cohort.template}_seg-"
-        for path in cohort.files[i].parent.glob(f"{stem}*{ending}"):
+        for path in cohort.files[i].parent.glob(f"{stem}{name}{ending}"):
             of_atlas.setdefault(path.name.removeprefix(stem).removesuffix(ending), []).append(path)
     complete = sorted(atlas for atlas, paths in of_atlas.items() if len(paths) == len(rows))
     if not complete:

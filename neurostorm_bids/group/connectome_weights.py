@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.group.baselines import CONNECTOME, connectome_of, store_of
+from neurostorm_bids.group.baselines import CONNECTOME, connectome_of, store_of, written_connectomes
 from neurostorm_bids.group.cohort import weighted_means
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.resample.parcels import Parcels
@@ -24,11 +24,19 @@ def strength_of_parcels(study: Study, parcels: Parcels) -> np.ndarray | str:
     except NeurostormError as error:
         return f"not compared with the {CONNECTOME}: {error}"
     stores = [store_of(study.settings.work, study.cohort, int(row)) for row in labels.rows]
+    n_pairs = len(parcels) * (len(parcels) - 1) // 2
     if missing := sum(store is None for store in stores):
-        return f"not compared with the {CONNECTOME}: {missing} of {len(stores)} runs have no gridded run; the participant level keeps them with --save-grid"
+        written = written_connectomes(study.cohort, labels.rows, parcels.name)
+        if written is None or written.shape[1] != n_pairs:
+            return (
+                f"not compared with the {CONNECTOME}: {missing} of {len(stores)} runs have no gridded run; the participant level keeps them "
+                "with --save-grid, or the connectomes of the maps' atlas with --timeseries"
+            )
+        values = written
+    else:  # a parcel that a run does not cover is connected with nothing
+        gridded = [connectome_of(store, parcels.numbers) for store in stores if store is not None]
+        values = np.nan_to_num(np.stack(gridded))
     members = labels.members_among_rows
-    # a parcel that a run does not cover is connected with nothing
-    values = np.stack([np.nan_to_num(connectome_of(store, parcels.numbers)) for store in stores if store is not None])
     samples = weighted_means(values, members, study.cohort.runs["windows"].to_numpy(float)[labels.rows])
     model = make_pipeline(StandardScaler(), (RidgeClassifierCV if labels.classes else RidgeCV)(PENALTIES))
     weights = np.abs(np.atleast_2d(model.fit(samples, labels.y)[-1].coef_)).sum(axis=0)

@@ -21,8 +21,10 @@ from neurostorm_bids.resample.timing import time_map
 from neurostorm_bids.runtime.process import resident_mb
 from neurostorm_bids.settings import Settings
 
-# s, measured on runs of 2 mm: what a run takes beside encoding, and what each of its volumes
-RUN_S, VOLUME_S = 3.0, 0.006
+# s, measured on runs of 2 mm (benchmarks/RESULTS.md): what a run takes beside encoding, and what each of its volumes
+RUN_S = 3.0
+VOLUME_S = {"linear": 0.006, "cubic": 0.02}
+RAW_VOLUME_S = {"linear": 0.022, "cubic": 0.034}
 
 
 def dry_run(subjects: Subjects, models: Sequence[Model]) -> int:
@@ -46,11 +48,10 @@ def dry_run(subjects: Subjects, models: Sequence[Model]) -> int:
             n_done += 1
         else:
             to_do.append(seconds)
-    resources = settings.resources
-    memory = resident_mb() + RESAMPLING_MB + max(window_mb(m) * batch_size(m, resources) for m in models)
+    nprocs = settings.resources.nprocs
     print(
-        f"\n{len(subjects.runs)} run(s): {n_done} finished, {len(to_do)} to do (about {_in_words(sum(to_do) / resources.nprocs)} on this machine, with "
-        f"{resources.nprocs} at a time and {memory * resources.nprocs:,.0f} MB), {n_bad} cannot be done"
+        f"\n{len(subjects.runs)} run(s): {n_done} finished, {len(to_do)} to do (about {_in_words(sum(to_do) / nprocs)} on this machine, with "
+        f"{nprocs} at a time and {_memory_mb(models, settings) * nprocs:,.0f} MB), {n_bad} cannot be done"
     )
     for problem in subjects.problems:
         print(f"not found: {problem}")
@@ -78,10 +79,11 @@ def _planned(
         lines += found
         if left:
             encoding = sum(paces[encoder] * n_windows[encoder] for encoder in {m.encoder for m in left})
-            took = RUN_S + VOLUME_S * n_volumes + encoding
+            a_volume = (VOLUME_S if source.file.raw is None else RAW_VOLUME_S)[settings.resampling.interpolation]
+            took = RUN_S + a_volume * n_volumes + encoding
             seconds = (seconds or 0.0) + took
             maps = ", without the maps of --attribution" if settings.explaining.attribution else ""
-            lines.append(f"takes        about {_in_words(took)}{maps}")
+            lines.append(f"takes        about {_in_words(took)} and {_memory_mb(left, settings):,.0f} MB{maps}")
     return lines, seconds
 
 
@@ -115,6 +117,13 @@ def _way(
 
 def _short(path: Path, place: Path) -> str:
     return str(path.relative_to(place)) if path.is_relative_to(place) else str(path)
+
+
+def _memory_mb(models: Sequence[Model], settings: Settings) -> float:
+    """Return the memory that a run takes, MB."""
+    wanted = settings.encoding.batch_size
+    encoding = max(window_mb(model) * batch_size(model, settings.resources, wanted) for model in models)
+    return resident_mb() + RESAMPLING_MB + encoding
 
 
 def _seconds_a_window(model: Model, settings: Settings) -> float:

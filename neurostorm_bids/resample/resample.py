@@ -164,6 +164,20 @@ def to_model_grid(
     ------
     NeurostormError
         If a file is missing, damaged or does not fit; the message names it.
+
+    Examples
+    --------
+    Of what was mapped to the grid's template:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from neurostorm_bids.demo.dataset import write_dataset
+    >>> folder = TemporaryDirectory()
+    >>> write_dataset(Path(folder.name), n_volumes=20)
+    >>> stem = f"{folder.name}/sub-01/func/sub-01_task-rest_space-MNI152NLin6Asym_res-2_desc"
+    >>> gridded = to_model_grid(f"{stem}-preproc_bold.nii.gz", f"{stem}-brain_mask.nii.gz")
+    >>> gridded.grid.name, gridded.shape
+    ('fsl', (96, 96, 96, 50))
+    >>> folder.cleanup()
     """
     if interpolation not in ("linear", "cubic"):
         raise NeurostormError(f"interpolation is linear or cubic, not '{interpolation}'")

@@ -72,8 +72,8 @@ def how_to_run(command):
         return [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", ROOT]
     if words[:2] == ["neurostorm-hpc", "slurm"]:
         words.remove("--submit")  # tests/hpc/test_hpc.py has a Slurm
-    if "--attribution" in words:  # it takes some seconds a run
-        words += ["--participant-label", "00", "01"]
+    if "--attribution" in words:  # it takes half a minute a run
+        words += ["--participant-label", "00", "01", "--task-id", "rest"]
     if words[0] == "neurostorm" and "group" in words:
         trains = "finetune" in words or "pretrain" in words
         words = ["narrow.ckpt" if word == "FILE.ckpt" else word for word in words]
@@ -138,7 +138,7 @@ def test_command_runs_on_a_cohort(command, cohort):
         assert "</html>" in Path(page).read_text()
         assert not unexplained(cohort / "OUT_DIR")
     elif "--attribution" in command:
-        assert len(list((cohort / "OUT_DIR").rglob("*_desc-sex_stat-attributionOwnMean_statmap.json"))) == 4
+        assert len(list((cohort / "OUT_DIR").rglob("*_desc-sex_stat-attributionOwnMean_statmap.json"))) == 2
     else:
         tables = list((cohort / "OUT_DIR").rglob("*desc-sex_predictions.tsv"))
         assert len(tables) == 2 * N_SUBJECTS

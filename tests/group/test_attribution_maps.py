@@ -9,8 +9,13 @@ import pandas as pd
 import pytest
 from helpers import Results
 
+from neurostorm_bids.find.dataset import find_selected
+from neurostorm_bids.find.participants import read_phenotype
+from neurostorm_bids.group.connectome_weights import strength_of_parcels
+from neurostorm_bids.group.study import Study
 from neurostorm_bids.resample.grid import FSL
 from neurostorm_bids.resample.parcels import blocks
+from neurostorm_bids.settings import Settings
 
 N, PLANTED = 16, 40
 PARCELS = blocks(FSL)
@@ -138,13 +143,20 @@ def test_damaged_maps_are_named(people, neurostorm, damage):
     assert "Traceback" not in said
 
 
-def test_maps_that_fail_are_not_drawn(people, neurostorm):
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [
+        (False, "8 of 16 maps fail the check split halves of windows: do not read the mean map without it"),
+        (None, "of 8 of 16 maps the check split halves of windows is open"),
+    ],
+)
+def test_maps_that_fail_or_are_not_checked_are_not_drawn(people, neurostorm, passed, words):
     attribution_of(people, neurostorm, "--attribution-voxels", "--n-permutations", "9")
     assert len(list(people.out.glob("*attributionOwnMean*_statmap.nii.gz"))) == 3
     for i in range(8):
-        write_map(people, f"sub-{i:02d}_task-rest", np.zeros(len(PARCELS)), "own-mean", 0.0, passed=False)
+        write_map(people, f"sub-{i:02d}_task-rest", np.zeros(len(PARCELS)), "own-mean", 0.0, passed=passed)
     _, page, _ = attribution_of(people, neurostorm)
-    assert "8 of 16 maps fail the check split halves of windows: do not read the mean map without it" in page
+    assert words in page
     assert "No map is drawn." in page
     assert not list(people.out.glob("*attributionOwnMean*_statmap.nii.gz"))
     assert not list(people.out.glob("group/figures/*attributionOwnMean*"))
@@ -165,6 +177,37 @@ def test_the_contrast_has_a_map_and_a_viewer_of_its_own(people, neurostorm):
 def test_a_test_that_cannot_reach_significance_says_so(people, neurostorm):
     _, page, _ = attribution_of(people, neurostorm, "--target", "sex", "--n-permutations", "9")
     assert "10 orders of the labels: none can reach p" in page
+
+
+def write_connectome(results, name, connections):
+    """Write the correlations of one run as --timeseries does."""
+    table = next(results.out.rglob(f"{name}_*_embeddings.tsv"))
+    stem = table.name.partition("_desc-")[0]
+    matrix = pd.DataFrame(connections, columns=PARCELS.labels)
+    matrix.insert(0, "Node", PARCELS.labels)
+    path = table.with_name(f"{stem}_seg-{PARCELS.name}_stat-pearsoncorrelation_relmat.tsv")
+    matrix.to_csv(path, sep="\t", index=False)
+
+
+def test_maps_stand_beside_the_connectome_that_timeseries_wrote(people, neurostorm):
+    """In the connectome, the sexes differ in all connections of the parcel in which their maps do."""
+    _, page, _ = attribution_of(people, neurostorm, "--target", "sex", "--n-permutations", "9")
+    assert "atlas with --timeseries" in page
+    rng, n = np.random.default_rng(1), len(PARCELS)
+    for i in range(N):
+        connections = 0.05 * rng.standard_normal((n, n))
+        connections[PLANTED] += 0.3 * (2 * (i % 2) - 1)
+        connections = np.tril(connections, -1) + np.tril(connections.T, -1)
+        write_connectome(people, f"sub-{i:02d}_task-rest", connections + connections.T + np.eye(n))
+    settings = Settings.of(
+        people.raw, people.out, analysis_level="group", model=("base",), target=("sex",), group_task="attribution"
+    )
+    dataset = find_selected(people.raw, settings.selection)
+    strength = strength_of_parcels(Study(dataset, read_phenotype(dataset, None), "base", settings), PARCELS)
+    assert strength.argmax() == PLANTED
+    assert strength[PLANTED] > 3 * np.delete(strength, PLANTED).max()
+    _, page, _ = attribution_of(people, neurostorm, "--target", "sex", "--n-permutations", "9")
+    assert "weight of its connections in a ridge regression on the connectome" in page
 
 
 def test_a_target_that_is_not_known_fails(people, neurostorm):

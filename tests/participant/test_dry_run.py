@@ -1,8 +1,13 @@
 """--dry-run says what would be done, writes nothing, and fails where something cannot be done."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import RUN, signal
+
+from neurostorm_bids import load_model
+from neurostorm_bids.encode.sizes import window_mb
 
 
 def files(folder):
@@ -28,6 +33,17 @@ def test_it_says_what_would_be_read_and_writes_nothing(tree, tmp_path, call):
     assert "1 run(s): 0 finished, 1 to do (about" in printed
     assert not (tmp_path / "out").exists()
     assert files(tree.path) == before
+
+
+def test_it_says_how_long_and_how_much_memory_each_run_takes(tree, call, narrow):
+    tree.run(data=signal(0, n_volumes=14), repetition_time=2.0)
+    said = [call(*options)[1] for options in ((), ("--batch-size", "50"))]
+    memory = [int(re.search(r"takes +about \d+ s and ([\d,]+) MB", text)[1].replace(",", "")) for text in said]
+    window = window_mb(load_model(narrow, "cpu"))
+    assert memory[1] - memory[0] > 40 * window  # 49 more at a time, less what the process holds by then
+    for text in said:
+        assert "through      no transform: it is in the space of the grid" in text
+        assert "with 1 at a time and" in text
 
 
 def test_what_is_there_is_finished(tree, tmp_path, call, neurostorm, narrow):

@@ -16,11 +16,11 @@ import pandas as pd
 from neurostorm_bids.derivatives.attribution_files import FAITHFUL, write_volume
 from neurostorm_bids.derivatives.names import attribution_to
 from neurostorm_bids.derivatives.sidecars import PRIVACY
-from neurostorm_bids.explain.checks import SPLIT_HALF, rank_correlation
+from neurostorm_bids.explain.checks import rank_correlation
 from neurostorm_bids.group.attribution_contrast import Contrast, contrast_of, families_of
 from neurostorm_bids.group.attribution_figures import map_figure
 from neurostorm_bids.group.attribution_maps import Maps, anatomy_or_function, read_all_maps
-from neurostorm_bids.group.attribution_words import ALPHA, alarms_of, mostly_failed, notes_of, unreachable
+from neurostorm_bids.group.attribution_words import ALPHA, alarms_of, may_be_drawn, notes_of, unreachable
 from neurostorm_bids.group.baselines import CONNECTOME
 from neurostorm_bids.group.connectome_weights import strength_of_parcels
 from neurostorm_bids.group.output import FIGURES
@@ -86,7 +86,7 @@ def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarr
         answer += _answer_of(contrast, table)
     shown = table.head(MOST_ROWS).round({"t": 2, "p_fwe": 4, "r_target": 2, "p_fwe_target": 4})
     shown = shown.assign(**{name: shown[name].map("{:+.3g}".format) for name in ("mean", "random_weights")})
-    volumes = {} if SPLIT_HALF in mostly_failed(maps) else _volumes(maps, contrast)
+    volumes = _volumes(maps, contrast) if may_be_drawn(maps) else {}
     section = Section(
         "Where in the brain",
         words=[answer, *([compared] if compared else []), FAITHFUL, PRIVACY],
