@@ -27,6 +27,7 @@ REFERENCES = (  # that volumes were aligned with: 23.2 and later, 26, before
 MASKS = ("desc-brain_mask.nii.gz", "space-run_desc-brain_mask.nii.gz")
 TO_FIELDMAP = re.compile(r"_from-(?:boldref|run)_to-(?P<id>[A-Za-z0-9]+)_mode-image(?:_desc-fmap)?_xfm\.txt$")
 NO_FIELDMAPS = ("T1w", "T2w", "anat", "orig", "scanner", "boldref", "run", "session", "subject")
+PREPROC = "desc-preproc_fieldmap.json"  # says what a fieldmap was made from
 PEPOLAR, NOT_PEPOLAR = (
     {"epi", "bold", "sbref"},
     {"phasediff", "phase1", "phase2", "fieldmap", "magnitude1", "magnitude2"},
@@ -72,8 +73,8 @@ def raw_file(path: Path, dataset: Dataset) -> BoldFile:
     assert dataset.raw is not None
     here = path.parent
     sidecars = raw_sidecars_of(raw, dataset.raw)
-    fieldmap, missing = _fieldmap(here, name, dataset, sidecars)
-    evidence = _of_fieldmap(dataset, here, fieldmap.identifier, "desc-preproc_fieldmap.json") if fieldmap else []
+    fieldmap, missing = _fieldmap(here, name, dataset, raw, sidecars)
+    evidence = _of_fieldmap(dataset, here, fieldmap.identifier, PREPROC) if fieldmap else []
     configuration = sorted((dataset.path / f"sub-{entities['sub']}").glob("log*/*/fmriprep.toml"))[::-1]
     configured = _configured(configuration[0]) if configuration else {}
     parts = RawParts(
@@ -139,7 +140,7 @@ def _sources(sidecar: dict[str, Any]) -> list[str]:
     return [each for some in found for each in (some if isinstance(some, list) else [some]) if isinstance(each, str)]
 
 
-def _fieldmap(folder: Path, run: str, dataset: Dataset, sidecars: list[Path]) -> tuple[Fieldmap | None, str]:
+def _fieldmap(folder: Path, run: str, dataset: Dataset, raw: Path, sidecars: list[Path]) -> tuple[Fieldmap | None, str]:
     """Return the fieldmap of a run, or why there is none.
 
     Raises
@@ -160,12 +161,14 @@ def _fieldmap(folder: Path, run: str, dataset: Dataset, sidecars: list[Path]) ->
     if len(transforms) > 1:
         named, _ = look_up("B0FieldSource", sidecars)
         wanted = [re.sub("[^A-Za-z0-9]", "", str(each)) for each in (named if isinstance(named, list) else [named])]
-        fitting = [each for each in transforms if each in wanted]
+        fitting = [each for each in transforms if each in wanted] or [
+            each for each in transforms if _is_intended(raw, dataset, _of_fieldmap(dataset, folder, each, PREPROC))
+        ]
         if len(fitting) != 1:
             there = ", ".join(path.name for path in transforms.values())
             raise NeurostormError(
-                f"transforms lead to several fieldmaps ({there}), and B0FieldSource of the raw series names "
-                f"{'none' if not fitting else 'several'} of them; name one of them there"
+                f"transforms lead to several fieldmaps ({there}), and B0FieldSource of the raw series, or "
+                f"IntendedFor of the fieldmaps, names {'none' if not fitting else 'several'} of them; name one of them in B0FieldSource"
             )
         identifier = fitting[0]
     coefficients = _of_fieldmap(dataset, folder, identifier, "desc-coeff*_fieldmap.nii*")
@@ -185,10 +188,21 @@ def _fieldmap(folder: Path, run: str, dataset: Dataset, sidecars: list[Path]) ->
         for desc in ("epi", "magnitude")
         for each in _of_fieldmap(dataset, folder, identifier, f"desc-{desc}_fieldmap.nii*")
     ]
-    is_pepolar = _is_pepolar(reference, _of_fieldmap(dataset, folder, identifier, "desc-preproc_fieldmap.json"))
+    is_pepolar = _is_pepolar(reference, _of_fieldmap(dataset, folder, identifier, PREPROC))
     return Fieldmap(
         identifier, tuple(coefficients), reference[0] if reference else None, transforms[identifier], is_pepolar
     ), ""
+
+
+def _is_intended(raw: Path, dataset: Dataset, sidecars: list[Path]) -> bool:
+    """Whether a fieldmap, or one of the raw images that it was made from, is IntendedFor a raw series."""
+    intended: list[str] = []
+    for about in map(read_sidecar, sidecars):
+        images = [re.search(r"(sub-[^/]+/(?:ses-[^/]+/)?fmap/[^/.]+)\.nii", source) for source in _sources(about)]
+        own = [read_sidecar(dataset.raw / f"{image[1]}.json") for image in images if image and dataset.raw is not None]
+        for value in (each.get("IntendedFor") for each in (about, *own)):
+            intended += [str(each) for each in (value if isinstance(value, list) else [value])]
+    return any(each.rsplit("/", 1)[-1] == raw.name for each in intended)
 
 
 def _to_fieldmap(path: Path, run: str) -> re.Match[str] | None:

@@ -4,9 +4,13 @@ import json
 import re
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 from helpers import GOLDEN, RUN, Tree, save, signal
 from minimal import FIELD_ID, Minimal, edit_sidecar, write_transforms
+from nibabel.affines import apply_affine, from_matvec
+from scipy.spatial.transform import Rotation
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.acquisition import phase_encoding, slice_timing
@@ -89,16 +93,17 @@ def test_every_step_is_there_in_its_order(copied):
         assert name in inputs
 
 
-def test_sessions_and_subjects_have_a_coregistration_of_their_own(tmp_path):
+@pytest.mark.parametrize("level", ["session", "subject"])
+def test_sessions_and_subjects_have_a_coregistration_of_their_own(tmp_path, level):
     case = Minimal(tmp_path, version="26.0.0", n_volumes=2)
     func = case.derivatives / "sub-01" / "func"
     case.named("from-run_to-T1w_mode-image_desc-coreg_xfm.txt").rename(
-        func / "sub-01_from-subject_to-T1w_mode-image_desc-coreg_xfm.txt"
+        func / f"sub-01_from-{level}_to-T1w_mode-image_desc-coreg_xfm.txt"
     )
-    write_transforms(case.named("from-run_to-subject_mode-image_desc-coreg_xfm.txt"), [case.coreg])
+    write_transforms(case.named(f"from-run_to-{level}_mode-image_desc-coreg_xfm.txt"), [case.coreg])
     assert names(source_of(case.derivatives, case.raw).transforms)[1:] == [
-        "from-subject_to-T1w_mode-image_desc-coreg_xfm.txt",
-        "from-run_to-subject_mode-image_desc-coreg_xfm.txt",
+        f"from-{level}_to-T1w_mode-image_desc-coreg_xfm.txt",
+        f"from-run_to-{level}_mode-image_desc-coreg_xfm.txt",
     ]
 
 
@@ -163,8 +168,23 @@ def test_of_several_fieldmaps_the_raw_series_says_which(copied):
         next(func.glob("*desc-fmap_xfm.txt")),
         func / "sub-01_task-rest_from-boldref_to-other_mode-image_desc-fmap_xfm.txt",
     )
-    assert "name one of them there" in runs_of(copied / "fmriprep", copied / "raw")[2][0].text
+    assert "name one of them in B0FieldSource" in runs_of(copied / "fmriprep", copied / "raw")[2][0].text
     edit_sidecar(copied / "raw" / "sub-01" / "func" / "sub-01_task-rest_bold.json", B0FieldSource="auto_00000")
+    assert source_of(copied / "fmriprep", copied / "raw").file.raw.fieldmap.identifier == FIELD_ID
+
+
+@pytest.mark.parametrize("place", ["derivatives", "raw"])
+def test_of_several_fieldmaps_the_one_that_is_intended_for_the_run_is_taken(copied, place):
+    func = copied / "fmriprep" / "sub-01" / "func"
+    to_other = "sub-01_task-rest_from-boldref_to-other_mode-image_desc-fmap_xfm.txt"
+    shutil.copy(next(func.glob("*desc-fmap_xfm.txt")), func / to_other)
+    intended = {"IntendedFor": ["bids::sub-01/func/sub-01_task-rest_bold.nii.gz"]}
+    made_of = {"RawSources": ["bids:raw:sub-01/fmap/sub-01_phasediff.nii.gz"]}
+    image = copied / "raw" / "sub-01" / "fmap" / "sub-01_phasediff.json"
+    image.parent.mkdir(exist_ok=True)
+    image.write_text(json.dumps(intended if place == "raw" else {}))
+    about = copied / "fmriprep" / "sub-01" / "fmap" / f"sub-01_fmapid-{FIELD_ID}_desc-preproc_fieldmap.json"
+    about.write_text(json.dumps(made_of | (intended if place == "derivatives" else {})))
     assert source_of(copied / "fmriprep", copied / "raw").file.raw.fieldmap.identifier == FIELD_ID
 
 
@@ -382,6 +402,26 @@ def test_motion_is_that_of_rigid_maps(tmp_path):
     assert framewise_displacement(*parameters_of(maps, still.named("desc-hmc_boldref.nii.gz")))[1:] == pytest.approx(
         0, abs=1e-6
     )
+
+
+@pytest.mark.parametrize("x", [-2.5, 2.5])  # stored LAS, RAS
+def test_motion_about_the_centre_is_what_was_put_in(tmp_path, x):
+    """Turns about one world axis through the centre of mass, and shifts: framewise displacement by its definition, by hand."""
+    affine = from_matvec(np.diag([x, 3.0, 3.5]), [-x * 20, -50, -40])
+    values = np.zeros((40, 36, 30), np.float32)
+    values[8:35, 6:28, 4:25] = 100  # its centre is not that of the image
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "boldref.nii.gz")
+    centre = apply_affine(affine, [21, 16.5, 14])
+    shifts = np.array([[0, 0, 0], [0.3, -0.1, 0.2], [0.3, 0.4, 0.2], [-0.2, 0.4, 0.9]])
+    for axis in range(3):
+        angles = np.array([0, 0.004, -0.006, 0.003])
+        turns = Rotation.from_rotvec(angles[:, None] * np.eye(3)[axis]).as_matrix()
+        maps = [from_matvec(turn, centre - turn @ centre + shift) for turn, shift in zip(turns, shifts, strict=True)]
+        write_transforms(tmp_path / "hmc.txt", np.array(maps))
+        read = read_rigid_transforms(tmp_path / "hmc.txt", 4)
+        displacement = framewise_displacement(*parameters_of(read, tmp_path / "boldref.nii.gz"))
+        expected = np.abs(np.diff(shifts, axis=0)).sum(axis=1) + 50 * np.abs(np.diff(angles))
+        assert displacement[1:] == pytest.approx(expected, abs=0.02)  # shifts are turned by up to 0.006
 
 
 def test_the_own_space_of_newer_versions_is_read(tmp_path):
