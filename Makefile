@@ -7,10 +7,15 @@ READY := $(VENV)/ready
 # asks for a docstring of everything that is public.
 NOT_NEEDED := ES01,EX01,SA01,PR01,PR07,RT01,PR08,RT03,SS02,SS05,GL08
 
-.PHONY: demo demo-model docs release-check test test-long test-gpu lint setup clean
+.PHONY: demo demo-model docs picture release-check test test-long test-gpu lint setup clean
 
 demo: setup
 	$(VENV)/bin/neurostorm-demo demo
+
+# The picture of the README: the demo's report in Chromium
+picture: demo
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1400 --screenshot=docs/report.png \
+		file://$(CURDIR)/demo/neurostorm/sub-01.html
 
 # The weights of the demo model, anew: phantoms, pretraining, head; under an hour on two processors
 demo-model: setup

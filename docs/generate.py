@@ -154,8 +154,8 @@ def outputs_page(folder: Path) -> str:
                 raise RuntimeError(f"nothing describes {name}")
             lines += [f"`{name}`", f": {_text(described)}", ""]
             if name.endswith(".tsv"):
-                tables = [list(_columns(path)) for path in found[name]]  # of all: each has to be explained
-                lines += [*tables[0], ""]
+                columns = [line for path in found[name] for line in _columns(path)]  # calls differ in theirs
+                lines += [*dict.fromkeys(columns), ""]
     if unused := WITHOUT_SIDECARS.keys() - found.keys():
         raise RuntimeError(f"there is no {sorted(unused)[0]}")
     return "\n".join(lines)
@@ -177,7 +177,14 @@ def process_cohort(folder: Path) -> Path:
     for task in ("collect", "reliability", "normative", "qc", "associations", "identify", "decode"):
         neurostorm(f"group --model demo --group-task {task}")
     neurostorm("group --model demo --group-task probe --target age --delta --save-as age")
+    neurostorm("group --model demo --group-task probe --target age coupling --n-permutations 39")
     neurostorm("group --model demo --group-task evaluate --target coupling --allow-seen")
+    raw = folder / "raw"  # of which only the events matter
+    raw.mkdir(exist_ok=True)
+    (raw / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.10.0"}')
+    (raw / "task-motor_events.tsv").write_text("onset\tduration\ttrial_type\n0\t60\thands\n")
+    one = f"--participant-label {UNSEEN} --task-id motor -d raw={raw.name}"
+    neurostorm(f"participant {one} --model out/models/age --conditions hands --lag 0")
     # a network whose maps take seconds, and an atlas of few parcels, since checks take a moment for each
     size = "--size embed_dim=12 depths=1,1,1,1 img_size=48"
     neurostorm(f"group --group-task pretrain {size} --steps 2 --save-as small")

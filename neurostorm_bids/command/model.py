@@ -34,7 +34,7 @@ def inspect(file: Path) -> None:
     from neurostorm_bids.model.checkpoint import read_checkpoint, sha256_of
     from neurostorm_bids.model.hyper_parameters import task_of
     from neurostorm_bids.model.load import build_network, read_whole
-    from neurostorm_bids.model.registry import find_weights, registry
+    from neurostorm_bids.model.registry import DEMO, DEMO_FILE, DEMO_LICENCE, find_weights, registry
     from neurostorm_bids.model.tuned import weights_file
 
     named = (
@@ -42,10 +42,13 @@ def inspect(file: Path) -> None:
         if not file.exists()
         else next((m for m in registry().values() if file == m.path), None)
     )
+    licence = named.licence if named else "not known of a file; ask whom you have it from"
+    if str(file) == DEMO and not file.exists():
+        file, licence = DEMO_FILE, DEMO_LICENCE
     file = find_weights(named) if named else weights_file(file)
     checkpoint = read_checkpoint(file)
     click.echo(f"file            {file}")
-    click.echo(f"licence         {named.licence if named else 'not known of a file; ask whom you have it from'}")
+    click.echo(f"licence         {licence}")
     click.echo(f"sha256          {sha256_of(file)}")
     click.echo(
         f"tensors         {len(checkpoint.tensors)}, {sum(t.numel() for t in checkpoint.tensors.values()):,} numbers"

@@ -13,6 +13,7 @@ from neurostorm_bids.command.model import main
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import read_checkpoint
 from neurostorm_bids.model.load import load_model
+from neurostorm_bids.model.registry import DEMO_LICENCE
 
 
 class Runs:
@@ -139,6 +140,9 @@ def test_inspect_says_what_a_file_holds(good):
     assert result.exit_code == 0
     assert "task_name = 'age'" in result.output
     assert "24 x 24 x 24 x 6" in result.output
+    assert "not known of a file; ask whom you have it from" in result.output
+    result = CliRunner().invoke(main, ["inspect", "demo"])
+    assert f"licence         {DEMO_LICENCE}" in result.output
 
 
 def test_missing_weights_are_reported_with_commands_and_folder(tmp_path, monkeypatch):
