@@ -5,7 +5,18 @@ import sys
 
 from benchmarks.measure import machine
 
-PARTS = ("resampling", "raw", "encoding", "attribution", "training", "pretraining", "whole_run", "tree", "cohorts")
+PARTS = (
+    "resampling",
+    "raw",
+    "encoding",
+    "attribution",
+    "training",
+    "pretraining",
+    "whole_run",
+    "tree",
+    "cohorts",
+    "quality",
+)
 ON_REQUEST = ("statistics", "people", "planted")  # take long, and say nothing of speed
 
 
