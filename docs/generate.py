@@ -34,7 +34,6 @@ WITHOUT_SIDECARS = {
     "sub-<label>.html": "the report",
     "group/cache/desc-<model>.npz": "means of runs, so that a later call reads only what changed",
     "group/figures/": "figures of the pages",
-    "group_desc-<model>_attributionOwnMean_statmap.nii.gz": "the mean map",
     "group/pages.json": "titles and answers of all pages",
     "group_index.html": "leads to the pages of all calls, each with its answer",
     ".bidsignore": "what BIDS does not know",
@@ -45,6 +44,10 @@ WITHOUT_SIDECARS = {
     "logs/CITATION.html": "methods text",
     "logs/CITATION.md": "methods text",
     "logs/CITATION.tex": "methods text",
+}
+WHERE_HALVES_AGREE = {  # which cannot be counted on here, where a network was trained for two steps
+    "group_desc-<model>_attributionOwnMean_statmap.nii.gz": "the mean map, where two halves of the windows agree in most runs",
+    "group_desc-<model>_attributionOwnMean_viewer.html": "the same, to be looked through slice by slice, without a network",
 }
 RUNS = ("ses-1_task-rest", "ses-1_task-motor", "ses-2_task-rest")
 BIN = Path(sys.executable).parent
@@ -142,14 +145,15 @@ def outputs_page(folder: Path) -> str:
         if path.is_file() and place.parts[0] not in ("work", ".locks", "models") and "slurm" not in place.parts:
             found.setdefault(_pattern(place), []).append(path)
     lines: list[str] = []
+    found = {**{name: [] for name in WHERE_HALVES_AGREE}, **found}
     beside = {f"{name.removesuffix('.gz').rpartition('.')[0]}.json" for name in found if not name.endswith(".json")}
     of = {"Of a subject": lambda name: name.startswith("sub-"), "Of the group": lambda name: name.startswith("group")}
     for title, belongs in {**of, "Of the folder": lambda name: not name.startswith(("sub-", "group"))}.items():
         lines += [f"## {title}", ""]
-        for name in filter(belongs, found):
+        for name in sorted(filter(belongs, found)):
             if name in beside:
                 continue
-            described = WITHOUT_SIDECARS.get(name) or _described(found[name][0])
+            described = (WITHOUT_SIDECARS | WHERE_HALVES_AGREE).get(name) or _described(found[name][0])
             if not described:
                 raise RuntimeError(f"nothing describes {name}")
             lines += [f"`{name}`", f": {_text(described)}", ""]

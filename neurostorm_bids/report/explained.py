@@ -88,7 +88,8 @@ def _facts(out_dir: Path, path: Path, sidecar: dict[str, Any]) -> ExplainedFacts
         sidecar["Baseline"],
         added,
         f"The run adds {np.mean(list(added.values())):+.3g} to the output of its baseline ({sidecar['Baseline']}), mean over {len(windows)} window(s); "
-        f"integrated gradients with {max(window['Nodes'] for window in windows)} nodes at most; parcels of {sidecar['Atlas']}, outside of which lie {sidecar['ShareOutsideParcels']:.0%} of the map",
+        f"integrated gradients with {max(window['Nodes'] for window in windows)} nodes at most; parcels of {sidecar['Atlas']}, outside of which lie {sidecar['ShareOutsideParcels']:.0%} of the map; "
+        "occlusion, random weights, and the checks but for completeness and split halves, are of the first of these windows",
         figure if figure and (out_dir / figure).is_file() else None,
         "its figure is missing; run the participant level again"
         if figure
