@@ -248,6 +248,7 @@ def test_covariates_are_learnt_in_the_training_folds():
     assert new.tolist() == [[0]]  # a category never seen is none of those that were
 
 
+@pytest.mark.heavy
 def test_intervals_cover_what_such_models_achieve():
     """Of 25 cohorts without effect 24 should be covered; the bootstrap of pooled predictions covered 60 %."""
     covers, *_ = coverage(COVERED["no effect, n = 60"], 25, repeats=5)

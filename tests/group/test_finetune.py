@@ -281,6 +281,7 @@ def test_censored_windows_take_no_part_in_fine_tuning(study, restless, neurostor
     assert np.abs(np.array(found["calm"]) - found["all"]).min() > 0.01
 
 
+@pytest.mark.heavy
 def test_runs_without_a_calm_window_or_without_head_motion_are_named(study, restless, neurostorm, tmp_path):
     tree, split = restless
     call = ("--group-task", "finetune", "--target", "group", "--model", study[1], "--split", split)

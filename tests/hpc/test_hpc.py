@@ -54,6 +54,7 @@ def test_a_script_takes_its_line_of_subjects(three, tmp_path):
     assert [status_of(out, s).status for s in ("01", "02", "03")] == ["not begun", "not begun", "finished"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["hcp", "ukb"])
 def test_a_cohort_s_folders_are_arrays_too(tmp_path, kind):
     for subject in ("1000001", "1000002"):

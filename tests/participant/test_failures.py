@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from helpers import Tree, narrow_model, signal
 
@@ -55,6 +56,7 @@ def test_a_model_that_succeeds_does_not_hide_the_failure_of_another(tree, tmp_pa
     assert "No errors to report!" in (tmp_path / "o" / "sub-01.html").read_text()
 
 
+@pytest.mark.heavy
 def test_another_seed_is_another_registration(tree, tmp_path, neurostorm, narrow):
     """Without a registration nothing depends on chance, and a run that is finished stays finished."""
     tree.run()

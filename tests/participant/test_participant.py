@@ -231,6 +231,7 @@ def test_a_killed_worker_fails_its_own_run_alone(two_subjects, narrow, tmp_path,
     assert states == {"sub-01_task-rest_run-2": "FAILED"}
 
 
+@pytest.mark.heavy
 def test_stop_on_first_crash_with_several_processes(tree, narrow, tmp_path, neurostorm):
     for i in range(6):
         tree.run(f"sub-{i:02d}_task-rest", data=signal(i))
@@ -298,6 +299,7 @@ def test_several_models_at_once_and_the_demo_s_stamp(two_subjects, narrow, tmp_p
     assert len(list(out.rglob("*_desc-demo_*"))) == len(list(out.rglob("*_desc-narrow_*"))) == 7
 
 
+@pytest.mark.heavy
 def test_batches_do_not_change_the_numbers(two_subjects, narrow, tmp_path, neurostorm):
     for size in (1, 4):
         neurostorm(two_subjects.path, tmp_path / str(size), "participant", "--model", narrow, "--batch-size", size)

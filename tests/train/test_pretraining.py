@@ -78,6 +78,7 @@ def run_in(folder, advance=lambda *_: None, resume=False, **more):
     return TrainingRun(Path(folder), resume, lambda _record: None, advance, **more)
 
 
+@pytest.mark.heavy
 def test_it_learns_more_than_those_who_know_nothing(tmp_path):
     history = train(module_of(3, rate=6e-3, n=40), run_in(tmp_path))
     assert history[-1]["validation_skill_over_mean_image"] > 0.6

@@ -230,6 +230,7 @@ def _train_and_die(folder: str, die_at: int) -> None:
     )
 
 
+@pytest.mark.heavy
 def test_killed_within_an_epoch_and_resumed_the_weights_are_the_same(tmp_path):
     runs, y = asymmetric(24)
     data, parts, plan = (
