@@ -298,7 +298,7 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
     ours = ("config_file", "version", "help", "skip_bids_validation")
     known = {param.name: param for param in ctx.command.params if isinstance(param, click.Option)}
     if unknown := sorted(name for name in values if name not in known or name in ours):
-        near = get_close_matches(unknown[0], known.keys() - set(ours), 1)
+        near = get_close_matches(unknown[0], sorted(known.keys() - set(ours)), 1)
         meant = f"did you mean {near[0].replace('_', '-')}?" if near else "keys are the options' names, such as task-id"
         raise click.BadParameter(f"{path}: unknown key {unknown[0]}; {meant}")
     if isinstance(values.get("derivatives"), dict):

@@ -27,6 +27,18 @@ def window_mb(model: Model) -> float:
     return n_arrays * 4 * math.prod(config.grid(0)) * config.n_frames * config.embed_dim / MB
 
 
+def run_mb(models: Sequence[Model], n_windows: Sequence[int]) -> float:
+    """Return the memory that a run takes from file to embedding, MB.
+
+    Parameters
+    ----------
+    n_windows : sequence of int
+        How many each of the models encodes at a time.
+    """
+    of_encoding = max(window_mb(model) * n for model, n in zip(models, n_windows, strict=True))
+    return resident_mb() + RESAMPLING_MB + of_encoding
+
+
 def check_precision(models: Sequence[Model], precision: str) -> None:
     """Refuse a half precision where it would only be slower.
 
@@ -57,8 +69,7 @@ def check_memory(models: Sequence[Model], resources: Resources) -> None:
     """
     if resources.mem_mb is None:
         return
-    of_one = resident_mb() + RESAMPLING_MB + max(window_mb(model) for model in models)
-    needed = math.ceil(of_one * resources.nprocs)
+    needed = math.ceil(run_mb(models, [1] * len(models)) * resources.nprocs)
     if resources.mem_mb < needed:
         raise NeurostormError(
             f"--mem-mb {resources.mem_mb} is too little: {resources.nprocs} run(s) at a time need about {needed} MB; "

@@ -24,10 +24,9 @@ def strength_of_parcels(study: Study, parcels: Parcels) -> np.ndarray | str:
     except NeurostormError as error:
         return f"not compared with the {CONNECTOME}: {error}"
     stores = [store_of(study.settings.work, study.cohort, int(row)) for row in labels.rows]
-    n_pairs = len(parcels) * (len(parcels) - 1) // 2
     if missing := sum(store is None for store in stores):
         written = written_connectomes(study.cohort, labels.rows, parcels.name)
-        if written is None or written.shape[1] != n_pairs:
+        if written is None or written.shape[1] != len(parcels) * (len(parcels) - 1) // 2:
             return (
                 f"not compared with the {CONNECTOME}: {missing} of {len(stores)} runs have no gridded run; the participant level keeps them "
                 "with --save-grid, or the connectomes of the maps' atlas with --timeseries"

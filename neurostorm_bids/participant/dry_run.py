@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from neurostorm_bids.encode.sizes import RESAMPLING_MB, batch_size, window_mb
+from neurostorm_bids.encode.sizes import batch_size, run_mb
 from neurostorm_bids.encode.windows import window_starts
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.run import Run
@@ -18,7 +18,6 @@ from neurostorm_bids.resample.grid import Grid
 from neurostorm_bids.resample.nifti import Bold
 from neurostorm_bids.resample.resample import timing_of
 from neurostorm_bids.resample.timing import time_map
-from neurostorm_bids.runtime.process import resident_mb
 from neurostorm_bids.settings import Settings
 
 # s, measured on runs of 2 mm (benchmarks/RESULTS.md): what a run takes beside encoding, and what each of its volumes
@@ -122,8 +121,7 @@ def _short(path: Path, place: Path) -> str:
 def _memory_mb(models: Sequence[Model], settings: Settings) -> float:
     """Return the memory that a run takes, MB."""
     wanted = settings.encoding.batch_size
-    encoding = max(window_mb(model) * batch_size(model, settings.resources, wanted) for model in models)
-    return resident_mb() + RESAMPLING_MB + encoding
+    return run_mb(models, [batch_size(model, settings.resources, wanted) for model in models])
 
 
 def _seconds_a_window(model: Model, settings: Settings) -> float:

@@ -136,14 +136,7 @@ class Ramp:
 
 def test_windows_are_the_same_in_every_process_and_partners_do_not_overlap():
     views = Views(Masking("random", 0.5), 100, "none", 2)
-    runs = [
-        Ramp(23),
-        Ramp(4),
-        Ramp(11),
-        Ramp(8),
-        Ramp(9),
-        Ramp(10),
-    ]  # 8 to 10: in the middle there is room for one alone
+    runs = [Ramp(n) for n in (23, 4, 11, 8, 9, 10)]  # of 8 to 10 frames, the middle leaves no room for a partner
     data = PretrainingWindows(runs, np.arange(6), 4, views, 7, shifted=True)
     assert {data.place(k)[0] for k in range(len(data))} == {0, 2, 3, 4, 5}  # a run of one window has no partner
     for epoch in range(5):
