@@ -4,18 +4,17 @@ Names of files: fMRIPrep 22.1 to 25.2, and those announced for 26.
 """
 
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset
 from neurostorm_bids.find.entities import ECHO, entities_of, name_of
+from neurostorm_bids.find.fmriprep_record import fmriprep_record
 from neurostorm_bids.find.inheritance import raw_sidecars_of
-from neurostorm_bids.find.metadata import is_number, look_up, read_sidecar
+from neurostorm_bids.find.metadata import look_up, read_sidecar
 from neurostorm_bids.find.raw_dataset import raw_series
 from neurostorm_bids.find.run import RAW, BoldFile, Fieldmap, MotionFile, RawParts
-from neurostorm_bids.runtime.toml import parse_toml
 from neurostorm_bids.settings.participant import RAW_SPACE
 
 HEAD_MOTION = re.compile(r"_from-(orig_to-(boldref|run)_mode-image_desc-hmc|scanner_to-boldref_mode-image)_xfm\.txt$")
@@ -75,22 +74,17 @@ def raw_file(path: Path, dataset: Dataset) -> BoldFile:
     sidecars = raw_sidecars_of(raw, dataset.raw)
     fieldmap, missing = _fieldmap(here, name, dataset, raw, sidecars)
     evidence = _of_fieldmap(dataset, here, fieldmap.identifier, PREPROC) if fieldmap else []
-    configuration = sorted((dataset.path / f"sub-{entities['sub']}").glob("log*/*/fmriprep.toml"))[::-1]
-    configured = _configured(configuration[0]) if configuration else {}
+    record = fmriprep_record(dataset.path, f"sub-{entities['sub']}", name)
     parts = RawParts(
         path,
         _first(here, name, REFERENCES),
         fieldmap,
         missing,
-        "slicetiming" not in _listed(configured, "ignore"),
-        ref if is_number(ref := configured.get("slice_time_ref")) else None,
+        record.slice_timing,
+        record.slice_time_ref,
         0 < next(iter(dataset.version), 0) < JACOBIAN_OF_PEPOLAR_ALONE,  # 0: a version that is not known
-        False
-        if "fmap-jacobian" in _listed(configured, "ignore")
-        else True
-        if "fmap-jacobian" in _listed(configured, "force")
-        else None,
-        tuple(configuration[:1]) + tuple(evidence),
+        record.jacobian,
+        (*record.evidence, *evidence),
     )
     mask = _first(here, name, MASKS)
     return BoldFile(raw, RAW_SPACE, None, mask, (), tuple(sidecars), parts.reference, None, RAW, parts)
@@ -241,18 +235,3 @@ def _first(folder: Path, run: str, endings: tuple[str, ...]) -> Path:
     """Return the first of a run's files that is there, else what the first would be called."""
     paths = [folder / f"{run}_{ending}" for ending in endings]
     return next((path for path in paths if path.exists() or path.is_symlink()), paths[0])
-
-
-@lru_cache(maxsize=64)
-def _configured(path: Path) -> dict[str, Any]:
-    """Return the section ``workflow`` of fMRIPrep's configuration; empty if it cannot be read: it only says what was left out."""
-    try:
-        workflow = parse_toml(path.read_text(encoding="utf-8")).get("workflow")
-    except (OSError, ValueError):
-        return {}
-    return workflow if isinstance(workflow, dict) else {}
-
-
-def _listed(configured: dict[str, Any], key: str) -> list[Any]:
-    found = configured.get(key)
-    return found if isinstance(found, list) else []

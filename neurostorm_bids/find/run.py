@@ -51,9 +51,9 @@ class RawParts:
     fieldmap_missing : str
         Why there is no fieldmap, or what is missing of it.
     slice_timing : bool
-        Whether fMRIPrep was not told to leave slice timing alone.
+        Whether fMRIPrep did not leave slice timing alone.
     slice_time_ref : float or None
-        Where in the acquisition of a volume fMRIPrep shifted slices to, 0 to 1, if its configuration says.
+        Where in the acquisition of a volume fMRIPrep shifted slices to, 0 to 1, if it says.
     jacobian_of_all : bool
         Whether this version of fMRIPrep scaled intensities for every kind of fieldmap.
     jacobian : bool or None

@@ -153,7 +153,7 @@ def _slices(
     if asked == "off":
         why_not = "--slice-timing off"
     elif asked == "auto" and not parts.slice_timing:
-        why_not = "fMRIPrep was told to leave it"
+        why_not = "fMRIPrep left it out"
     elif n_kept < FEWEST:
         why_not = f"fewer than {FEWEST} volumes"
     timing = None if why_not else slice_timing(file.sidecars, bold.shape, repetition_time)

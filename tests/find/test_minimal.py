@@ -213,6 +213,49 @@ def test_fmriprep_s_configuration_says_what_it_left_out(copied):
     assert (parts.slice_timing, parts.slice_time_ref) == (False, 0.25)
 
 
+METHODS = (
+    "BOLD runs were slice-time corrected to {} (0.{} of slice acquisition range\n0s-2.19s) using `3dTshift` from AFNI."
+)
+
+
+REPORTLET = "<li>Slice timing correction: {}</li>"
+
+
+@pytest.mark.parametrize(
+    ("files", "decisive", "expected"),
+    [
+        ({"figures/sub-01_task-rest_desc-summary_bold.html": REPORTLET.format("Not applied")}, 1, (False, None)),
+        ({"figures/sub-01_task-rest_desc-summary_bold.html": REPORTLET.format("Applied")}, 1, (True, None)),
+        ({"figures/sub-01_task-nback_desc-summary_bold.html": REPORTLET.format("Not applied")}, 0, (True, None)),
+        ({"../logs/CITATION.md": METHODS.format("0.547s", 25)}, 1, (True, 0.25)),
+        ({"../logs/CITATION.html": METHODS.format("1e-05s", 0)}, 1, (True, 0.0)),
+        (
+            {"../sub-01.html": METHODS.format("2s", 75), "../logs/CITATION.md": METHODS.format("1s", 25)},
+            1,
+            (True, 0.75),
+        ),
+        ({"../logs/CITATION.md": "BOLD runs were slice-time corrected using `3dTshift` from AFNI."}, 0, (True, None)),
+        (
+            {
+                "log/1/fmriprep.toml": "[workflow]\nslice_time_ref = 0.5\n",
+                "../logs/CITATION.md": METHODS.format("1s", 25),
+            },
+            1,
+            (True, 0.5),
+        ),
+    ],
+)
+def test_what_fmriprep_did_about_slices_is_read_from_what_it_wrote(copied, files, decisive, expected):
+    subject = copied / "fmriprep" / "sub-01"
+    paths = [(subject / name).resolve() for name in files]
+    for path, text in zip(paths, files.values(), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    parts = source_of(copied / "fmriprep", copied / "raw").file.raw
+    assert (parts.slice_timing, parts.slice_time_ref) == expected
+    assert [path for path in paths if path in parts.evidence] == paths[:decisive]
+
+
 def test_coefficients_of_two_versions_are_refused(copied):
     fmap = copied / "fmriprep" / "sub-01" / "fmap"
     one = next(fmap.glob("*coeff*"))

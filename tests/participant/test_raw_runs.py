@@ -179,7 +179,7 @@ def test_slice_timing_that_is_not_used_need_not_be_right(tmp_path, neurostorm, n
     status, _, said = neurostorm(*call, "--target-tr", "0.5")
     assert status == 0, said
     steps = sidecar(tmp_path / "out")["Preprocessing"]["RawSeries"]
-    assert steps["SliceTiming"] == "none: fMRIPrep was told to leave it"
+    assert steps["SliceTiming"] == "none: fMRIPrep left it out"
     status, *_ = neurostorm(*call, "--target-tr", "0.5", "--boilerplate-only")
     assert status == 0
     assert "3dTshift" not in (tmp_path / "out" / "logs" / "CITATION.md").read_text()
