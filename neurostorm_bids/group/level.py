@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import find_selected
 from neurostorm_bids.find.participants import read_phenotype
-from neurostorm_bids.group.output import write_results
+from neurostorm_bids.group.output import print_answers, write_results
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.group.task import GroupResult, find_task
 from neurostorm_bids.model.names import AT_FLUCTUATION, AT_MEAN, without_variant
@@ -52,7 +52,7 @@ def group_level(settings: Settings) -> int:
                 n_failed += 1
         if results:
             write_results(results, settings)
-            print(f"Results are in {settings.out_dir}")
+            print_answers(results, settings.out_dir)
         status = 1 if n_failed or any(result.problems for result in results) else 0
     distributed.exit_all(status)
     return status

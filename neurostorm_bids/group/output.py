@@ -22,7 +22,7 @@ INDEX = "group_index.html"
 
 
 def write_results(results: Sequence[GroupResult], settings: Settings) -> None:
-    """Write all results of a call, and print the answers.
+    """Write all results of a call, or what there is of them so far.
 
     Other calls of the group level wait while files are written; nothing waits while anything is computed.
     """
@@ -42,12 +42,17 @@ def write_results(results: Sequence[GroupResult], settings: Settings) -> None:
             html = render_page("group.html", title=title, sections=sections, command=settings.as_command(), index=INDEX)
             write_text(out_dir / f"{page}.html", html)
         _write_index(pages, settings)
+
+
+def print_answers(results: Sequence[GroupResult], out_dir: Path) -> None:
+    """Print what came out, and where to read on."""
     for result in results:
         print(result.answer)
         if result.shown is not None:
             print(result.shown.to_string(index=False, float_format=lambda v: f"{v:.3f}", na_rep=""))
-    for page in pages:
+    for page in dict.fromkeys(result.page for result in results):
         print(f"Open {out_dir / f'{page}.html'}")
+    print(f"Results are in {out_dir}")
 
 
 def _write_index(pages: dict[str, list[GroupResult]], settings: Settings) -> None:

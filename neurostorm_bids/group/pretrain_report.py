@@ -1,7 +1,8 @@
 """What a pretraining leaves: the model's folder, and a page that says whether it learnt."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.models import MODELS, write_model
 from neurostorm_bids.derivatives.seen import PEOPLE, people_of
 from neurostorm_bids.group.figures import pretraining_figure, slices_figure
+from neurostorm_bids.group.output import write_results
 from neurostorm_bids.group.pretrain_windows import Windows
 from neurostorm_bids.group.reference_figures import reference_of_stores
-from neurostorm_bids.group.study import Study
+from neurostorm_bids.group.study import LOG, Study
 from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.model.masks import Masking, of_tokens
 from neurostorm_bids.model.model import Model
@@ -31,7 +33,7 @@ from neurostorm_bids.train.trainer import EpochRecord
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a pretraining gave."""
+    """What a pretraining gives, and has given so far."""
 
     name: str
     module: Pretraining
@@ -40,17 +42,41 @@ class Pretrained:
     windows: Windows
     notes: list[str]
 
+    @cached_property
+    def random(self) -> dict[str, float]:
+        """What embeddings of a network tell that has learnt nothing."""
+        return _of_random_weights(self)
+
 
 def result_of(made: Pretrained, history: list[EpochRecord], study: Study) -> GroupResult:
     """Write the model's folder, and return its page."""
     folder = study.settings.out_dir / MODELS / made.name
+    result = page_of(made, history, study)
+    _write(folder, made, study, result.answer, pd.DataFrame(history))
+    return replace(result, answer=f"{result.answer}\nThe model is in {folder}; use it with --model {folder}")
+
+
+def page_so_far(made: Pretrained, history: list[EpochRecord], study: Study) -> None:
+    """Write the page of a training that goes on, so that it can be followed, and is there if the training is stopped.
+
+    That there is no room for it on the disk, say, does not end the training.
+    """
+    try:
+        write_results([page_of(made, history, study, goes_on=True)], study.settings)
+    except OSError as error:
+        LOG.warning("the page of the training could not be written (%s); the training goes on", error)
+
+
+def page_of(made: Pretrained, history: list[EpochRecord], study: Study, goes_on: bool = False) -> GroupResult:
+    """Return the page of a training: after its end, or with all weights of its last epoch so far."""
     best = history[int(np.argmin([epoch["validation_loss"] for epoch in history]))]
-    random = _of_random_weights(made)
-    answer = _answer(made, best, random)
-    table = pd.DataFrame(history)
-    _write(folder, made, study, answer, table)
-    name = f"group_desc-{label_of_name(folder)}_pretrain"
+    answer, random = _answer(made, best, made.random), made.random
+    table, plan = pd.DataFrame(history), made.module.plan
+    name = f"group_desc-{label_of_name(study.settings.out_dir / MODELS / made.name)}_pretrain"
     title = f"Pretraining: {made.name}"
+    if goes_on:
+        of = f"{history[-1]['step']:.0f} of {plan.epochs * plan.steps}"
+        answer = f"Not at its end: this is after step {of}. {answer}"
     words = [
         answer,
         "Errors are of hidden patches, in windows of people who are held out; those of brain alone count: most others are background and "
@@ -60,7 +86,7 @@ def result_of(made: Pretrained, history: list[EpochRecord], study: Study) -> Gro
     return GroupResult(
         name=name,
         title=title,
-        answer=f"{answer}\nThe model is in {folder}; use it with --model {folder}",
+        answer=answer,
         sections=[
             Section(title, words=words, figures=[("", "After every stretch of steps.")], notes=made.notes),
             Section(
@@ -79,7 +105,7 @@ def result_of(made: Pretrained, history: list[EpochRecord], study: Study) -> Gro
             "Description": "How a model learnt without labels",
             "Model": f"bids::{MODELS}/{made.name}",
             "Objective": str(made.module.goal),
-            "RandomWeights": {name: None if math.isnan(value) else value for name, value in random.items()},
+            "RandomWeights": {key: None if math.isnan(value) else value for key, value in random.items()},
             "Verdict": answer,
             "Notes": made.notes,
         },
@@ -152,7 +178,8 @@ def _item(made: Pretrained, i: int) -> tuple[Tensor, Tensor, int]:
 @torch.no_grad()
 def _slices(made: Pretrained) -> tuple[np.ndarray, np.ndarray]:
     """Return axial slices of some windows (windows, 4, X, Y), what is hidden being NaN in the second, and their z-scores' limits."""
-    autoencoder = made.module.network.autoencoder.eval()
+    autoencoder, was_training = made.module.network.autoencoder, made.module.network.autoencoder.training
+    autoencoder.eval()
     data: Any = made.module.data["validation"]
     rows = []
     for i in np.linspace(0, len(data) - 1, min(3, len(data))).astype(int):
@@ -166,6 +193,7 @@ def _slices(made: Pretrained) -> tuple[np.ndarray, np.ndarray]:
         t = int(covered[0, 0, :, :, z].mean(dim=(0, 1)).argmax())  # where most is hidden
         real, made_of, cover = (x[0, 0, :, :, z, t].cpu().numpy() for x in (clip, found, covered))
         rows.append([real, np.where(cover > 0, np.nan, real), made_of, made_of - real])
+    autoencoder.train(was_training)
     images = np.array(rows)
     return images, np.nanpercentile(images[:, 0], [1, 99])
 

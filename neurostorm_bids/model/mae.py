@@ -17,6 +17,7 @@ from neurostorm_bids.model.masks import Masking, of_tokens, places_in_window
 from neurostorm_bids.model.network import Block, Encoder, NeuroSTORMConfig
 
 MERGED = 2  # along each axis of space, by every patch merging
+KEPT_BYTES = 900  # for gradients, for each channel of each token of the finest stage; depths of 2, 2, 6, 2; measured
 
 
 class PatchExpanding(nn.Module):
@@ -121,6 +122,12 @@ class MaskedEncoder(Encoder):
         b, d, h, w, t, _ = patches.shape
         x = patches.view(b, d, h, w, t, px, py, pz, -1)
         return x.permute(0, 8, 1, 5, 2, 6, 3, 7, 4).reshape(b, -1, d * px, h * py, w * pz, t)
+
+
+def kept_gb(config: NeuroSTORMConfig, n_clips: int) -> float:
+    """Return about how much memory (GB) a step of so many clips takes for what it keeps for gradients."""
+    n_tokens = math.prod(config.img_size) // math.prod(config.patch_size)
+    return n_clips * n_tokens * config.embed_dim * KEPT_BYTES / 1e9
 
 
 def recompute_blocks(network: nn.Module) -> None:

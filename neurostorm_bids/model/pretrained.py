@@ -21,7 +21,13 @@ from neurostorm_bids.model.registry import DEMO, DEMO_FILE, find_weights, publis
 from neurostorm_bids.model.tuned import weights_file
 from neurostorm_bids.resample.grid import Grid
 
-SIZES: dict[str, dict[str, Any]] = {"base": {}, "large": {"embed_dim": 72}, "narrow": {"embed_dim": 12}}
+BASE = "base"
+OF_BASE = {"embed_dim": 36, "depths": (2, 2, 6, 2), "img_size": (96, 96, 96, 20)}
+SIZES: dict[str, dict[str, Any]] = {
+    BASE: OF_BASE,
+    "large": OF_BASE | {"embed_dim": 72},
+    "narrow": OF_BASE | {"embed_dim": 12},
+}
 MASKS_IN_FILES = {  # as published checkpoints say it: in space, in time
     "random": ("random", "random"),
     "window": ("window", "random"),
@@ -31,13 +37,15 @@ MASKS_IN_FILES = {  # as published checkpoints say it: in space, in time
 }
 
 
-def config_of_size(words: tuple[str, ...]) -> NeuroSTORMConfig:
+def config_of_size(words: tuple[str, ...], start: NeuroSTORMConfig | None = None) -> NeuroSTORMConfig:
     """Return the configuration that --size asks for.
 
     Parameters
     ----------
     words : tuple of str
         A name of `SIZES`, and NAME=VALUE of embed_dim, depths, sequence_length and img_size.
+    start : NeuroSTORMConfig, optional
+        What the words change; the published base model if it is not given.
 
     Raises
     ------
@@ -49,7 +57,7 @@ def config_of_size(words: tuple[str, ...]) -> NeuroSTORMConfig:
     >>> config_of_size(("base", "embed_dim=48", "sequence_length=40")).img_size
     (96, 96, 96, 40)
     """
-    config = NeuroSTORMConfig()
+    config = start or NeuroSTORMConfig()
     for word in words:
         name, equals, value = word.partition("=")
         if not equals and name in SIZES:
@@ -78,6 +86,28 @@ def config_of_size(words: tuple[str, ...]) -> NeuroSTORMConfig:
                 f"{config.patch_size[0]})"
             ) from None
     return config
+
+
+def check_size(words: tuple[str, ...], model: Model) -> None:
+    """See that a model has the size that --size asks for.
+
+    Raises
+    ------
+    NeurostormError
+        If it has another one.
+    """
+    own = model.network.config
+    if config_of_size(words, own) != own:
+        its = {
+            "embed_dim": own.embed_dim,
+            "depths": own.depths,
+            "img_size": own.img_size[:3],
+            "sequence_length": own.n_frames,
+        }
+        said = ", ".join(f"{name}={str(value).strip('()').replace(' ', '')}" for name, value in its.items())
+        raise NeurostormError(
+            f"--size {' '.join(words)}: model {model.name}, which --from goes on with, has another ({said}); leave out --size"
+        )
 
 
 def new_autoencoder(

@@ -21,8 +21,9 @@ class Pretraining:
         metavar="NAME|FILE",
     )
     size: tuple[str, ...] = option(
-        ("base",),
+        (),
         "Of a network from the beginning: base, large, or NAME=VALUE of embed_dim, depths (2,2,6,2), sequence_length, img_size.",
+        shown_default="base; with --from, that of the model",
         metavar="SIZE|NAME=VALUE...",
     )
     objective: str = option(
@@ -91,9 +92,11 @@ class Pretraining:
         least=0.0,
         most=0.99999,
     )
-    activation_checkpointing: bool = option(
-        False,
-        "Compute blocks again for their gradients instead of keeping them: about half the memory, a fifth slower.",
+    activation_checkpointing: str = option(
+        "auto",
+        "Compute blocks again for their gradients instead of keeping them: about half the memory, a fifth slower. auto: on a CPU, "
+        "where they would take more than 2 GB.",
+        choices=("auto", "on", "off"),
     )
     cache_gb: float | None = option(
         None,

@@ -22,6 +22,7 @@ from neurostorm_bids.train.skill import Errors, effective_rank, probe, rank_one,
 OBJECTIVES = ("mae", "contrastive", "mae+contrastive")
 CONTRASTS = ("instance", "local", "both")
 SMALLEST_SPREAD = 1e-6  # of embeddings over their size, below which they have collapsed: what float32 can tell apart
+SMALLEST_RANK = 1.05  # effective, of embeddings: below, one direction has 99 % of their variance
 NOT_BACKGROUND = 0.1  # z-score by which brain differs from background, which stores round
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # clips (B, n, 1, X, Y, Z, T), hidden units, backgrounds, people
@@ -115,6 +116,7 @@ class Pretraining(TrainingModule):
         self.goal, self.target = goal, target
         self.contrast_loss = torchmetrics.MeanMetric()
         self.embedded: dict[int, tuple[Tensor, int]] = {}
+        self.was_line = False  # at the last look, embeddings lay on one
         self.errors: Errors | None = None
 
     @property
@@ -199,13 +201,25 @@ class Pretraining(TrainingModule):
             self.contrast_loss.reset()
         self.log("validation_loss", (record["error"] if self.goal.has_mae else 0.0) + self.goal.weight * contrast)
         self.log("spread", apart)
-        for name, value in self.of_embeddings(embeddings, people).items():
+        found = self.of_embeddings(embeddings, people)
+        for name, value in found.items():
             self.log(name, value)
         self.errors, self.embedded = None, {}
-        if apart < SMALLEST_SPREAD and len(rows) > 1:
+        if len(rows) > 2:
+            self._stop_if_collapsed(apart, found["effective_rank"])
+
+    def _stop_if_collapsed(self, apart: float, rank: float) -> None:
+        """Stop if embeddings are all alike, or lie on a line at two looks in succession: a training may pass through one."""
+        is_line = rank < SMALLEST_RANK
+        how = ""
+        if apart < SMALLEST_SPREAD:
+            how = f"become alike (spread {apart:.1g} of their size)"
+        elif is_line and self.was_line:
+            how = f"come to lie on one line (effective rank {rank:.2f})"
+        self.was_line = is_line
+        if how:
             raise NeurostormError(
-                f"the embeddings of all windows have become alike (spread {apart:.1g} of their size): training has collapsed; give a "
-                "smaller --learning-rate, or another --objective"
+                f"the embeddings of all windows have {how}: training has collapsed; give a smaller --learning-rate, or another --objective"
             )
 
     def of_embeddings(self, embeddings: Tensor, people: Tensor) -> dict[str, float]:

@@ -62,6 +62,8 @@ class TrainingRun:
         On the monotonic clock, s, after which it stops, to be resumed.
     logger : {"csv", "tensorboard"} or None
         What else Lightning writes into the folder.
+    look : callable, optional
+        Called with the records of all epochs so far, after each but the last, in the process that writes.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class TrainingRun:
     minutes: float = 30.0
     deadline: float | None = None
     logger: str | None = None
+    look: Callable[[list[EpochRecord]], None] | None = None
 
 
 class EpochLog(Callback):
@@ -122,6 +125,8 @@ class EpochLog(Callback):
         if trainer.is_global_zero:
             table = pd.DataFrame(self.epochs).to_csv(sep="\t", index=False, na_rep="n/a")
             write_text(self.run.folder / "history.tsv", table)
+            if self.run.look is not None and record["epoch"] < module.plan.epochs:
+                self.run.look(self.epochs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -257,7 +262,9 @@ def _logger(run: TrainingRun) -> Logger | bool:
 
         return TensorBoardLogger(run.folder, name="", version="tensorboard")
     except ImportError:
-        raise NeurostormError("--logger tensorboard needs the package tensorboard: pip install tensorboard") from None
+        raise NeurostormError(
+            "--logger tensorboard needs the package tensorboard: pip install neurostorm_bids[tensorboard]"
+        ) from None
 
 
 def _ended(checkpoint: Path, plan: Plan) -> list[EpochRecord]:

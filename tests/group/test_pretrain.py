@@ -94,7 +94,8 @@ def test_going_on_keeps_the_decoder(study, pretrain):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--size", "embed_dim=24"), "one that --from goes on with has its own"),
+        (("--size", "embed_dim=24"), "which --from goes on with, has another (embed_dim="),
+        (("--size", "base"), "leave out --size"),
         (("--mask-ratio", "0"), "has to be above 0"),
         (
             ("--objective", "contrastive", "--batch-size", "50"),
@@ -226,7 +227,7 @@ def test_several_data_sets_are_trained_on_together_from_stores_that_are_there(st
 def test_slurm_warns_and_the_training_goes_on_in_another_job(study, tmp_path):
     data, model, out = study
     call = [COMMAND, data, out, "group", "--group-task", "pretrain", "--from", model, "--save-as", "long",
-            "--steps", "5000", "--validate-every", "5000", "--batch-size", "1", "--omp-nthreads", "1"]  # fmt: skip
+            "--steps", "5000", "--validate-every", "5", "--batch-size", "1", "--omp-nthreads", "1"]  # fmt: skip
     with subprocess.Popen(call, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.endswith("training\n"):
@@ -238,7 +239,11 @@ def test_slurm_warns_and_the_training_goes_on_in_another_job(study, tmp_path):
         process.send_signal(signal.SIGUSR1)
         said = process.stderr.read()
     assert process.returncode == 75, said
+    page = (out / "group_desc-long_pretrain.html").read_text()
+    looked = int(re.search(r"Not at its end: this is after step (\d+) of 5000", page)[1])
     first = int(re.search(r"stopped after step (\d+); the same command with --resume", said)[1])
+    assert looked == first // 5 * 5
+    assert "Pretraining: long" in (out / "group_index.html").read_text()
     done = subprocess.run([*call, "--resume", "--max-hours", "1e-9"], capture_output=True, text=True)
     assert done.returncode == 75, done.stderr
     assert f"stopped after step {first + 1}, since the time is up" in done.stderr

@@ -177,13 +177,41 @@ def test_blocks_that_are_computed_again_train_the_same(tmp_path):
     assert all(torch.equal(theirs[name], weight) for name, weight in kept.network.weights().items())
 
 
-@pytest.mark.parametrize("logger", ["csv"])
-def test_every_step_is_logged(tmp_path, logger):
-    train(module_of(1), run_in(tmp_path, logger=logger))
+def test_what_is_known_so_far_is_handed_over_after_every_epoch_but_the_last(tmp_path):
+    looks = []
+    history = train(module_of(3), run_in(tmp_path, look=lambda epochs: looks.append([*epochs])))
+    assert looks == [history[:1], history[:2]]
+
+
+def test_every_step_is_logged(tmp_path):
+    train(module_of(1), run_in(tmp_path, logger="csv"))
     text = (tmp_path / "csv-1" / "metrics.csv").read_text()
     assert "train_loss_step" in text
     assert "validation_loss" in text
     assert (tmp_path / "history.tsv").read_text().startswith("epoch\tstep\t")
+
+
+def test_every_step_is_logged_for_tensorboard(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    module = module_of(2)
+    history = train(module, run_in(tmp_path, logger="tensorboard"))
+    found = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in found.Scalars("train_loss_step")] == list(range(2 * module.plan.steps))
+    logged = [event.value for event in found.Scalars("validation_loss")]
+    assert logged == pytest.approx([epoch["validation_loss"] for epoch in history])
+
+
+@pytest.mark.parametrize(("ranks", "stops"), [((1.01, 1.01), True), ((1.01, 4.0, 1.01), False)])
+def test_embeddings_on_one_line_stop_the_training_unless_they_leave_it(tmp_path, monkeypatch, ranks, stops):
+    looks = iter(ranks)
+    monkeypatch.setattr("neurostorm_bids.train.pretraining.effective_rank", lambda _: next(looks))
+    module = module_of(len(ranks))
+    if stops:
+        with pytest.raises(NeurostormError, match=r"lie on one line \(effective rank 1.01\)"):
+            train(module, run_in(tmp_path))
+    else:
+        train(module, run_in(tmp_path))
+        assert next(looks, None) is None
 
 
 def test_embeddings_that_are_all_alike_stop_the_training(tmp_path):

@@ -17,17 +17,17 @@ from neurostorm_bids.derivatives.description import write_description
 from neurostorm_bids.derivatives.names import TRAINING_FOLDER
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT
-from neurostorm_bids.group.pretrain_report import Pretrained, result_of
+from neurostorm_bids.group.pretrain_report import Pretrained, page_so_far, result_of
 from neurostorm_bids.group.pretrain_windows import Windows, windows_of
 from neurostorm_bids.group.study import LOG, Study, counted
 from neurostorm_bids.group.task import GroupResult
 from neurostorm_bids.group.training import begin, begin_model, begin_processes, loader_workers, training_run
 from neurostorm_bids.model.load import device_of
-from neurostorm_bids.model.mae import MaskedAutoencoder, recompute_blocks
+from neurostorm_bids.model.mae import MaskedAutoencoder, kept_gb, recompute_blocks
 from neurostorm_bids.model.masks import Masking, regions_of_patches
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.network import NeuroSTORMConfig
-from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size, new_autoencoder
+from neurostorm_bids.model.pretrained import BASE, autoencoder_of, check_size, config_of_size, new_autoencoder
 from neurostorm_bids.model.strd import add_redundancy_dropout
 from neurostorm_bids.participant.locks import lock_model
 from neurostorm_bids.resample.grid import Grid, get_grid
@@ -44,6 +44,7 @@ from neurostorm_bids.train.trainer import train
 
 INDEX = "neurostorm-index"  # folder of the indices of stores, in the work folder
 RATE, BATCH = 2e-4, 4  # largest learning rate, for so many windows in a step
+MOST_KEPT = 2.0  # GB for gradients on a CPU, above which blocks are computed again unless --activation-checkpointing says otherwise
 MOST_STEPS = 1000  # between two looks at held-out people, unless others are asked for
 
 
@@ -54,7 +55,7 @@ def run(study: Study) -> list[GroupResult]:
     masking = Masking(options.hidden, options.mask_ratio)
     goal = Goal(options.objective, options.contrast, options.contrastive_weight)
     autoencoder, start, grid, notes = _beginning(study, masking)
-    name = training.save_as or f"pretrained-{start.label if start else options.size[0]}"
+    name = training.save_as or f"pretrained-{start.label if start else (options.size or (BASE,))[0]}"
     begin_model(name, settings)
     if start is not None:
         study = replace(study, settings=adopt([start], settings))
@@ -73,7 +74,7 @@ def run(study: Study) -> list[GroupResult]:
     seed = settings.conduct.random_seed
     train_on = windows.part(False, length, views, seed, options.mixing)
     test_on = windows.some_held_out(length, still, seed, options.validation_windows)
-    plan = _plan(study.settings, train_on, goal)
+    plan = _plan(study.settings, train_on, goal, autoencoder.config)
     if not len(test_on):
         raise NeurostormError("no run of the people who are held out has windows enough; leave out contrastive")
     if plan.less_memory:
@@ -87,14 +88,17 @@ def run(study: Study) -> list[GroupResult]:
     counts = len(train_on), windows.n_people(False), len(test_on), windows.n_people(True)
     LOG.info("pretraining %s on %d windows of %d people, tested on %d windows of %d others", name, *counts)
     progress = Progress(f"model {name}", "pretraining")
-    history = train(module, training_run(folder, settings, progress, progress.step("training", "step")))
+    if is_first:
+        write_description(settings.out_dir, study.dataset, [], {})
+    made = Pretrained(name, module, start, grid, windows, notes)
+    kept = training_run(folder, settings, progress, progress.step("training", "step"))
+    history = train(module, replace(kept, look=lambda epochs: page_so_far(made, epochs, study)))
     progress.close()
     results = []
     if is_first:
         module.network.to(plan.device)  # Lightning leaves it on the processor
-        write_description(settings.out_dir, study.dataset, [], {})
         with lock_model(settings.out_dir, name):
-            results.append(result_of(Pretrained(name, module, start, grid, windows, notes), history, study))
+            results.append(result_of(made, history, study))
     if cache is not None and distributed.is_first_of_node():
         cache.end()
     return results
@@ -147,11 +151,10 @@ def _beginning(study: Study, masking: Masking) -> tuple[MaskedAutoencoder, Model
         grid = get_grid(None if asked == "auto" else asked)
         config = config_of_size(options.size)
         return new_autoencoder(config, masking, seed, _regions(study, grid, config)), None, grid, []
-    if options.size != ("base",):
-        raise NeurostormError("--size is of a network from the beginning; one that --from goes on with has its own")
     network, model, has_decoder = autoencoder_of(
         options.start_from, masking, seed, lambda grid, config: _regions(study, grid, config)
     )
+    check_size(options.size, model)
     if not np.isfinite(model.grid.matrix).all() or (asked != "auto" and get_grid(asked) != model.grid):
         raise NeurostormError(f"model {model.name} was trained in the grid {model.grid.name}; leave out --grid")
     notes = (
@@ -185,7 +188,7 @@ def _regions(study: Study, grid: Grid, config: NeuroSTORMConfig) -> Tensor | Non
     return regions
 
 
-def _plan(settings: Settings, train_on: PretrainingWindows, goal: Goal) -> Plan:
+def _plan(settings: Settings, train_on: PretrainingWindows, goal: Goal, config: NeuroSTORMConfig) -> Plan:
     """Return how to train, as the options say.
 
     Raises
@@ -215,6 +218,9 @@ def _plan(settings: Settings, train_on: PretrainingWindows, goal: Goal) -> Plan:
     in_pass = n // step
     steps = options.steps or training.epochs * in_pass
     looks = math.ceil(steps / min(steps, options.validate_every or min(in_pass, MOST_STEPS)))
+    asked = options.activation_checkpointing
+    is_large = device.type == "cpu" and kept_gb(config, batch * goal.n_clips) > MOST_KEPT
+    has_less_memory = is_large if asked == "auto" else asked == "on"
     plan = Plan(
         tuning="full",
         epochs=looks,
@@ -226,7 +232,7 @@ def _plan(settings: Settings, train_on: PretrainingWindows, goal: Goal) -> Plan:
         augmentation=training.augmentation,
         steps=math.ceil(steps / looks),
         averaging=options.ema,
-        less_memory=options.activation_checkpointing,
+        less_memory=has_less_memory,
         devices=training.devices,
         nodes=training.nodes,
         workers=loader_workers(device, settings),
