@@ -30,9 +30,10 @@ def textbook_scan(u, delta, A, B, C):
     decay = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
     drive = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
     state, outputs = u.new_zeros(u.shape[0], u.shape[1], A.shape[1]), []
-    for step in range(u.shape[2]):
-        state = decay[:, :, step] * state + drive[:, :, step]
-        outputs.append(torch.einsum("bdn,bn->bd", state, C[:, :, step]))
+    # unbound at once: the gradient of one slice after the other would fill all coefficients anew for each token
+    for decayed, driven, read in zip(decay.unbind(2), drive.unbind(2), C.unbind(2), strict=True):
+        state = decayed * state + driven
+        outputs.append(torch.einsum("bdn,bn->bd", state, read))
     return torch.stack(outputs, dim=2).transpose(1, 2)
 
 

@@ -24,6 +24,7 @@ from neurostorm_bids.resample.grid import FSL
 from neurostorm_bids.resample.sampler import nearest
 from neurostorm_bids.resample.template import template_mask
 from neurostorm_bids.runtime.atomic import write_text
+from neurostorm_bids.runtime.json_files import read_json
 from neurostorm_bids.settings import Settings
 
 SHAPE, FRAMES = (32, 38, 32), 12
@@ -112,3 +113,9 @@ def run() -> None:
         ("by", "it ranks first in", "regions"),
         rows_of_table,
     )
+    abouts = [read_json(path) for path in sorted((folder / "maps").rglob("*_statmap.json")) if "_seg-" not in path.name]
+    rows_of_checks = []
+    for k, check in enumerate(abouts[0]["Checks"]):
+        of_people = [about["Checks"][k]["Passed"] for about in abouts]
+        rows_of_checks.append((check["Name"], *(str(of_people.count(which)) for which in (True, None, False))))
+    print_table(f"Their {len(abouts)} maps by check", ("check", "passed", "open", "failed"), rows_of_checks)

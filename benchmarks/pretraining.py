@@ -68,7 +68,7 @@ def steps() -> None:
     """A step of one clip, forward and backward."""
     rows = []
     for size, textbook, again, rounds in (
-        ("base", True, False, 1),
+        ("base", True, False, 2),
         ("base", False, False, 4),
         ("base", False, True, 4),
         ("narrow", False, False, 4),

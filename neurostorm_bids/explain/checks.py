@@ -6,6 +6,7 @@ agreement with occlusion; split halves of windows; for a probe, labels that are 
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -26,6 +27,7 @@ MIN_SPLIT_HALF = 0.3  # below, no map is drawn
 MIN_AGREEMENT = 0.3  # rank correlation with occlusion
 MOST_OF_ANY_LABEL = 0.5  # rank correlation with the maps of heads for permuted labels
 FEWEST_HEADS = 5  # for permuted labels, whose maps vary at all
+SSIM_WINDOW = 7  # patches along an edge, at most
 MARGIN = 0.1  # by which random networks may share more with this one than with each other
 
 
@@ -113,8 +115,13 @@ def agreement(of_parcels: np.ndarray, occluded: np.ndarray) -> Check:
     return Check("agreement with occlusion", bool(rho >= MIN_AGREEMENT), words, {"rho": rho})
 
 
-def randomisation(maps: dict[str, np.ndarray], own: np.ndarray, others: list[np.ndarray]) -> Check:
-    """Check that the map needs the weights.
+def randomisation(
+    maps: dict[str, np.ndarray],
+    own: np.ndarray,
+    others: list[np.ndarray],
+    image_of: Callable[[np.ndarray], np.ndarray],
+) -> Check:
+    """Check that the map needs the weights: by rank correlation and, of its sizes, by structural similarity.
 
     Parameters
     ----------
@@ -124,23 +131,48 @@ def randomisation(maps: dict[str, np.ndarray], own: np.ndarray, others: list[np.
         The map.
     others : list of arrays
         Those of more random networks.
+    image_of : callable
+        Returns the (D, H, W) image of patches of a map.
 
     Notes
     -----
     Over several networks and for signed maps too, against what random networks share (Hedstrom et al. 2023, arXiv 2401.06465).
     """
     random = [list(maps.values())[-1], *others]
-    shared = {name: _alike(own, values) for name, values in maps.items()}
-    with_random = float(np.mean([_alike(own, each) for each in random]))
-    of_random = float(np.mean([_alike(one, other) for one, other in combinations(random, 2)]))
-    chance = 2 / np.sqrt(own.size)  # two standard errors of a correlation of nothing
-    passed = with_random <= of_random + max(MARGIN, chance)
+    values: dict[str, float] = {}
+    passed, found = True, []
+    for what, alike in (
+        ("rank correlation", _alike),
+        ("structural similarity", lambda one, other: similarity(image_of(one), image_of(other))),
+    ):
+        with_random = float(np.mean([alike(own, each) for each in random]))
+        of_random = float(np.mean([alike(one, other) for one, other in combinations(random, 2)]))
+        chance = 2 / np.sqrt(own.size)  # two standard errors of a correlation of nothing
+        passed &= with_random <= of_random + max(MARGIN, chance)
+        found.append((what, with_random, of_random))
+        of_what = {**{name: alike(own, each) for name, each in maps.items()}, "random networks": with_random}
+        of_what["random networks with each other"] = of_random
+        values |= {f"{what}, {name}": value for name, value in of_what.items()}
+    (rank, with_random, of_random), (structure, *similar) = found
     words = (
-        f"with all weights random, maps share a rank correlation of {with_random:.2f} with this one (mean of {len(random)} networks); "
-        f"random networks share {of_random:.2f} with each other"
+        f"with all weights random, maps share a {rank} of {with_random:.2f} with this one (mean of {len(random)} networks; {structure} "
+        f"{similar[0]:.2f}); random networks share {of_random:.2f} ({similar[1]:.2f}) with each other"
     )
-    values = {**shared, "random networks": with_random, "random networks with each other": of_random}
     return Check("randomised weights", bool(passed), words, values)
+
+
+def similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean structural similarity of the sizes of two maps, (D, H, W) each (Wang et al. 2004, doi 10.1109/TIP.2003.819861)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    window = min(SSIM_WINDOW, (min(one.shape) - 1) // 2 * 2 + 1)
+    sizes = [np.abs(each) / max(np.abs(each).max(), np.finfo(float).tiny) for each in (one, other)]
+    ours, theirs = (torch.from_numpy(each)[None, None] for each in sizes)
+    found = structural_similarity_index_measure(
+        ours, theirs, gaussian_kernel=False, kernel_size=[window] * 3, data_range=1.0
+    )
+    assert isinstance(found, Tensor)
+    return float(found)
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from neurostorm_bids.explain.gradients import Output
 
 
 def occlude(
-    output: Output, clip: Tensor, baseline: Tensor, numbers: Tensor, advance: Callable[[], None] | None = None
+    output: Output, clip: Tensor, baseline: Tensor, numbers: Tensor, advance: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
     """Return how much the output falls when each parcel is replaced, (parcels,), or of several outputs (parcels, outputs).
 
@@ -21,14 +21,17 @@ def occlude(
     clip, baseline : (X, Y, Z, T) tensors
     numbers : (X, Y, Z) int tensor
         Of parcels, from 1.
+    advance : callable, optional
+        Called with (parcels done, parcels in all).
     """
     with torch.inference_mode():
         whole = output(clip[None, None])[0]
         fallen = []
-        for parcel in range(1, int(numbers.max()) + 1):
+        n = int(numbers.max())
+        for parcel in range(1, n + 1):
             fallen.append((whole - output(replaced(clip, baseline, numbers == parcel)[None, None])[0]).cpu().numpy())
             if advance:
-                advance()
+                advance(parcel, n)
     return np.array(fallen, dtype=np.float64)
 
 

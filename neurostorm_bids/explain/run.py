@@ -117,13 +117,12 @@ def explain(
         of_clips.append(replace(found, values=np.empty(0)))
         advance(i + 1, len(starts))
     assert first is not None
-    progress.say("occluding parcels, and trying random weights")
-    fallen = occlude(partial(_of_all_heads, model, target), *first, numbers)
-    occluded, of_permuted = fallen[:, 0], fallen[:, 1:]
-    randomised, others = _random_maps(model.network, target, first, of_clips[0].nodes, seed)
-    by_chance = randomised[list(randomised)[-1]]
-    of_labels = checks.labels(occluded, of_permuted)
-    orders = _orders(of_windows[0] * np.sign(of_clips[0].difference), first[0], parcels)
+    advance = progress.step(f"occluding {len(parcels)} parcels", "parcel")
+    fallen = occlude(partial(_of_all_heads, model, target), *first, numbers, advance)
+    progress.say("trying random weights")
+    randomised, by_chance, others = _random_maps(model.network, target, first, of_clips[0].nodes, seed)
+    occluded, of_labels = fallen[:, 0], checks.labels(fallen[:, 0], fallen[:, 1:])
+    by_map = of_windows[0] * np.sign(of_clips[0].difference)
     made = [
         checks.completeness([each.error for each in of_clips]),
         checks.split_half(np.stack(of_windows), starts, encoded.windows.length),
@@ -134,8 +133,9 @@ def explain(
             {name: patches(values)[gridded.brain] for name, values in randomised.items()},
             maps[0][gridded.brain],
             [patches(each)[gridded.brain] for each in others],
+            patches.image,
         ),
-        checks.deletion(output, *first, numbers, orders, seed),
+        checks.deletion(output, *first, numbers, _orders(by_map, first[0], parcels), seed),
     ]
     return Explanation(
         encoded,
@@ -186,10 +186,18 @@ class _Patches:
         Number of each voxel's patch.
     brain : (n,) int array
         Brain voxels.
+    shape : tuple of 3 int
+        (D, H, W), patches along each axis.
     """
 
     of_voxels: np.ndarray
     brain: np.ndarray
+    shape: tuple[int, ...]
+
+    def image(self, of_brain: np.ndarray) -> np.ndarray:
+        """Return what the brain voxels of each patch hold together, (n,) -> (D, H, W)."""
+        numbers = self.of_voxels[self.brain]
+        return np.bincount(numbers, weights=of_brain, minlength=int(np.prod(self.shape))).reshape(self.shape)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Spread values over the brain voxels of each patch, (X, Y, Z) -> (voxels,)."""
@@ -206,8 +214,9 @@ def _patches(shape: tuple[int, int, int], brain: np.ndarray, network: NeuroSTORM
     config = network.config
     edges = [p * n // size for p, n, size in zip(config.patch_size[:3], shape, config.img_size[:3], strict=True)]
     index = [np.arange(n) // edge for n, edge in zip(shape, edges, strict=True)]
-    numbers = np.ravel_multi_index(np.meshgrid(*index, indexing="ij"), [int(each[-1]) + 1 for each in index])
-    return _Patches(np.asarray(numbers).ravel(), brain)
+    in_patches = tuple(int(each[-1]) + 1 for each in index)
+    numbers = np.ravel_multi_index(np.meshgrid(*index, indexing="ij"), in_patches)
+    return _Patches(np.asarray(numbers).ravel(), brain, in_patches)
 
 
 def _of_all_heads(model: Model, target: Target, clips: Tensor) -> Tensor:
@@ -222,14 +231,14 @@ def _of_all_heads(model: Model, target: Target, clips: Tensor) -> Tensor:
 
 def _random_maps(
     network: NeuroSTORM, target: Target, clip: tuple[Tensor, Tensor], nodes: int, seed: int
-) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Return the maps of networks with ever more random weights, and those of more random ones, (X, Y, Z) each."""
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[np.ndarray]]:
+    """Return the maps of networks with ever more random weights, the last of these, and those of more random ones, (X, Y, Z) each."""
 
     def summed(other: NeuroSTORM) -> np.ndarray:
         return integrated_gradients(partial(target.of, other), *clip, nodes=(nodes,)).over_time
 
     maps = {name: summed(other) for name, other in checks.cascade(network, seed).items()}
-    return maps, [summed(checks.random_like(network, seed + i)) for i in range(1, N_RANDOM)]
+    return maps, list(maps.values())[-1], [summed(checks.random_like(network, seed + i)) for i in range(1, N_RANDOM)]
 
 
 def _orders(by_map: np.ndarray, clip: Tensor, parcels: Parcels) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT, column
 from neurostorm_bids.group.attribution_maps import Maps
 from neurostorm_bids.group.exchange import exchange_of
+from neurostorm_bids.group.halves import agreement_of_halves
 from neurostorm_bids.group.labels import Labels
 from neurostorm_bids.group.sign_flips import label_test
 from neurostorm_bids.group.study import Study
@@ -32,6 +33,8 @@ class Contrast:
         Correlation of what a parcel adds with the target; corrected for all parcels.
     n_orders : int
         Orders of the labels that were tried, the true one among them.
+    halves : float or None
+        How the map of one half of the people goes with that of the other, as of `agreement_of_halves`.
     volume : (X, Y, Z) array
         The difference between the classes' mean maps; of values, the change of the map with one standard deviation.
     """
@@ -42,6 +45,7 @@ class Contrast:
     r: np.ndarray
     p: np.ndarray
     n_orders: int
+    halves: float | None
     volume: np.ndarray
 
 
@@ -78,11 +82,21 @@ def contrast_of(maps: Maps, study: Study) -> Contrast | str:
     who = np.array(maps.people)[there]
     exchange = exchange_of(who, np.array([group_of[person] for person in who]), options.exchange)
     orders = exchange.permutations(options.n_permutations, np.random.RandomState(study.settings.conduct.random_seed))
-    r, p = label_test(maps.values[there], label, orders)
-    centred = label - label.mean()
+    values, families = maps.values[there], np.array([group_of[person] for person in who])
+    r, p = label_test(values, label, orders)
+    seed = study.settings.conduct.random_seed
+    halves = agreement_of_halves(families, lambda some: _slopes(label[some]) @ values[some], seed)
     weights = np.zeros(len(there))
-    weights[there] = centred / (centred @ centred) * (1 if labels.classes else label.std(ddof=1))
-    return Contrast(words, bool(labels.classes), int(there.sum()), r, p, len(orders) + 1, maps.weighted(weights))
+    weights[there] = _slopes(label) * (1 if labels.classes else label.std(ddof=1))
+    n, n_orders = int(there.sum()), len(orders) + 1
+    return Contrast(words, bool(labels.classes), n, r, p, n_orders, halves, maps.weighted(weights))
+
+
+def _slopes(label: np.ndarray) -> np.ndarray:
+    """Return the weights of people by which their maps sum to the change with the label, (people,); 0 where it does not vary."""
+    centred = label - label.mean()
+    size = centred @ centred
+    return centred / size if size else np.zeros(len(label))
 
 
 def families_of(maps: Maps, study: Study) -> np.ndarray | None:

@@ -2,21 +2,38 @@
 
 import numpy as np
 
-from neurostorm_bids.explain.checks import SPLIT_HALF
+from neurostorm_bids.explain.checks import MIN_SPLIT_HALF, SPLIT_HALF
 from neurostorm_bids.group.attribution_contrast import Contrast
 from neurostorm_bids.group.attribution_maps import Maps
 from neurostorm_bids.group.study import Study, counted
 
 ALPHA = 0.05
+AGREEING = MIN_SPLIT_HALF  # correlation that is asked for of halves of people, and of runs of a person
 MOST_COMPARED = 400  # maps with each other
 
 
-def alarms_of(maps: Maps) -> list[str]:
-    """Return what is said in red: the checks that half of the maps or more fail."""
-    return [
+def alarms_of(maps: Maps, halves: dict[str, float | None]) -> list[str]:
+    """Return what is said in red: the checks that half of the maps or more fail, and what does not come out twice.
+
+    Parameters
+    ----------
+    halves : dict
+        Title of a map of people -> how two halves of the people agree on it.
+    """
+    alarms = [
         f"{failed} of {len(maps.runs)} maps fail the check {name}: do not read the mean map without it"
         for name, failed in mostly_failed(maps).items()
     ]
+    alarms += [
+        f"two halves of the people tell different things of the {title} (r = {r:.2f}; {AGREEING} is asked for): it is not drawn"
+        for title, r in halves.items()
+        if r is not None and r < AGREEING
+    ]
+    if (agreement := _between_runs(maps)) is not None and agreement[0] < AGREEING:
+        alarms.append(
+            f"two runs of a person tell different things (median r = {agreement[0]:.2f}; {AGREEING} is asked for)"
+        )
+    return alarms
 
 
 def mostly_failed(maps: Maps) -> dict[str, int]:
@@ -29,8 +46,8 @@ def may_be_drawn(maps: Maps) -> bool:
     return 2 * _counts(maps, True).get(SPLIT_HALF, 0) > len(maps.runs)
 
 
-def notes_of(maps: Maps, study: Study) -> list[str]:
-    """Return which checks failed or are open, how runs of a person agree, and what else limits the maps."""
+def notes_of(maps: Maps, halves: dict[str, float | None], study: Study) -> list[str]:
+    """Return which checks failed or are open, how halves of the people and runs of a person agree, and what else limits the maps."""
     n, in_red = len(maps.runs), mostly_failed(maps)
     notes = [
         f"{failed} of {n} maps fail the check {name}"
@@ -46,6 +63,12 @@ def notes_of(maps: Maps, study: Study) -> list[str]:
         notes.append(
             "maps compare runs with the mean images of different people: keep the runs of everybody with --save-grid first, then map them"
         )
+    notes += [
+        f"two halves of the people correlate with r = {r:.2f} in the {title} (mean over ways to halve them, families whole)"
+        if r is not None
+        else f"too few people to halve them: whether the {title} comes out twice is open"
+        for title, r in halves.items()
+    ]
     outside = float(np.mean([run.outside for run in maps.runs]))
     notes.append(f"{outside:.0%} of the maps, by size, lie in no parcel")
     if (agreement := _between_runs(maps)) is not None:

@@ -76,7 +76,10 @@ def how_to_run(command):
         words += ["--participant-label", "00", "01", "--task-id", "rest"]
     if words[0] == "neurostorm" and "group" in words:
         trains = "finetune" in words or "pretrain" in words
-        words = ["narrow.ckpt" if word == "FILE.ckpt" else word for word in words]
+        words = [
+            "narrow.ckpt" if word == "FILE.ckpt" or before == "--from" else word
+            for before, word in zip(["", *words[:-1]], words, strict=True)
+        ]
         words += [] if "--model" in words else ["--model", "narrow.ckpt"]
         words += ["--epochs", "1", "--force"] if trains else []  # pages name the same models
     elif words[0] == "neurostorm" and "--model" not in words:

@@ -105,15 +105,15 @@ def test_attributions_sum_to_the_change_of_the_output(trained):
 
 
 def test_the_planted_region_ranks_first_and_nowhere_else_with_random_weights(trained):
-    random = checks.random_like(trained.network, 5)
     firsts = {"trained": [], "random": []}
-    for clip, label in zip(trained.clips, trained.y, strict=True):
+    for person, (clip, label) in enumerate(zip(trained.clips, trained.y, strict=True)):
+        random = checks.random_like(trained.network, person)  # another for everybody: one may favour a parcel
         own = of_parcels(map_of(trained.output(), clip).values) * (1 if label else -1)
         firsts["trained"].append(own.argmax() == PLANTED)
         by_chance = of_parcels(map_of(trained.output(random), clip, nodes=(8,)).values)
         firsts["random"].append(np.abs(by_chance).argmax() == PLANTED)
     assert np.mean(firsts["trained"]) >= 0.9
-    assert np.mean(firsts["random"]) < 0.2  # one of 64 parcels: 0.016 by chance
+    assert sum(firsts["random"]) <= 3  # of 30 people and 64 parcels: chance gives more in 0.1 % of cases
 
 
 def test_occlusion_finds_the_planted_region_too(trained):
@@ -161,21 +161,40 @@ def randomisation_of(network, clip, of):
         of_parcels(map_of(lambda x, n=n: LOGIT.of(checks.random_like(network, n), x), clip, nodes=(8,)).values)
         for n in (8, 9)
     ]
-    return checks.randomisation(maps, of, others)
+    return checks.randomisation(maps, of, others, as_image)
+
+
+def as_image(values):
+    return values.reshape(4, 4, 4)
 
 
 def test_randomising_the_weights_changes_the_trained_map_and_not_one_of_edges(trained):
     clip = trained.clips[0]
     check = randomisation_of(trained.network, clip, of_parcels(map_of(trained.output(), clip).values))
     assert check.passed
-    assert list(check.values)[:4] == ["head", "and stage 2", "and stage 1", "and patches"]
+    steps = ["head", "and stage 2", "and stage 1", "and patches"]
+    assert list(check.values)[:4] == [f"rank correlation, {step}" for step in steps]
+    assert {f"structural similarity, {step}" for step in steps} < check.values.keys()
     rng = np.random.RandomState(0)
     edges = rng.standard_normal(64)
     assert not checks.randomisation(
-        {"and patches": edges + 0.1 * rng.standard_normal(64)}, edges, [rng.standard_normal(64)]
+        {"and patches": edges + 0.1 * rng.standard_normal(64)}, edges, [rng.standard_normal(64)], as_image
     ).passed
     # signs of a random network mean nothing: a map turned over is still the same map
-    assert not checks.randomisation({"and patches": -edges}, edges, [rng.standard_normal(64)]).passed
+    assert not checks.randomisation({"and patches": -edges}, edges, [rng.standard_normal(64)], as_image).passed
+
+
+def test_structural_similarity_is_that_of_its_definition():
+    one, other = np.random.RandomState(0).standard_normal((2, 9, 8, 7))
+    sizes = [np.abs(each) / np.abs(each).max() for each in (one, other)]
+    padded = [np.pad(each, 3, mode="reflect") for each in sizes]
+    cubes = [np.lib.stride_tricks.sliding_window_view(each, (7, 7, 7)).reshape(-1, 343) for each in padded]
+    means, (a, b) = [cube.mean(axis=1) for cube in cubes], cubes
+    covariance = (a * b).mean(axis=1) - means[0] * means[1]
+    expected = (2 * means[0] * means[1] + 0.01**2) * (2 * covariance + 0.03**2)
+    expected /= (means[0] ** 2 + means[1] ** 2 + 0.01**2) * (a.var(axis=1) + b.var(axis=1) + 0.03**2)
+    assert checks.similarity(one, other) == pytest.approx(expected.mean(), rel=1e-6)
+    assert checks.similarity(one, -one) == pytest.approx(1)
 
 
 def test_a_cascade_ends_in_a_random_network(trained):

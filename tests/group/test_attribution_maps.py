@@ -12,12 +12,13 @@ from helpers import Results
 from neurostorm_bids.find.dataset import find_selected
 from neurostorm_bids.find.participants import read_phenotype
 from neurostorm_bids.group.connectome_weights import strength_of_parcels
+from neurostorm_bids.group.halves import agreement_of_halves
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.resample.grid import FSL
 from neurostorm_bids.resample.parcels import blocks
 from neurostorm_bids.settings import Settings
 
-N, PLANTED = 16, 40
+N, PLANTED, ALIKE = 16, 40, 7
 PARCELS = blocks(FSL)
 
 
@@ -60,6 +61,7 @@ def people(tmp_path):
         rows.append(f"sub-{i:02d}\t{'FM'[y]}\tf{i // 4}")
         values = 0.1 * rng.standard_normal(len(PARCELS))
         values[PLANTED] += 2 * y - 1
+        values[ALIKE] += 0.5
         write_map(results, name, values, "own-mean", 2.0 * y)
         write_map(results, name, values, "group-mean", 2.0 * y + 3 * (i // 8))
     (results.raw / "participants.tsv").write_text("participant_id\tsex\tfamily\n" + "\n".join(rows) + "\n")
@@ -161,6 +163,42 @@ def test_maps_that_fail_or_are_not_checked_are_not_drawn(people, neurostorm, pas
     assert not list(people.out.glob("*attributionOwnMean*_statmap.nii.gz"))
     assert not list(people.out.glob("group/figures/*attributionOwnMean*"))
     assert list(people.out.glob("*attributionGroupMean_statmap.nii.gz"))
+
+
+def test_a_mean_that_halves_of_the_people_do_not_share_is_not_drawn_beside_a_contrast_that_they_do(people, neurostorm):
+    for i in range(N):
+        values = 0.1 * np.random.default_rng(i).standard_normal(len(PARCELS))
+        values[PLANTED] += 2 * (i % 2) - 1
+        write_map(people, f"sub-{i:02d}_task-rest", values, "own-mean", 0.0)
+    _, page, _ = attribution_of(people, neurostorm, "--target", "sex", "--n-permutations", "39")
+    assert re.search(
+        r"two halves of the people tell different things of the mean \(r = -?0.[012]\d; 0.3 is asked for\)", page
+    )
+    assert re.search(r"two halves of the people correlate with r = 0.[3-9]\d in the M minus F", page)
+    drawn = [path.name for path in people.out.glob("*OwnMean*_statmap.nii.gz")]
+    assert drawn == ["group_desc-base_attributionOwnMean_stat-contrast_statmap.nii.gz"]
+
+
+def test_two_runs_of_a_person_that_tell_different_things_are_red(people, neurostorm):
+    rng = np.random.default_rng(9)
+    for i in range(N):
+        people.add(f"sub-{i:02d}_task-motor")
+        write_map(people, f"sub-{i:02d}_task-motor", rng.standard_normal(len(PARCELS)), "own-mean", 0.0)
+    _, page, _ = attribution_of(people, neurostorm)
+    assert "two runs of a person tell different things (median r = " in page
+
+
+def test_halves_keep_families_whole_and_agree_as_far_as_people_do():
+    rng, shared = np.random.default_rng(0), np.random.default_rng(1).standard_normal(400)
+    values = shared + 2 * rng.standard_normal((20, 400))
+    found = agreement_of_halves(np.arange(20), lambda some: values[some].mean(axis=0), 0)
+    assert found == pytest.approx(1 / (1 + 4 / 10), abs=0.06)  # variance of a mean of ten people
+    families = np.repeat(np.arange(5), 4)
+    seen = []
+    agreement_of_halves(families, lambda some: seen.append(set(families[some])) or shared, 0)
+    assert all(not one & other for one, other in zip(seen[::2], seen[1::2], strict=True))
+    assert agreement_of_halves(np.arange(3), lambda _: shared, 0) is None
+    assert agreement_of_halves(np.arange(9), lambda _: np.zeros(4), 0) == 0
 
 
 def test_the_contrast_has_a_map_and_a_viewer_of_its_own(people, neurostorm):

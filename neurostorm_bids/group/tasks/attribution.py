@@ -20,9 +20,10 @@ from neurostorm_bids.explain.checks import rank_correlation
 from neurostorm_bids.group.attribution_contrast import Contrast, contrast_of, families_of
 from neurostorm_bids.group.attribution_figures import map_figure
 from neurostorm_bids.group.attribution_maps import Maps, anatomy_or_function, read_all_maps
-from neurostorm_bids.group.attribution_words import ALPHA, alarms_of, may_be_drawn, notes_of, unreachable
+from neurostorm_bids.group.attribution_words import AGREEING, ALPHA, alarms_of, may_be_drawn, notes_of, unreachable
 from neurostorm_bids.group.baselines import CONNECTOME
 from neurostorm_bids.group.connectome_weights import strength_of_parcels
+from neurostorm_bids.group.halves import agreement_of_halves
 from neurostorm_bids.group.output import FIGURES
 from neurostorm_bids.group.sign_flips import sign_flip_test
 from neurostorm_bids.group.study import Study, counted
@@ -34,6 +35,7 @@ from neurostorm_bids.runtime.atomic import write_text
 
 MOST_ROWS = 20  # on the page
 CONTRAST = "_stat-contrast"
+MEAN = "mean"  # title
 OF_VOXELS = ("_stat-t", "_stat-pFWE")
 COLUMNS: dict[str, dict[str, Any]] = {
     "parcel": {"Description": "Number, from 1"},
@@ -86,18 +88,20 @@ def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarr
         answer += _answer_of(contrast, table)
     shown = table.head(MOST_ROWS).round({"t": 2, "p_fwe": 4, "r_target": 2, "p_fwe_target": 4})
     shown = shown.assign(**{name: shown[name].map("{:+.3g}".format) for name in ("mean", "random_weights")})
-    volumes = _volumes(maps, contrast) if may_be_drawn(maps) else {}
+    halves = _halves(maps, families, contrast, settings.conduct.random_seed)
+    may_be = may_be_drawn(maps)
+    volumes = _volumes(maps, contrast, halves) if may_be else {}
     section = Section(
         "Where in the brain",
         words=[answer, *([compared] if compared else []), FAITHFUL, PRIVACY],
-        alarms=alarms_of(maps) + ([] if volumes else ["No map is drawn."]),
+        alarms=alarms_of(maps, halves) + ([] if volumes else ["No map is drawn."]),
         facts=[*maps.facts.items(), ("People", str(len(maps.people))), ("Flips of signs", str(n_flips))],
         table=shown,
-        figures=[("", _caption(contrast))] if volumes else [],
+        figures=[("", _caption(contrast, volumes))] if volumes else [],
         notes=[
             *([contrast] if isinstance(contrast, str) else []),
             *unreachable(maps, families, n_flips, contrast),
-            *notes_of(maps, study),
+            *notes_of(maps, halves, study),
             _beside_connectome(maps, contrast, strengths),
         ],
         links=[
@@ -120,7 +124,7 @@ def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarr
         tables={"": table},
         columns={"": {name: COLUMNS[name] for name in COLUMNS if name in table}},
         figures={"": map_figure(dict(volumes.values()), grid)} if volumes else {},
-        write_more=_writer_of(name, maps, volumes, study),
+        write_more=_writer_of(name, maps, volumes, study, may_be and settings.group.attribution_voxels),
     )
 
 
@@ -161,20 +165,33 @@ def _shares(values: np.ndarray) -> np.ndarray:
     return np.abs(values) / total if total else np.zeros(values.shape)
 
 
-def _volumes(maps: Maps, contrast: Contrast | str) -> dict[str, tuple[str, np.ndarray]]:
-    """Return the maps to draw and to keep: what their files' names end with -> title and map."""
-    volumes = {"": ("mean", maps.volume)}
-    return {**volumes, CONTRAST: (contrast.words, contrast.volume)} if isinstance(contrast, Contrast) else volumes
+def _halves(maps: Maps, families: np.ndarray | None, contrast: Contrast | str, seed: int) -> dict[str, float | None]:
+    """Return how two halves of the people agree: title of a map -> correlation."""
+    together = np.array(maps.people) if families is None else families
+    halves = {MEAN: agreement_of_halves(together, lambda some: np.mean(maps.values[some], axis=0), seed)}
+    return {**halves, contrast.words: contrast.halves} if isinstance(contrast, Contrast) else halves
 
 
-def _caption(contrast: Contrast | str) -> str:
+def _volumes(
+    maps: Maps, contrast: Contrast | str, halves: dict[str, float | None]
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Return the maps to draw and to keep, those that come out twice: what their files' names end with -> title and map."""
+    volumes = {"": (MEAN, maps.volume)}
+    if isinstance(contrast, Contrast):
+        volumes[CONTRAST] = contrast.words, contrast.volume
+    agreeing = {title for title, r in halves.items() if r is None or r >= AGREEING}
+    return {ending: volume for ending, volume in volumes.items() if volume[0] in agreeing}
+
+
+def _caption(contrast: Contrast | str, volumes: dict[str, tuple[str, np.ndarray]]) -> str:
     """Return what is said of the figure."""
     words = (
         "Over the template, colours to the range of each map. Left is left (L). Red raises the output, blue lowers it."
     )
-    if isinstance(contrast, Contrast):
+    if isinstance(contrast, Contrast) and CONTRAST in volumes:
         more = "the first" if contrast.of_classes else "those of whom it is higher"
-        words += f" Below, {contrast.words}: where red, a place raises the output more in {more}."
+        where = "Below" if "" in volumes else "Here"
+        words += f" {where}, {contrast.words}: where red, a place raises the output more in {more}."
     return words
 
 
@@ -200,7 +217,7 @@ def _beside_connectome(maps: Maps, contrast: Contrast | str, strengths: np.ndarr
 
 
 def _writer_of(
-    name: str, maps: Maps, volumes: dict[str, tuple[str, np.ndarray]], study: Study
+    name: str, maps: Maps, volumes: dict[str, tuple[str, np.ndarray]], study: Study, of_voxels: bool
 ) -> Callable[[Path], None]:
     """Return what writes maps, their viewers and, where that is asked for, the test of voxels."""
     settings = study.settings
@@ -225,7 +242,7 @@ def _writer_of(
                 r'<link rel="icon"[^>]*>', "", page.get_standalone()
             )  # nilearn's, which is fetched from the web
             write_text(out_dir / f"{name}{ending}_viewer.html", html)
-        if settings.group.attribution_voxels and volumes:
+        if of_voxels:
             of_people = maps.of_voxels()
             there = np.flatnonzero(of_people.any(axis=0))
             t, p, _ = sign_flip_test(
