@@ -9,12 +9,13 @@ import numpy as np
 from neurostorm_bids.derivatives.names import RunOutputs
 from neurostorm_bids.derivatives.sidecars import PRIVACY, model_entry
 from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
-from neurostorm_bids.encode.data_fit import Measures, as_plain
+from neurostorm_bids.encode.data_fit import BANDS, Measures, as_plain
 from neurostorm_bids.encode.data_fit import from_plain as measures_from_plain
 from neurostorm_bids.encode.encoded import EncodedRun
 from neurostorm_bids.encode.reference import Finding, Reference, compare, from_plain, make_reference
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.model import Model
+from neurostorm_bids.resample.parcels import blocks
 from neurostorm_bids.runtime.json_files import plain_number, read_json, write_json
 
 LOG = logging.getLogger("neurostorm")
@@ -41,7 +42,9 @@ def write_data_fit(encoded: EncodedRun, measures: Measures, out_dir: Path) -> li
     kept = encoded.windows.embeddings[~encoded.censored] if not encoded.censored.all() else encoded.windows.embeddings
     found = compare(measures, kept.mean(axis=0), reference)
     outputs = RunOutputs(gridded.source.run, gridded.grid.template, model.label)
-    write_json(out_dir / outputs.data_fit, _entry(measures, found, reference, model))
+    blocks_covered = dict(zip(blocks(gridded.grid).labels, as_plain(measures)["BlockCoverage"], strict=False))
+    entry = _entry(measures, found, reference, model) | {"BlockCoverage": blocks_covered}
+    write_json(out_dir / outputs.data_fit, entry)
     return found
 
 
@@ -63,6 +66,12 @@ def _entry(measures: Measures, found: list[Finding], reference: Reference | None
             for each in found
         },
         "MeanImage": as_plain(measures)["MeanImage"],
+        "PowerSpectrum": {
+            "Description": "Share of the variance over time by band, median over voxels",
+            "BandEdges": BANDS.round(3).tolist(),
+            "Units": "Hz",
+            "Share": as_plain(measures)["PowerSpectrum"],
+        },
     }
 
 

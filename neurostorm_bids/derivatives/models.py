@@ -9,8 +9,8 @@ from torch import Tensor
 
 from neurostorm_bids.derivatives.tables import write_table
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
-from neurostorm_bids.model.hyper_parameters import NEEDED, SEVERAL, SINGLE, HyperParameters
+from neurostorm_bids.model.checkpoint import Checkpoint, read_checkpoint, write_safetensors
+from neurostorm_bids.model.hyper_parameters import NEEDED, REFERENCE, SEVERAL, SINGLE, HyperParameters
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import MODEL_FILE, label_of_name
 from neurostorm_bids.model.task import Task
@@ -69,6 +69,14 @@ def write_model(
     write_text(folder / CARD, card)
     with replacing(folder / MODEL_FILE) as temporary:
         write_safetensors(Checkpoint(folder / MODEL_FILE, parts, hyper_parameters), temporary)
+
+
+def keep_reference(folder: Path, reference: dict[str, Any]) -> None:
+    """Put what its data are like into a model that was just written, beside its hyper-parameters: where it goes, they go."""
+    whole = read_checkpoint(folder / MODEL_FILE)
+    with replacing(folder / MODEL_FILE) as temporary:
+        known = {**whole.hyper_parameters, REFERENCE: reference}
+        write_safetensors(Checkpoint(folder / MODEL_FILE, whole.tensors, known), temporary)
 
 
 def check_name_is_free(folder: Path, overwrite: bool) -> None:

@@ -4,7 +4,8 @@ Results at the level of chance have often had a plain cause: another scaling, fi
 of the data that the model was trained on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ MOST_VOXELS = 3000  # whose series are looked at, evenly spaced
 FRAMES = 64  # at a time
 CELL = 12.0  # mm, edge of the cells of the mean image; the midline is between two of them
 CELLS = (16, 20, 16)  # along x, y and z
+BANDS = np.arange(0, 0.626, 0.025)  # Hz, edges; 0.625 is half of the rate of frames of 0.8 s
 SLOW, FAST = 0.01, 0.1  # Hz: drifts are below, what is not haemodynamic mostly above
 
 
@@ -32,10 +34,16 @@ class Measures:
         Name, of `reference.QUESTIONS` -> number; NaN where it is not known.
     image : (cells,) float32 array
         Mean image in cells of 12 mm of the template's space, z-scores; NaN outside the brain.
+    coverage : (blocks,) array
+        Share of each block of 24 mm of the template's brain that the run covers; empty if an earlier version measured the run.
+    spectrum : (bands,) array
+        Share of the variance over time in each band of `BANDS`, median over voxels; NaN above half of the sampling rate.
     """
 
     values: dict[str, float]
     image: np.ndarray
+    coverage: np.ndarray = field(default_factory=lambda: np.empty(0))
+    spectrum: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def measure(run: GriddedRun) -> Measures:
@@ -45,7 +53,7 @@ def measure(run: GriddedRun) -> Measures:
     spread = series.std(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (series.mean(axis=0) - zero) / spread
-    slow, fast = _shares(series, run.repetition_time)
+    slow, fast, spectrum = _shares(series, run.repetition_time)
     steps, brain = run.steps, template_brain(run.grid)
     inside = np.zeros(len(brain), bool)
     inside[run.brain] = True
@@ -66,7 +74,7 @@ def measure(run: GriddedRun) -> Measures:
         "fast_share": fast,
         "mean_fd": float(known.mean()) if len(known) else np.nan,
     }
-    return Measures(values, _cells(run, mean))
+    return Measures(values, _cells(run, mean), covered, spectrum)
 
 
 def mirrored(image: np.ndarray) -> np.ndarray:
@@ -86,18 +94,21 @@ def _series_and_mean(run: GriddedRun) -> tuple[np.ndarray, np.ndarray]:
     return series, total / n_frames
 
 
-def _shares(series: np.ndarray, repetition_time: float) -> tuple[float, float]:
-    """Return how much of the variance over time is drift, and how much is fast: medians over voxels."""
+def _shares(series: np.ndarray, repetition_time: float) -> tuple[float, float, np.ndarray]:
+    """Return how much of the variance over time is drift, how much is fast, and how much in each band: medians over voxels."""
     centred = series - series.mean(axis=0)
     power = np.abs(np.fft.rfft(centred * np.hanning(len(series))[:, None], axis=0)) ** 2
     frequency = np.fft.rfftfreq(len(series), repetition_time)
     total = power.sum(axis=0)
     varies = total > 0
     if not varies.any():
-        return np.nan, np.nan
-    shares = [power[which][:, varies].sum(axis=0) / total[varies] for which in (frequency < SLOW, frequency > FAST)]
-    slow, fast = (float(np.median(share)) for share in shares)
-    return slow, fast
+        return np.nan, np.nan, np.full(len(BANDS) - 1, np.nan)
+    bands = [(frequency >= low) & (frequency < high) for low, high in pairwise(BANDS)]
+    slow, fast, *spectrum = (
+        float(np.median(power[which][:, varies].sum(axis=0) / total[varies])) if which.any() else np.nan
+        for which in (frequency < SLOW, frequency > FAST, *bands)
+    )
+    return slow, fast, np.array(spectrum)
 
 
 def _cells(run: GriddedRun, mean: np.ndarray) -> np.ndarray:
@@ -116,7 +127,11 @@ def as_plain(measures: Measures) -> dict[str, Any]:
     """Return measures as JSON has them, which knows no NaN."""
     values = {name: plain_number(value) for name, value in measures.values.items()}
     image = [None if np.isnan(value) else round(float(value), 3) for value in measures.image]
-    return {"Values": values, "MeanImage": image}
+    coverage, spectrum = (
+        [None if np.isnan(value) else round(float(value), 4) for value in each]
+        for each in (measures.coverage, measures.spectrum)
+    )
+    return {"Values": values, "MeanImage": image, "BlockCoverage": coverage, "PowerSpectrum": spectrum}
 
 
 def from_plain(plain: Any) -> Measures:
@@ -130,6 +145,7 @@ def from_plain(plain: Any) -> Measures:
     try:
         values = {str(name): unknown_as_nan(value) for name, value in plain["Values"].items()}
         image = np.array(list(map(unknown_as_nan, plain["MeanImage"])), np.float32)
+        more = [np.array(list(map(unknown_as_nan, plain.get(key) or []))) for key in ("BlockCoverage", "PowerSpectrum")]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"these are no measures of a run ({type(error).__name__})") from None
-    return Measures(values, image)
+    return Measures(values, image, *more)

@@ -168,8 +168,15 @@ def compare(measures: Measures, embedding: np.ndarray, reference: Reference | No
         words = if_low if value < low else if_high if value > high else ""
         if words and HARMLESS.get(name) == ("low" if value < low else "high"):
             words = ""
+        if words:
+            words += f" ({_how_far(name, value, middle)} the middle of what it saw)"
         found.append(Finding(name, unit, about, float(value), float(low), float(middle), float(high), words))
     return found
+
+
+def _how_far(name: str, value: float, middle: float) -> str:
+    """Return how a value lies to the middle of the band: as a ratio where it has a unit or a scale of its own."""
+    return f"{value / middle:.2g} times" if name in SCALES and middle else f"{value:.2g}; {middle:.2g} is"
 
 
 def _band(values: np.ndarray, name: str) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ import numpy as np
 from neurostorm_bids.derivatives.fit_files import read_measures
 from neurostorm_bids.derivatives.gridded_files import read_int8
 from neurostorm_bids.derivatives.gridded_files import read_measures as measures_of_store
-from neurostorm_bids.derivatives.models import MODEL_FILE
+from neurostorm_bids.derivatives.models import keep_reference
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, data_fit_beside
 from neurostorm_bids.encode.data_fit import Measures
 from neurostorm_bids.encode.reference import FEWEST, make_reference, to_plain
@@ -18,9 +18,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.group.study import LOG
 from neurostorm_bids.group.training import Trainings
 from neurostorm_bids.model.load import load_model
-from neurostorm_bids.model.tuned import reference_file
 from neurostorm_bids.resample.grid import Grid
-from neurostorm_bids.runtime.json_files import write_json
 from neurostorm_bids.runtime.progress import Progress
 from neurostorm_bids.settings import Settings
 
@@ -47,7 +45,7 @@ def reference_of_training(folder: Path, trainings: Trainings, grid: Grid, settin
 
 
 def reference_of_stores(folder: Path, stores: Sequence[Path], settings: Settings) -> None:
-    """Embed runs in int8 stores, that a model was trained on, with it, and keep what they are like beside its weights."""
+    """Embed runs in int8 stores, that a model was trained on, with it, and keep what they are like."""
     _keep(folder, lambda: list(_of_stores(folder, stores, settings)))
 
 
@@ -88,14 +86,14 @@ def _of_stores(folder: Path, stores: Sequence[Path], settings: Settings) -> Iter
 
 
 def _keep(folder: Path, known: Callable[[], list[Known]]) -> None:
-    """Write the figures; a model that is trained is not lost because they cannot be made."""
+    """Put the figures into the file of the weights; a model that is trained is not lost because they cannot be made."""
     try:
         found = [(measures, embedding) for measures, embedding in known() if np.isfinite(embedding).all()]
         if len(found) < FEWEST:
             LOG.info("%d runs make no reference figures for %s; %d are needed", len(found), folder.name, FEWEST)
             return
         reference = make_reference([measures for measures, _ in found], np.stack([mean for _, mean in found]))
-        write_json(reference_file(folder / MODEL_FILE), to_plain(reference))
+        keep_reference(folder, to_plain(reference))
     except Exception as error:
         LOG.debug("%s", folder, exc_info=True)
         LOG.warning("model %s has no reference figures: %s: %s", folder.name, type(error).__name__, error)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
-from neurostorm_bids.model.hyper_parameters import HyperParameters, config_of, one_line, task_of
+from neurostorm_bids.model.hyper_parameters import REFERENCE, HyperParameters, config_of, one_line, task_of
 from neurostorm_bids.model.initial import random_network
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import (
@@ -166,7 +166,7 @@ def _from_file(path: Path, device: torch.device, chain: int) -> Model:
         encoder_of=backbone.encoder if backbone and shares_encoder else None,
         permuted_heads=_permuted_heads(checkpoint, config, task) if task else None,
         reference=reference_beside(checkpoint.path)
-        or hyper_parameters.get("reference")
+        or hyper_parameters.get(REFERENCE)
         or (backbone.reference if backbone and shares_encoder else None),
     )
 

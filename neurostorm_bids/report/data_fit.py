@@ -7,6 +7,8 @@ from typing import Any
 from neurostorm_bids.derivatives.names import data_fit_beside
 from neurostorm_bids.runtime.json_files import read_json
 
+HALF, MOST_NAMED = 0.5, 4
+
 
 @dataclass(frozen=True)
 class DataFit:
@@ -40,9 +42,17 @@ def read_data_fit(embeddings: Path) -> DataFit | None:
         measures = about["Measures"].values()
         flags = [str(each["Flag"]) for each in measures if each["Flag"]]
         rows = [(_name(each), _number(each["Value"]), _band(each), bool(each["Flag"])) for each in measures]
-        return DataFit(str(about["Reference"]), flags, rows)
+        return DataFit(str(about["Reference"]), flags, rows + _hardly_covered(about.get("BlockCoverage") or {}))
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _hardly_covered(coverage: dict[str, float]) -> list[tuple[str, str, str, bool]]:
+    """Return a row of the blocks of the brain that the run hardly covers; nothing where it is not known."""
+    few = [name for name, share in coverage.items() if share < HALF]
+    said = f"{len(few)} of {len(coverage)}" + (f": {', '.join(few[:MOST_NAMED])}" if few else "")
+    more = ", …" if len(few) > MOST_NAMED else ""
+    return [("Blocks of 24 mm covered by less than half", said + more, "", False)] if coverage else []
 
 
 def _name(each: dict[str, Any]) -> str:

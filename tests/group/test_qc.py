@@ -117,6 +117,8 @@ def test_ticks_of_the_page_become_the_table_that_they_came_from(results, neurost
     dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     assert "2 of 24 runs ticked" in dom
     saved = json.loads(re.search(r'data-saved="(.*?)"[ >]', dom)[1].replace("&quot;", '"'))
+    (tmp_path / "saved.tsv").write_text(saved)
+    assert "4 of 24 runs left out by" in group(results, neurostorm, "collect", "--exclude", tmp_path / "saved.tsv")[2]
     rows = [line.split("\t") for line in saved.splitlines()]
     assert rows[0] == ["run_name", "participant_id", "session_id", "reason"]
     assert ["", "sub-03", "", "asleep"] in rows

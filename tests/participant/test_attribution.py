@@ -8,11 +8,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import AFFINE, Tree, ellipsoid, save, signal
 from nibabel.affines import apply_affine
 
 from neurostorm_bids.derivatives.attribution_files import mean_of_others
 from neurostorm_bids.group.sign_flips import label_test, sign_flip_test, t_values
+from neurostorm_bids.model.load import load_model
 from neurostorm_bids.resample.grid import FSL
 
 LAS = AFFINE @ np.array([[-1.0, 0, 0, 31], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -195,6 +197,43 @@ def test_the_mean_of_a_group_is_that_of_other_people(tree, tmp_path, neurostorm,
     found = mean_of_others(out / "work", FSL, "01")
     assert np.abs(found.others - np.mean(means, axis=0)).max() < 0.05  # stores have 127 steps to each side
     assert found.people == ("sub-02", "sub-03")
+
+
+@pytest.mark.heavy
+def test_the_mean_image_of_others_is_what_a_run_is_compared_with(tree, tmp_path, neurostorm, narrow):
+    for i in (1, 2):
+        tree.run(f"sub-0{i}_task-rest", data=(1 + 0.2 * i) * signal(i, n_volumes=14))
+    call = (tree.path, tmp_path / "o", "participant", "--model", narrow)
+    assert neurostorm(*call, "--save-grid")[0] == 0
+    more = (
+        "--attribution",
+        "--attribution-baseline",
+        "group-mean",
+        "--attribution-windows",
+        "1",
+        "--participant-label",
+        "01",
+    )
+    status, _, said = neurostorm(*call, *more)
+    assert status == 0, said
+    about = json.loads(of_subject(tmp_path / "o", "01", "statmap.json", "GroupMean").read_text())
+    assert about["BaselinePeople"] == ["sub-02"]
+    ours, theirs = (
+        np.asarray(nib.load(next((tmp_path / "o" / f"sub-0{i}" / "func").glob("*_desc-fsl_bold.nii.gz"))).dataobj)
+        for i in (1, 2)
+    )
+    brain = (ours != ours[0, 0, 0, 0]).any(axis=3)  # a corner is background
+    model = load_model(str(narrow), "cpu")
+    clip = ours[..., : model.network.config.n_frames].copy()
+    clip[brain] = theirs[brain].mean(axis=1, keepdims=True)
+    with torch.inference_mode():
+        expected = model.network.output_head(model.network.embed(torch.from_numpy(clip.astype(np.float32))[None, None]))
+    assert about["Windows"][0]["OfBaseline"] == pytest.approx(float(expected[0, -1]), abs=0.02)
+    added = about["Windows"][0]["Output"] - about["Windows"][0]["OfBaseline"]
+    total = np.asarray(nib.load(of_subject(tmp_path / "o", "01", "statmap.nii.gz", "GroupMean")).dataobj).sum(
+        dtype=float
+    )
+    assert total == pytest.approx(added, rel=0.06)
 
 
 def test_an_embedding_alone_cannot_be_explained(tree, tmp_path, neurostorm):

@@ -54,7 +54,10 @@ def test_a_cohort_becomes_the_reference_of_a_model(six, tmp_path, neurostorm, na
     fit = fit_of(tmp_path, "09")
     assert fit["Reference"] == "6 runs"
     assert fit["Measures"]["fluctuation"]["Value"] < fit["Measures"]["fluctuation"]["Band"][0]
+    assert len(fit["BlockCoverage"]) > 100
+    assert 0.5 < sum(share or 0 for share in fit["PowerSpectrum"]["Share"]) <= 1.01
     page = " ".join((tmp_path / "out" / "sub-09.html").read_text().split())
+    assert "Blocks of 24 mm covered by less than half" in page
     assert "The run changes less over time" in page
 
 
