@@ -180,7 +180,9 @@ def column(table: pd.DataFrame, name: str, where: str = "the phenotype table") -
         If it is not there; with the columns that are.
     """
     if name not in table:
-        raise NeurostormError(f"{where} has no column '{name}'; there are: {', '.join(map(str, table.columns))}")
+        hint = f" ({name} is of windows: --group-task decode predicts it)" if name in ("trial_type", "trial") else ""
+        there = ", ".join(map(str, table.columns))
+        raise NeurostormError(f"{where} has no column '{name}'{hint}; there are: {there}")
     return table[name]
 
 

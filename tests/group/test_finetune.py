@@ -112,6 +112,8 @@ def test_a_tuned_model_knows_what_its_runs_are_like(study, tuned, neurostorm, tm
     fit = json.loads(next((out / "sub-03").rglob("*desc-tuned_datafit.json")).read_text())
     assert fit["Reference"] == f"{N} runs"
     assert {name: one["Flag"] for name, one in fit["Measures"].items() if one["Flag"]} == {}
+    whole = load_model(convert(tuned, tmp_path / "whole.ckpt"), "cpu")  # they go where the weights go
+    assert whole.reference == load_model(tuned, "cpu").reference
     other = Tree(tmp_path / "fmriprep")
     side = np.linspace(-1, 1, SHAPE[0])[:, None, None, None] > 0  # right is brighter, not the front
     bold = 1000 + 300 * side + 40 * np.random.RandomState(0).standard_normal((*SHAPE, FRAMES))
@@ -119,6 +121,19 @@ def test_a_tuned_model_knows_what_its_runs_are_like(study, tuned, neurostorm, tm
     assert neurostorm(other.path, tmp_path / "out", "participant", "--model", tuned)[0] == 0
     fit = json.loads(next((tmp_path / "out").rglob("*desc-tuned_datafit.json")).read_text())
     assert "more slowly than what the model saw" in fit["Measures"]["repetition_time"]["Flag"]
+
+
+def test_who_is_excluded_is_not_trained_on(study, finetune, tmp_path):
+    (tmp_path / "exclude.tsv").write_text("participant_id\treason\nsub-02\tmoved\n")
+    status, said = finetune("--tuning", "linear", "--save-as", "fewer", "--exclude", tmp_path / "exclude.tsv")
+    assert status == 0, said
+    assert f"1 of {N} runs left out by" in said
+    assert "sub-02" not in (study[2] / "models" / "fewer" / "split.tsv").read_text()
+
+
+def convert(model, target):
+    subprocess.run([COMMAND.with_name("neurostorm-model"), "convert", model, target], check=True)
+    return target
 
 
 def test_tuned_parts_alone_are_stored(study, tuned):

@@ -91,6 +91,16 @@ def test_going_on_keeps_the_decoder(study, pretrain):
     assert torch.equal(network.state_dict()["model.decoder_pred.weight"], kept["model.decoder_pred.weight"])
 
 
+def test_who_is_excluded_is_not_trained_on(study, pretrain, tmp_path):
+    (tmp_path / "exclude.tsv").write_text("participant_id\treason\nsub-02\tmoved\n")
+    status, said = pretrain("--save-as", "fewer", "--exclude", tmp_path / "exclude.tsv")
+    assert status == 0, said
+    assert "1 of 5 runs left out by" in said
+    split = pd.read_csv(study[2] / "models" / "fewer" / "split.tsv", sep="\t")
+    assert len(split) == 4
+    assert not split["run_name"].str.startswith("sub-02").any()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -54,11 +54,27 @@ def test_the_worst_come_first_with_the_reason(results, neurostorm):
 EXCLUDE = "run_name\tparticipant_id\treason\nsub-07_task-rest_run-02\t\tmoved\n\tsub-03\tasleep\n"
 
 
-@pytest.mark.parametrize("task", ["collect", "identify"])
-def test_who_is_left_out_is_said_with_the_reason(results, neurostorm, tmp_path, task):
+OF_AGE = ("--target", "age", "--n-permutations", "9")
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("collect", ()),
+        ("identify", ("--n-permutations", "9")),
+        ("probe", OF_AGE),
+        ("decode", ("--target", "run", "--n-permutations", "9")),
+        ("reliability", ("--n-permutations", "9")),
+        ("associations", OF_AGE),
+        ("normative", ("--reference-group", "group=control")),  # which needs more people, and says so after it
+    ],
+)
+def test_who_is_left_out_is_said_with_the_reason(results, neurostorm, tmp_path, task, options):
     (tmp_path / "exclude.tsv").write_text(EXCLUDE)
-    status, _, said = group(results, neurostorm, task, "--exclude", tmp_path / "exclude.tsv")
-    assert status == 0, said
+    people = "".join(f"sub-{i:02d}\t{20 + i}\t{'control' if i % 2 else 'patient'}\n" for i in range(12))
+    (results.raw / "participants.tsv").write_text(f"participant_id\tage\tgroup\n{people}")
+    status, _, said = group(results, neurostorm, task, *options, "--exclude", tmp_path / "exclude.tsv")
+    assert status == (task == "normative"), said
     assert "3 of 24 runs left out by" in said
     assert "sub-07_task-rest_run-02 (moved)" in said
     assert "sub-03_task-rest_run-01 (asleep)" in said

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from cohorts import hcp_run, ukb_run
@@ -196,20 +197,25 @@ def test_a_real_slurm_runs_the_array_and_then_the_group(three, tmp_path, slurm):
     out = tmp_path / "o"
     good = three.run("sub-02_task-rest").read_bytes()
     three.run("sub-02_task-rest").write_bytes(b"nothing")
-    call = ("slurm", three.path, out, "--mem-mb", 1500, "--cpus", 1, "--submit", "--group", "")
+    call = ("slurm", three.path, out, "--mem-mb", 1500, "--cpus", 1, "--submit", "--group", "--group-task qc")
     raw, halves = tmp_path / "raw", np.ones(FSL.shape, np.int16)
     halves[48:] = 2
     atlas = save(tmp_path / "tpl-x_atlas-Halves_dseg.nii.gz", halves, FSL.matrix)
     raw.mkdir()
     (raw / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.8.0"}')
-    (raw / "task-rest_events.tsv").write_text("onset\tduration\ttrial_type\n0\t60\thouses\n")
+    (raw / "task-rest_events.tsv").write_text("onset\tduration\ttrial_type\n4\t2\thouses\n12\t2\thouses\n")
     more = (
         *("--embedding-level", "frame", "token", "--stage", "3", "--timeseries", atlas),
-        *("-d", f"raw={raw}", "--conditions", "houses", "--lag", "0"),
+        *("-d", f"raw={raw}", "--conditions", "houses", "--lag", "0", "--window-per-trial"),
+        *("--exclude", tmp_path / "exclude.tsv"),
     )
+    (tmp_path / "exclude.tsv").write_text("run_name\treason\nsub-03_task-motor\tmoved\n")
+    three.run("sub-03_task-motor")
     status, said = hpc(*call, "--", *MODEL, *more)
     assert status == 0, said
     wait_for_slurm()
+    assert not list(out.rglob("func/sub-03_task-motor*"))
+    assert [len(pd.read_csv(table, sep="\t")) for table in out.rglob("func/*_embeddings.tsv")] == [2, 2]  # trials
     assert len(list(out.rglob("func/*_stage-3_tokens.npz"))) == len(list(out.rglob("func/*_stage-3_frames.npz"))) == 2
     assert len(list(out.rglob("func/*_seg-Halves_stat-pearsoncorrelation_relmat.tsv"))) == 2
     assert all("houses" in table.read_text() for table in out.rglob("func/*_embeddings.tsv"))
@@ -221,6 +227,7 @@ def test_a_real_slurm_runs_the_array_and_then_the_group(three, tmp_path, slurm):
     wait_for_slurm("neurostorm-group")
     assert hpc("status", three.path, out)[0] == 0
     assert list(out.glob("logs/slurm/*/group.log"))
+    assert len(pd.read_csv(next(out.glob("group_*_qc.tsv")), sep="\t")) == 3
 
 
 def wait_for_slurm(name="neurostorm"):

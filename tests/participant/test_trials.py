@@ -18,7 +18,7 @@ def events_of(folder, name, kinds):
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory, narrow):
-    """Ten people with trials of two kinds: after one kind the front of the brain is brighter, after the other the back."""
+    """Ten people, four of them with two runs, with trials of two kinds: after one the front of the brain is brighter, after the other the back."""
     from neurostorm_bids.command.main import main
 
     folder = tmp_path_factory.mktemp("conditions")
@@ -27,10 +27,10 @@ def encoded(tmp_path_factory, narrow):
     (raw / "dataset_description.json").write_text(
         json.dumps({"Name": "r", "BIDSVersion": "1.8.0", "DatasetType": "raw"})
     )
-    for i in range(10):
-        name, rng = f"sub-{i:02d}_task-faces", np.random.RandomState(i)
+    for i, again in [*((i, "") for i in range(10)), *((i, "_run-2") for i in range(4))]:
+        name, rng = f"sub-{i:02d}_task-faces{again}", np.random.RandomState(i + 50 * bool(again))
         kinds = rng.permutation(["face", "house"] * (N_TRIALS // 2))
-        data = signal(i, n_volumes=52).astype(float)
+        data = signal(i + 50 * bool(again), n_volumes=52).astype(float)
         for k, kind in enumerate(kinds):
             half = slice(19, None) if kind == "face" else slice(None, 19)
             first = int((4 + GAP * k + 3) / 2)
@@ -56,12 +56,12 @@ def encoded(tmp_path_factory, narrow):
 
 @pytest.mark.heavy
 def test_tables_name_the_windows(encoded):
-    table = pd.read_csv(next(encoded[1].glob("sub-03/func/*_embeddings.tsv")), sep="\t")
-    events = pd.read_csv(encoded[0] / "sub-03" / "func" / "sub-03_task-faces_events.tsv", sep="\t")
+    table = pd.read_csv(next(encoded[1].glob("sub-05/func/*_embeddings.tsv")), sep="\t")
+    events = pd.read_csv(encoded[0] / "sub-05" / "func" / "sub-05_task-faces_events.tsv", sep="\t")
     assert table["trial_type"].tolist() == events["trial_type"].iloc[table["trial"] - 1].tolist()
     middle = events["onset"].iloc[table["trial"] - 1].to_numpy() + 1 + 5
     np.testing.assert_allclose(table["onset"] + table["duration"] / 2, middle, atol=0.41)
-    about = json.loads(next(encoded[1].glob("sub-03/func/*_embeddings.json")).read_text())
+    about = json.loads(next(encoded[1].glob("sub-05/func/*_embeddings.json")).read_text())
     assert sorted(about["Windows"]["Conditions"]) == ["face", "house"]
 
 
@@ -86,11 +86,30 @@ def test_conditions_are_decoded_and_shuffled_ones_are_not(encoded, neurostorm, n
 
 
 @pytest.mark.heavy
+def test_probe_and_identification_take_the_windows_of_conditions(encoded, neurostorm, narrow, tmp_path):
+    raw, out, _ = encoded
+    ages = "".join(f"sub-{i:02d}\t{20 + 3 * i}\n" for i in range(10))
+    (tmp_path / "people.tsv").write_text(f"participant_id\tage\n{ages}")
+    call = (raw, out, "group", "--model", narrow, "--phenotype", tmp_path / "people.tsv", "--n-permutations", "19")
+    status, _, said = neurostorm(*call, "--group-task", "probe", "--target", "age")
+    assert status == 0, said
+    predictions = pd.read_csv(next(out.glob("group_*target-age*_predictions.tsv")), sep="\t")
+    assert predictions["participant_id"].nunique() == 10
+    status, _, said = neurostorm(*call, "--group-task", "probe", "--target", "trial_type")
+    assert status == 1
+    assert "trial_type is of windows: --group-task decode predicts it" in said
+    status, _, said = neurostorm(*call, "--group-task", "identify")
+    assert status == 0, said
+    table = pd.read_csv(next(out.glob("group_*identif*_runs.tsv")), sep="\t")
+    assert table["run_name"].str.contains("sub-0[0-3]").sum() == 8
+
+
+@pytest.mark.heavy
 def test_other_events_make_it_again(encoded, neurostorm):
     raw, out, call = encoded
-    path = next(out.glob("sub-00/func/*_embeddings.tsv"))
-    events_of(raw / "sub-00" / "func", "sub-00_task-faces", ["house"] * 4 + ["face"] * 8)
-    assert neurostorm(*call, "--participant-label", "00")[0] == 0
+    path = next(out.glob("sub-09/func/*_embeddings.tsv"))
+    events_of(raw / "sub-09" / "func", "sub-09_task-faces", ["house"] * 4 + ["face"] * 8)
+    assert neurostorm(*call, "--participant-label", "09")[0] == 0
     assert pd.read_csv(path, sep="\t")["trial_type"].tolist()[:4] == ["house"] * 4
 
 
