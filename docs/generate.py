@@ -110,11 +110,14 @@ def _option(param: Any) -> list[str]:
     if param.multiple and not value.endswith("..."):
         value += " …"
     shown = f"*{_text(value)}*" if value.strip() else ""
-    default = param.default if param.show_default and not callable(param.default) else None
-    words = " ".join(map(str, default)) if isinstance(default, (tuple, list)) else default
-    tail = f" Default: `{words}`." if words not in (None, "", False) else ""
+    said, _, default = (param.help or "").partition(
+        "  [default: "
+    )  # as the options of neurostorm say it; others let click
+    if not default and param.show_default and not callable(param.default):
+        default = f"{param.default}]"
+    tail = f" Default: `{default[:-1]}`." if default else ""
     names = ", ".join(f"`{each}`" for each in param.opts if each.startswith("-"))
-    return [f"{names} {shown}".rstrip(), f": {_text(param.help)}{tail}", ""]
+    return [f"{names} {shown}".rstrip(), f": {_text(said)}{tail}", ""]
 
 
 def _text(words: str | None) -> str:

@@ -21,7 +21,38 @@ from neurostorm_bids.settings.participant import OF_MODEL
 
 # The groups of options, in the order of the help
 GROUPS: list[Any] = [each.default for each in fields(Settings)[3:]]
-SECTIONS = {group.title: [each.name for each, _ in options_of(type(group))] for group in GROUPS}
+# What of a group comes in a section of its own after it, so that each fits a screen
+PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Into the model's grid": {
+        "Time and confounds": ("target_tr", "repetition_time", "dummy_scans", "denoise"),
+        "Raw series": ("slice_timing", "slice_time_ref", "jacobian", "fallback_total_readout_time"),
+    },
+    "Group level": {
+        "Statistics of the group level": ("group_by", "leave_out", "harmonise", "cv_repeats", "delta", "allow_seen", "exchange", "n_permutations"),
+    },
+    "Fine-tuning": {
+        "Course of a training": ("epochs", "accumulate", "learning_rate", "augmentation", "devices", "nodes", "resume",
+                                 "checkpoint_minutes", "max_hours", "logger"),
+    },
+    "Pretraining": {
+        "Data and steps of a pretraining": ("pretrain_on", "mixing", "steps", "validate_every", "held_out", "validation_windows",
+                                            "effective_batch", "ema", "activation_checkpointing", "cache_gb", "cache_dir"),
+    },
+}  # fmt: skip
+
+
+def _sections() -> dict[str, list[str]]:
+    """Return the options of each section of the help."""
+    found = {}
+    for group in GROUPS:
+        parts = PARTS.get(group.title, {})
+        apart = {name for names in parts.values() for name in names}
+        found[group.title] = [each.name for each, _ in options_of(type(group)) if each.name not in apart]
+        found |= {title: list(names) for title, names in parts.items()}
+    return found
+
+
+SECTIONS = _sections()
 SECTIONS[GROUPS[-1].title] += ["config_file", "version", "help"]
 MOST_USED = {
     "participant_label": "only these subjects",
@@ -55,11 +86,11 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _group_tasks() -> str:
+def _group_tasks() -> dict[str, dict[str, str]]:
     """Return what the tasks of the group level do, for the help."""
     from neurostorm_bids.group.task import describe_tasks
 
-    return "--group-task:\n" + "".join(f"  {name:<10} {text}\n" for name, text in describe_tasks().items())
+    return {"--group-task": describe_tasks()}
 
 
 @click.command(

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.runtime.options import Option, options_of, takes_several, value_type
+from neurostorm_bids.runtime.options import Option, default_in_words, options_of, takes_several, value_type
 from neurostorm_bids.runtime.toml import parse_toml
 
 LARGEST = 1e30  # NaN and infinity are numbers to click
@@ -96,15 +96,14 @@ def _option(group: type, each: Field[Any], details: Option) -> click.Option:
     flags = [f"--{each.name.replace('_', '-')}", *details.flags]
     shown = details.word_for_none if each.default is None else None
     default = each.default if shown is None else shown
-    text = details.help if details.shown_default is None else f"{details.help}  [default: {details.shown_default}]"
+    words = default_in_words(each, details)
+    text = f"{details.help}  [default: {words}]" if words else details.help
     kind = value_type(group, each.name)
     if each.name == "verbose":
-        return click.Option([*flags, each.name], count=True, help=text)
+        return click.Option([*flags, each.name], count=True, help=details.help)
     if kind is bool:
         return click.Option([*flags, each.name], is_flag=True, help=text)
     common: dict[str, Any] = {"default": default, "help": text, "metavar": details.metavar}
-    if default not in (None, ()):
-        common["show_default"] = True
     if takes_several(group, each.name):
         callback = _named_path if kind is tuple or each.name == "derivatives" else _labels(details)
         return Several([*flags, each.name], callback=callback, **common)
@@ -191,7 +190,7 @@ class BidsCommand(click.Command):
     most_used : dict
         Name of a parameter -> what the help begins with, a line each.
     notes : callable
-        Returns what the help says at the end.
+        Returns what the help says at the end: title -> name -> what it is.
     """
 
     def __init__(
@@ -199,7 +198,7 @@ class BidsCommand(click.Command):
         *args: Any,
         groups: dict[str, list[str]],
         most_used: dict[str, str],
-        notes: Callable[[], str] = str,
+        notes: Callable[[], dict[str, dict[str, str]]] = dict,
         **kwargs: Any,
     ):
         self.groups, self.most_used, self.notes = groups, most_used, notes
@@ -282,8 +281,9 @@ class BidsCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the notes."""
-        if text := self.notes():
-            formatter.write("\n" + text)
+        for title, rows in self.notes().items():
+            with formatter.section(title):
+                formatter.write_dl(list(rows.items()))
 
 
 def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neurostorm_bids import __version__
-from neurostorm_bids.runtime.options import Option, options_of, takes_several, value_type
+from neurostorm_bids.runtime.options import Option, default_in_words, options_of, takes_several, value_type
 from neurostorm_bids.settings import Settings
 
 SCHEMA = "0.5"
@@ -98,15 +98,11 @@ def _input(group: type, each: Field[Any], details: Option) -> dict[str, Any]:
 
 def _described(each: Field[Any], details: Option) -> str:
     """Return the help, the word that may stand for a number, and the default, which the command itself has if nothing is given."""
-    word, default = details.word_for_none, each.default
-    words = [details.help]
-    if word is not None and not details.choices:
-        words.append(f"Or: {word}.")
-    shown = details.shown_default or (word if default is None else default)
-    if isinstance(shown, tuple):
-        shown = " ".join(map(str, shown))
-    if shown not in (None, "", False, 0):
-        words.append(f"Default: {shown}.")
+    words, default = [details.help], default_in_words(each, details)
+    if details.word_for_none is not None and not details.choices:
+        words.append(f"Or: {details.word_for_none}.")
+    if default:
+        words.append(f"Default: {default}.")
     return " ".join(words)
 
 

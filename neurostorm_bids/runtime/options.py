@@ -86,6 +86,17 @@ def option(default: Any, help: str, **details: Any) -> Any:
     return field(default=default, metadata={METADATA: Option(help, **details)})
 
 
+def default_in_words(each: Field[Any], details: Option) -> str:
+    """Return what is said of an option's default: in the help, in descriptors, in the documentation; empty if nothing is to be said."""
+    if details.shown_default is not None:
+        return details.shown_default
+    if each.default is None:
+        return details.word_for_none or ""
+    if isinstance(each.default, tuple):
+        return " ".join(map(str, each.default))
+    return "" if isinstance(each.default, bool) else str(each.default)
+
+
 def options_of(group: type) -> Iterator[tuple[Field[Any], Option]]:
     """Yield the fields of a dataclass that are options, each with its details."""
     for each in fields(group):

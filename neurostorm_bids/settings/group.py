@@ -19,6 +19,7 @@ class GroupAnalysis:
         "collect",
         "What to do; see below.",
         choices="neurostorm_bids.group.task:task_names",
+        metavar="TASK",
     )
     phenotype: Path | None = option(
         None,

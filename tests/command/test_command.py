@@ -86,6 +86,15 @@ def test_every_setting_is_in_the_help_and_has_a_group():
     assert "--session-label, --session-id" in help_text
 
 
+def test_every_section_of_the_help_fits_a_screen():
+    help_text = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    assert max(map(len, help_text.splitlines())) <= 80
+    starts = [help_text.index(f"\n{title}:\n") for title in SECTIONS] + [help_text.index("\n--group-task:\n")]
+    assert starts == sorted(starts)
+    lengths = {title: help_text[a:b].count("\n") for title, a, b in zip(SECTIONS, starts, starts[1:], strict=False)}
+    assert {title: n for title, n in lengths.items() if n > 36} == {}
+
+
 def test_config_file_gives_defaults(tmp_path):
     config = tmp_path / "config.toml"
     config.write_text(
