@@ -10,14 +10,16 @@ import pandas as pd
 from neurostorm_bids.api.options import settings_from
 from neurostorm_bids.derivatives.tables import channels_named
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.find.dataset import find_dataset, find_selected
+from neurostorm_bids.find.dataset import Dataset, find_dataset, find_selected
 from neurostorm_bids.find.participants import join, read_people, read_phenotype
+from neurostorm_bids.find.raw_dataset import described_sources
 from neurostorm_bids.group.answers import metrics_table, predictions_table, verdict
 from neurostorm_bids.group.cohort import labels_in, read_cohort
 from neurostorm_bids.group.prediction_figures import forest_figure
 from neurostorm_bids.group.probing import Probe, probe_of
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.model.names import label_of_name
+from neurostorm_bids.runtime.json_files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +41,8 @@ def read_embeddings(
     model : str, optional
         Name or file of the model; needed where there are results of several.
     bids_dir : path, optional
-        Of which the embeddings are: the columns of its participants.tsv and sessions.tsv are put beside.
+        Of which the embeddings are: the columns of its participants.tsv and sessions.tsv are put beside. By default the one that
+        ``out_dir`` was made from, if it was one and is still where it was.
     phenotype : path, optional
         Table (.tsv or .csv) with participant_id (and session_id) in place of these.
 
@@ -52,13 +55,29 @@ def read_embeddings(
     ------
     NeurostormError
         If there are no results, or of several models and none is named.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from neurostorm_bids.demo.dataset import write_dataset
+    >>> from neurostorm_bids.participant.level import participant_level
+    >>> from neurostorm_bids.settings import Settings
+    >>> folder = TemporaryDirectory()
+    >>> data, out = Path(folder.name) / "data", Path(folder.name) / "out"
+    >>> write_dataset(data, n_volumes=20)
+    >>> participant_level(Settings.of(data, out, model=("demo",), participant_label=("01",)))  # doctest: +ELLIPSIS
+    run ...
+    0
+    >>> read_embeddings(out)[["participant_id", "task", "windows", "channel000"]].shape
+    (1, 4)
+    >>> folder.cleanup()
     """
     out = Path(out_dir).expanduser().resolve()
     cohort = read_cohort(out, label_of_name(model) if model is not None else _only_label(out))
     names = channels_named(cohort.embeddings.shape[1])
     table = cohort.runs
-    if bids_dir is not None:
-        dataset = find_dataset(Path(bids_dir).expanduser().resolve())
+    dataset = _source_of(out) if bids_dir is None else find_dataset(Path(bids_dir).expanduser().resolve())
+    if dataset is not None and (bids_dir is not None or phenotype is None):
         table = join(table, read_phenotype(dataset, None if phenotype is None else Path(phenotype)).table, names)[0]
     elif phenotype is not None:
         table = join(table, read_people(Path(phenotype)), names)[0]
@@ -133,6 +152,33 @@ def probe(bids_dir: str | Path, out_dir: str | Path, target: str, model: str = "
     ------
     NeurostormError
         If there are no results, or the labels cannot be used.
+
+    Examples
+    --------
+    Embeddings as the participant level writes them, here made up: one channel goes with age.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from neurostorm_bids.runtime.json_files import write_json
+    >>> folder = TemporaryDirectory()
+    >>> data, out, ages = Path(folder.name) / "data", Path(folder.name) / "out", np.arange(20, 60)
+    >>> noise = np.random.default_rng(0).standard_normal((40, 2))
+    >>> about = {"Name": "made up", "DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}
+    >>> write_json(data / "dataset_description.json", about)
+    >>> people = pd.DataFrame({"participant_id": [f"sub-{age}" for age in ages], "age": ages})
+    >>> people.to_csv(data / "participants.tsv", sep="\\t", index=False)
+    >>> about = {"SettingsHash": "x", "InputFiles": {}, "Windows": {"Count": 1}, "channel000": {}, "channel001": {}}
+    >>> for age, (one, other) in zip(ages, noise):
+    ...     stem = f"sub-{age}/func/sub-{age}_task-rest_space-MNI152NLin6Asym_desc-demo_embeddings"
+    ...     (data / f"sub-{age}" / "func").mkdir(parents=True)
+    ...     write_json(out / f"{stem}.json", about)
+    ...     window = {"onset": [0.0], "duration": [16.0], "channel000": [age / 20 + one], "channel001": [other]}
+    ...     pd.DataFrame(window).to_csv(out / f"{stem}.tsv", sep="\\t", index=False)
+    >>> found = probe(data, out, "age", "demo", n_permutations=99, cv_repeats=1)
+    >>> embedding = found.metrics.set_index(["features", "metric"])["value"]["embedding"]
+    >>> bool(embedding["r"] > 0.2)
+    True
+    >>> folder.cleanup()
     """
     named = {"group_task": "probe", "target": target, "model": model}
     if taken := sorted(named.keys() & options.keys()):
@@ -145,6 +191,20 @@ def probe(bids_dir: str | Path, out_dir: str | Path, target: str, model: str = "
     study = Study(dataset, read_phenotype(dataset, settings.group.phenotype), settings.encoding.model[0], settings)
     study.refuse_seen()
     return ProbeResult(probe_of(study, study_of[0]), study.cohort.label)
+
+
+def _source_of(out_dir: Path) -> Dataset | None:
+    """Return the data set that an output folder names as its source; `None` if it names several, or it is not there any more."""
+    description = read_json(out_dir / "dataset_description.json")
+    raw = next((path for path in described_sources(out_dir, {"DatasetLinks": description.get("DatasetLinks")})), None)
+    sources = set(described_sources(out_dir, {"SourceDatasets": description.get("SourceDatasets")})) - {raw}
+    if len(sources) != 1:
+        return None
+    (source,) = sources
+    try:
+        return find_dataset(source, {"raw": raw} if raw is not None and raw.is_dir() else None)
+    except NeurostormError:
+        return None
 
 
 def _only_label(out_dir: Path) -> str:

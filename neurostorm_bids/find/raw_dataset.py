@@ -20,7 +20,11 @@ def find_raw_dataset(derivatives: Path, description: dict[str, Any]) -> Path | N
     Looked for in this order: ``DatasetLinks`` and ``SourceDatasets`` of their description; ``sourcedata/raw`` in them; the
     folder whose ``derivatives`` they are in.
     """
-    for place in (*_described(derivatives, description), derivatives / "sourcedata" / "raw", *_around(derivatives)):
+    for place in (
+        *described_sources(derivatives, description),
+        derivatives / "sourcedata" / "raw",
+        *_around(derivatives),
+    ):
         if place != derivatives and _holds_raw_subjects(place, derivatives):
             return place.resolve()
     return None
@@ -49,7 +53,7 @@ def raw_series(raw: Path, folder: Path, run: dict[str, str]) -> list[Path]:
     return fitting
 
 
-def _described(derivatives: Path, description: dict[str, Any]) -> Iterator[Path]:
+def described_sources(derivatives: Path, description: dict[str, Any]) -> Iterator[Path]:
     """Yield the folders on this machine that a description names as its sources."""
     links, sources = description.get("DatasetLinks"), description.get("SourceDatasets")
     places = [links.get("raw")] if isinstance(links, dict) else []

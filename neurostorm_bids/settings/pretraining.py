@@ -94,7 +94,7 @@ class Pretraining:
     )
     activation_checkpointing: str = option(
         "auto",
-        "Compute blocks again for their gradients instead of keeping them: about half the memory, a fifth slower. auto: on a CPU, "
+        "Compute blocks again for their gradients instead of keeping them: about half the memory, a quarter slower. auto: on a CPU, "
         "where they would take more than 2 GB.",
         choices=("auto", "on", "off"),
     )

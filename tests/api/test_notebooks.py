@@ -115,6 +115,20 @@ def test_results_are_one_table_with_the_phenotype(results, tmp_path):
         read_embeddings(results.out)
 
 
+def test_results_know_the_people_that_they_are_of(tree, tmp_path, neurostorm, narrow):
+    tree.run("sub-01_task-rest")
+    (tree.path / "participants.tsv").write_text("participant_id\tage\nsub-01\t33\n")
+    assert neurostorm(tree.path, tmp_path / "o", "participant", "--model", narrow)[0] == 0
+    assert read_embeddings(tmp_path / "o")["age"].tolist() == [33]
+    other = tmp_path / "other.tsv"
+    other.write_text("participant_id\theight\n01\t180\n")
+    assert "age" not in read_embeddings(tmp_path / "o", phenotype=other)
+    tree.path.rename(tmp_path / "elsewhere")
+    alone = read_embeddings(tmp_path / "o")
+    assert "age" not in alone
+    assert len(alone) == 1
+
+
 def test_a_probe_is_that_of_the_command(results, neurostorm):
     found = probe(results.raw, results.out, "age", n_permutations=39, cv_repeats=2)
     call = (results.raw, results.out, "group", "--group-task", "probe", "--target", "age", "--n-permutations", "39")
