@@ -34,6 +34,9 @@ app() {
     find "$libraries" -type d -name tests -prune -exec rm -rf {} +
     find "$libraries" -type f -regex '.*\.\(pyi\|pxd\|pyx\|h\|hpp\|c\|a\|cmake\)' -delete
     strip --strip-unneeded "$libraries"/torch/lib/libtorch_*.so
+    # what is left, for the image's bill of materials
+    /opt/venv/bin/python -c "from importlib.metadata import distributions
+print(*sorted({f'{each.name}=={each.version}' for each in distributions()}, key=str.lower), sep='\\n')" >/opt/venv/packages.txt
     cd / # what is installed is looked at, not the source
     /opt/venv/bin/python -c "import neurostorm_bids.train.trainer, torch, SimpleITK; torch.ones(2, 2) @ torch.ones(2, 2)
 from neurostorm_bids.model.scan import kernels

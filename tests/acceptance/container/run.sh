@@ -72,6 +72,7 @@ with_docker() {
     tail -n 1 "$work/build"
     size=$(sed -n 's/.*built .* (\([0-9]*\) MB).*/\1/p' "$work/build")
     check "it has at most $LARGEST MB" test "$size" -le "$LARGEST"
+    bill_of_materials
     check "what is not in it was said" grep -q "WARNING: the templates are NOT in this image" "$work/build"
     common docker --user 1000:1000 --
     check "results belong to the user" test "$(stat -c %u "$work/out/sub-01.html")" = 1000
@@ -84,6 +85,15 @@ with_docker() {
     says "cannot be written to"
     new_out
     stopped docker --user 1000:1000 --
+}
+
+# what is in the image, by its own list, as CycloneDX; stays in dist/
+bill_of_materials() {
+    make .venv/release-ready >/dev/null && mkdir -p dist
+    bash "$TOOLS/image.sh" run "$TAG" --entrypoint cat -- /opt/venv/packages.txt >"$work/packages.txt"
+    expect 0 "a bill of materials of the image" .venv/bin/cyclonedx-py requirements --output-file dist/sbom-image.cdx.json "$work/packages.txt"
+    check "  torch is in it" grep -q '"name": "torch"' dist/sbom-image.cdx.json
+    check "  pip, which was deleted, is not" test -z "$(grep '"name": "pip"' dist/sbom-image.cdx.json)"
 }
 
 with_apptainer() {
