@@ -1,6 +1,5 @@
 """Pretraining: a step of the base autoencoder, clips a second from stores, and memory with many runs."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -93,22 +92,26 @@ def one_store(folder: Path) -> Path:
     return folder / "run.npy"
 
 
+def many_stores(folder: Path, n: int) -> None:
+    """Write the stores of so many runs, whose files are sparse."""
+    real = one_store(folder.parent)
+    about, shape = real.with_suffix(".json").read_text(), np.load(real, mmap_mode="r").shape
+    folder.mkdir()
+    for i in range(n):
+        path = folder / f"run-{i:06d}.npy"
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|i1", "fortran_order": False, "shape": shape})
+            file.truncate(real.stat().st_size)
+        path.with_suffix(".json").write_text(about)
+
+
 def reading() -> None:
     """Clips a second from stores, one process; index and memory with many stores, whose files are sparse."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        real = one_store(Path(place))
-        about = json.loads(real.with_suffix(".json").read_text())
         for n in (100, 10_000, 100_000):
             folder = Path(place) / str(n)
-            folder.mkdir()
-            for i in range(n):
-                path = folder / f"run-{i:06d}.npy"
-                with open(path, "wb") as file:
-                    header = {"descr": "|i1", "fortran_order": False, "shape": np.load(real, mmap_mode="r").shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    file.truncate(real.stat().st_size)
-                path.with_suffix(".json").write_text(json.dumps(about))
+            many_stores(folder, n)
             found = in_own_process(READ, folder=str(folder))
             cells = (
                 f"{found['index']:.1f}",

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.measure import in_own_process
+from benchmarks.pretraining import READ, many_stores
 from neurostorm_bids.model.masks import Masking
 from neurostorm_bids.train.data import Stream
 from neurostorm_bids.train.pretrain_data import HeldOut, Mixture, PretrainingWindows, Views
@@ -100,3 +102,12 @@ def test_of_people_held_out_two_windows_come_before_a_third_of_anybody(frames, m
 def test_held_out_windows_are_hidden_the_same_in_every_epoch(number):
     held = HeldOut(windows([8, 8, 8], [0, 1, 2]), 4, 0)
     assert held[number, 1][1].tolist() == held[0, 1][1].tolist()
+
+
+@pytest.mark.heavy
+def test_memory_stays_where_it_is_from_a_hundred_runs_to_thousands(tmp_path):
+    peaks = []
+    for n in (100, 5000):
+        many_stores(tmp_path / str(n), n)
+        peaks.append(in_own_process(READ, folder=str(tmp_path / str(n)))["peak_mb"])
+    assert peaks[1] < peaks[0] + 30  # a run has 26 MB; python -m benchmarks pretraining goes on to 100,000
