@@ -58,6 +58,7 @@ def pretraining_figure(history: pd.DataFrame) -> Figure:
             drawn = ax if name != "rank1" else ax.twinx()
             drawn.plot(history["step"], history[name], "o-", markersize=3, color=f"C{i}", label=name.replace("_", " "))
             drawn.tick_params(labelsize=7)
+            drawn.margins(y=0.35)  # room for the legend
             drawn.legend(fontsize=7, frameon=False, loc="lower right" if name == "rank1" else "upper left")
         ax.set_title(title, fontsize=9, color=INK)
         ax.set_xlabel("step", fontsize=8)
