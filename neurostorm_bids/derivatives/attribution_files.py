@@ -1,6 +1,7 @@
 """Write where in the brain a prediction comes from: a map, a table of parcels and their courses, and what vouches for them."""
 
 import gzip
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,22 @@ def explained_with(source: RunSource, grid: Grid, model: Model, baseline: str, s
     return digest(
         {
             "embeddings": settings_hash(grid, model, settings),
-            "seed": settings.conduct.random_seed,
+            "seed": seed_of(source.run.subject, settings),
             "baseline": baseline,
+            "people": sorted(_stores_of_others(settings.work, grid, source.run.subject))
+            if baseline == GROUP_MEAN
+            else None,
             "windows": options.attribution_windows,
             "class": options.attribution_class,
             "atlas": parcels_of(grid, options.attribution_parcels).digest,
             "inputs": fingerprint([path for path in source.inputs if path.is_file()]),
         }
     )
+
+
+def seed_of(subject: str, settings: Settings) -> int:
+    """Return the seed of a person's random weights: a group is compared with many networks, not with the accidents of one."""
+    return zlib.crc32(f"{settings.conduct.random_seed} {subject}".encode())
 
 
 def is_explained(source: RunSource, grid: Grid, model: Model, baseline: str, settings: Settings) -> bool:
@@ -177,18 +186,25 @@ def mean_of_others(work: Path, grid: Grid, subject: str) -> Baseline:
     NeurostormError
         If there are none, or one is damaged.
     """
-    means: dict[str, np.ndarray] = {}
-    for folder in sorted((work / GRIDDED).glob("sub-*")):
-        if len(means) < MOST_OTHERS and folder.name != f"sub-{subject}":
-            path = next(iter(sorted(folder.glob(f"**/func/*_space-{grid.template}_res-2_desc-*_bold.npy"))), None)
-            if path is not None:
-                means[folder.name] = _mean_of(path, path.stat().st_mtime_ns)
+    stores = _stores_of_others(work, grid, subject)
+    means = {person: _mean_of(path, path.stat().st_mtime_ns) for person, path in stores.items()}
     if not means:
         raise NeurostormError(
             f"--attribution-baseline group-mean: {work / GRIDDED} holds no run of anybody else; run the participant level with --save-grid "
             "first, or take own-mean"
         )
     return Baseline(GROUP_MEAN, np.mean(list(means.values()), axis=0).reshape(grid.shape), tuple(means))
+
+
+def _stores_of_others(work: Path, grid: Grid, subject: str) -> dict[str, Path]:
+    """Return the first run that --save-grid kept of each of the first people beside this one."""
+    stores: dict[str, Path] = {}
+    for folder in sorted((work / GRIDDED).glob("sub-*")):
+        if len(stores) < MOST_OTHERS and folder.name != f"sub-{subject}":
+            path = next(iter(sorted(folder.glob(f"**/func/*_space-{grid.template}_res-2_desc-*_bold.npy"))), None)
+            if path is not None:
+                stores[folder.name] = path
+    return stores
 
 
 @lru_cache(maxsize=MOST_OTHERS + 1)

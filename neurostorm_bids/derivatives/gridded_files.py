@@ -15,6 +15,7 @@ from isal import igzip
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.names import GriddedOutputs, sidecar_of
+from neurostorm_bids.derivatives.sidecars import PRIVACY
 from neurostorm_bids.encode.data_fit import Measures, as_plain, from_plain
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.source import RunSource
@@ -294,6 +295,7 @@ def save_gridded(out_dir: Path, work: Path, run: GriddedRun, made_from: str, dat
             "SkullStripped": True,
             "Resolution": f"2 mm, grid {run.grid.name}",
             "Units": "z-score",
+            "Privacy": PRIVACY,
             "Preprocessing": run.steps,
         },
     )

@@ -1,5 +1,7 @@
 """Write a fine-tuned model: its weights, its card, its split and its history."""
 
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,18 @@ from torch import Tensor
 
 from neurostorm_bids.derivatives.tables import write_table
 from neurostorm_bids.errors import NeurostormError
-from neurostorm_bids.model.checkpoint import Checkpoint, read_checkpoint, write_safetensors
+from neurostorm_bids.model.checkpoint import Checkpoint, write_safetensors
 from neurostorm_bids.model.hyper_parameters import NEEDED, REFERENCE, SEVERAL, SINGLE, HyperParameters
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import MODEL_FILE, label_of_name
 from neurostorm_bids.model.task import Task
 from neurostorm_bids.model.tuned import reference_file
 from neurostorm_bids.runtime.atomic import replacing, write_text
+from neurostorm_bids.runtime.json_files import plain_number
 
 MODELS = "models"  # in the output folder
 CARD = "README.md"
+MAKING = "making"  # in a model's folder: the model before its figures are known
 
 
 def hyper_parameters_of(
@@ -54,6 +58,12 @@ def hyper_parameters_of(
     }
 
 
+def record_of_test(metrics: dict[str, tuple[float, float, float]], p_value: float) -> dict[str, Any]:
+    """Return what the file of a model keeps of its test: the first metric, its value and p-value, `None` where there is none."""
+    metric, (value, *_) = next(iter(metrics.items()))
+    return {"metric": metric, "value": plain_number(value), "p": plain_number(p_value)}
+
+
 def write_model(
     folder: Path,
     parts: dict[str, Tensor],
@@ -61,22 +71,32 @@ def write_model(
     card: str,
     split: pd.DataFrame,
     history: pd.DataFrame,
+    *,
+    reference: Callable[[Path], dict[str, Any] | None],
 ) -> None:
-    """Write a model's folder; the weights come last, so that a model that loads has its card, and no figures of another."""
+    """Write a model's folder; the weights come last, so that a model that loads has its card, and no figures of another.
+
+    Parameters
+    ----------
+    reference : callable
+        Returns what its data are like, of the folder of the model as it will be; `None` if that is not known. It goes where the
+        weights go.
+    """
+    making = folder / MAKING
+    shutil.rmtree(making, ignore_errors=True)
+    _write_weights(making / folder.name, parts, hyper_parameters)
+    figures = reference(making / folder.name)
+    shutil.rmtree(making, ignore_errors=True)
     reference_file(folder / MODEL_FILE).unlink(missing_ok=True)  # of a model of this name before
     write_table(folder / "split.tsv", split)
     write_table(folder / "history.tsv", history)
     write_text(folder / CARD, card)
+    _write_weights(folder, parts, hyper_parameters if figures is None else {**hyper_parameters, REFERENCE: figures})
+
+
+def _write_weights(folder: Path, parts: dict[str, Tensor], hyper_parameters: HyperParameters) -> None:
     with replacing(folder / MODEL_FILE) as temporary:
         write_safetensors(Checkpoint(folder / MODEL_FILE, parts, hyper_parameters), temporary)
-
-
-def keep_reference(folder: Path, reference: dict[str, Any]) -> None:
-    """Put what its data are like into a model that was just written, beside its hyper-parameters: where it goes, they go."""
-    whole = read_checkpoint(folder / MODEL_FILE)
-    with replacing(folder / MODEL_FILE) as temporary:
-        known = {**whole.hyper_parameters, REFERENCE: reference}
-        write_safetensors(Checkpoint(folder / MODEL_FILE, whole.tensors, known), temporary)
 
 
 def check_name_is_free(folder: Path, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from neurostorm_bids.derivatives.gridded_files import gridding_digest
 from neurostorm_bids.derivatives.names import ParcelOutputs, sidecar_of
+from neurostorm_bids.derivatives.sidecars import PRIVACY
 from neurostorm_bids.derivatives.tables import write_table
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.find.templateflow import find_atlas
@@ -90,6 +91,7 @@ def _about(run: GriddedRun, found: ParcelSeries, file: Path, settings: Settings)
         "Labels": dict(zip(found.parcels.columns, found.parcels.labels, strict=True)),
         "Unknown": [found.parcels.columns[i] for i in few],
         "LeastCoverage": LEAST_COVERED,
+        "Privacy": PRIVACY,
         "Preprocessing": run.steps,
         "MadeFrom": _made_from(run.source, run.grid, file, settings),
     }

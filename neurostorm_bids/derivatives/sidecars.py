@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from neurostorm_bids.model.model import Model
 
 PRIVACY = (
-    "Embeddings and maps are made from a person's data and can identify that person among others; share them as you would share the "
+    "Embeddings, maps, connectomes and resampled runs are made from a person's data and can identify that person among others; share them as you would share the "
     "data themselves."
 )
 LIBRARIES = ("neurostorm_bids", "torch", "numpy", "scipy", "nibabel", "nilearn", "nitransforms", "pybids", "pandas")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from neurostorm_bids.derivatives.names import run_tables, sidecar_of, subject_embeddings
 from neurostorm_bids.derivatives.run import settings_hash
-from neurostorm_bids.derivatives.sidecars import model_entry, software_versions
+from neurostorm_bids.derivatives.sidecars import PRIVACY, model_entry, software_versions
 from neurostorm_bids.derivatives.tables import read_table, subject_table, write_table
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.model import Model
@@ -64,6 +64,7 @@ def collect_subject(
             "Sources": sources,
             "SoftwareVersions": software_versions(),
             "SettingsHash": wanted,
+            "Privacy": PRIVACY,
         }
         write_json(sidecar_of(path), {**content, **columns})
     return notes

@@ -8,10 +8,13 @@ agreement with occlusion; split halves of windows; for a probe, labels that are 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import uniform_filter
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -27,7 +30,8 @@ MIN_SPLIT_HALF = 0.3  # below, no map is drawn
 MIN_AGREEMENT = 0.3  # rank correlation with occlusion
 MOST_OF_ANY_LABEL = 0.5  # rank correlation with the maps of heads for permuted labels
 FEWEST_HEADS = 5  # for permuted labels, whose maps vary at all
-SSIM_WINDOW = 7  # patches along an edge, at most
+SSIM_WINDOW, SSIM_FLOORS = 7, (0.01**2, 0.03**2)  # patches along an edge; what keeps quotients of nothing finite
+CHANCE = 0.05  # p-value of the model's own test
 MARGIN = 0.1  # by which random networks may share more with this one than with each other
 
 
@@ -80,6 +84,25 @@ def split_half(of_windows: np.ndarray, starts: np.ndarray, length: int) -> Check
     return Check(SPLIT_HALF, bool(r >= MIN_SPLIT_HALF), words, {"r": r})
 
 
+def tested(record: dict[str, Any] | None) -> Check:
+    """Check that what is explained is worth it: that the model was better than chance when it was tested.
+
+    The other checks ask whether a map is faithful to the network. So it is to one of random weights, too.
+
+    Parameters
+    ----------
+    record : dict, or None
+        Metric, value and p-value of the model's own test, as its file keeps them.
+    """
+    name = "better than chance"
+    p = None if record is None else record.get("p")
+    if record is None or not isinstance(p, (int, float)):
+        return Check(name, None, "the model's file does not say how it was tested on people whom it had not seen", {})
+    words = f"in its test the model had {record.get('metric')} {record.get('value'):.2f}, p = {p:.2g} ({CHANCE} at most is asked for)"
+    words += "" if p <= CHANCE else ": what the map shows predicts nothing"
+    return Check(name, bool(p <= CHANCE), words, {"p": float(p)})
+
+
 def beyond_the_mean_image(of_labels: Check) -> Check:
     """Check that a map of what stands still can be told from chance: the mean image is the same in all windows, so that they agree."""
     told = {
@@ -127,12 +150,12 @@ def randomisation(
     ----------
     maps : dict
         What was given random weights, from the head down, each with all before it -> its map.
-    own : array
-        The map.
+    own : (patches,) array
+        The map, of the patches that hold brain.
     others : list of arrays
         Those of more random networks.
     image_of : callable
-        Returns the (D, H, W) image of patches of a map.
+        Returns the (D, H, W) image of all patches of such an array; NaN where there is no brain.
 
     Notes
     -----
@@ -154,25 +177,28 @@ def randomisation(
         of_what["random networks with each other"] = of_random
         values |= {f"{what}, {name}": value for name, value in of_what.items()}
     (rank, with_random, of_random), (structure, *similar) = found
+    steps = ", ".join(f"{_alike(own, each):.2f}" for each in maps.values())
     words = (
         f"with all weights random, maps share a {rank} of {with_random:.2f} with this one (mean of {len(random)} networks; {structure} "
-        f"{similar[0]:.2f}); random networks share {of_random:.2f} ({similar[1]:.2f}) with each other"
+        f"{similar[0]:.2f}); random networks share {of_random:.2f} ({similar[1]:.2f}) with each other; from the head down: {steps}"
     )
     return Check("randomised weights", bool(passed), words, values)
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the mean structural similarity of the sizes of two maps, (D, H, W) each (Wang et al. 2004, doi 10.1109/TIP.2003.819861)."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    """Return the structural similarity of the sizes of two maps, (D, H, W) each, mean over where they are no NaN.
 
-    window = min(SSIM_WINDOW, (min(one.shape) - 1) // 2 * 2 + 1)
-    sizes = [np.abs(each) / max(np.abs(each).max(), np.finfo(float).tiny) for each in (one, other)]
-    ours, theirs = (torch.from_numpy(each)[None, None] for each in sizes)
-    found = structural_similarity_index_measure(
-        ours, theirs, gaussian_kernel=False, kernel_size=[window] * 3, data_range=1.0
-    )
-    assert isinstance(found, Tensor)
-    return float(found)
+    Wang et al. (2004), doi 10.1109/TIP.2003.819861; windows of 7 patches, mirrored at the edges.
+    """
+    where = np.isfinite(one)
+    a, b = (np.abs(np.where(where, each, 0)) for each in (one, other))
+    a, b = (each / max(float(each.max()), np.finfo(float).tiny) for each in (a, b))
+    mean = partial(uniform_filter, size=SSIM_WINDOW, mode="mirror")
+    of_a, of_b = mean(a), mean(b)
+    variances = mean(a * a) - of_a**2 + mean(b * b) - of_b**2
+    alike = (2 * of_a * of_b + SSIM_FLOORS[0]) * (2 * (mean(a * b) - of_a * of_b) + SSIM_FLOORS[1])
+    alike /= (of_a**2 + of_b**2 + SSIM_FLOORS[0]) * (variances + SSIM_FLOORS[1])
+    return float(alike[where].mean())
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """Explain what a model predicts of a run: from its windows to a map, parcels and checks. Read this first."""
 
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from neurostorm_bids.explain.gradients import Attribution, integrated_gradients
 from neurostorm_bids.explain.occlusion import occlude
 from neurostorm_bids.explain.target import Target, target_of
 from neurostorm_bids.model import backend
+from neurostorm_bids.model.hyper_parameters import TEST
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.network import NeuroSTORM
 from neurostorm_bids.resample.parcels import Parcels
@@ -107,10 +108,11 @@ def explain(
     of_windows: list[np.ndarray] = []
     courses: list[np.ndarray] = []
     of_clips: list[Attribution] = []
+    first_map = np.empty(0)
     first: tuple[Tensor, Tensor] | None = None  # one window is in memory at a time, beside the one that is checked
     for i, pair in enumerate(baseline.clips(encoded, starts)):
-        first = first or pair
         found = integrated_gradients(output, *pair)
+        first, first_map = (first, first_map) if first else (pair, patches.sums(found.over_time))
         maps.append(patches(found.over_time))
         of_windows.append(parcels.sums(found.over_time.ravel()))
         courses.append(parcels.sums(found.values.reshape(-1, found.values.shape[3])))
@@ -119,22 +121,18 @@ def explain(
     assert first is not None
     advance = progress.step(f"occluding {len(parcels)} parcels", "parcel")
     fallen = occlude(partial(_of_all_heads, model, target), *first, numbers, advance)
-    progress.say("trying random weights")
-    randomised, by_chance, others = _random_maps(model.network, target, first, of_clips[0].nodes, seed)
+    randomised, by_chance, others = _random_maps(model.network, target, first, of_clips[0].nodes, seed, progress)
     occluded, of_labels = fallen[:, 0], checks.labels(fallen[:, 0], fallen[:, 1:])
+    sums = {name: patches.sums(values) for name, values in randomised.items()}
     by_map = of_windows[0] * np.sign(of_clips[0].difference)
     made = [
         checks.completeness([each.error for each in of_clips]),
         checks.split_half(np.stack(of_windows), starts, encoded.windows.length),
         checks.agreement(of_windows[0], occluded),
         of_labels,
+        checks.tested(model.hyper_parameters.get(TEST)),
         *([] if baseline.name == OWN_MEAN else [checks.beyond_the_mean_image(of_labels)]),
-        checks.randomisation(
-            {name: patches(values)[gridded.brain] for name, values in randomised.items()},
-            maps[0][gridded.brain],
-            [patches(each)[gridded.brain] for each in others],
-            patches.image,
-        ),
+        checks.randomisation(sums, first_map, [patches.sums(each) for each in others], patches.image),
         checks.deletion(output, *first, numbers, _orders(by_map, first[0], parcels), seed),
     ]
     return Explanation(
@@ -194,10 +192,19 @@ class _Patches:
     brain: np.ndarray
     shape: tuple[int, ...]
 
-    def image(self, of_brain: np.ndarray) -> np.ndarray:
-        """Return what the brain voxels of each patch hold together, (n,) -> (D, H, W)."""
-        numbers = self.of_voxels[self.brain]
-        return np.bincount(numbers, weights=of_brain, minlength=int(np.prod(self.shape))).reshape(self.shape)
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Return what the patches that hold brain hold together, (X, Y, Z) -> (patches,)."""
+        return np.bincount(self.of_voxels, weights=values.ravel())[self._with_brain]
+
+    def image(self, sums: np.ndarray) -> np.ndarray:
+        """Return sums in their places, (patches,) -> (D, H, W); NaN where there is no brain."""
+        image = np.full(int(np.prod(self.shape)), np.nan)
+        image[self._with_brain] = sums
+        return image.reshape(self.shape)
+
+    @cached_property
+    def _with_brain(self) -> np.ndarray:
+        return np.unique(self.of_voxels[self.brain])
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Spread values over the brain voxels of each patch, (X, Y, Z) -> (voxels,)."""
@@ -230,15 +237,23 @@ def _of_all_heads(model: Model, target: Target, clips: Tensor) -> Tensor:
 
 
 def _random_maps(
-    network: NeuroSTORM, target: Target, clip: tuple[Tensor, Tensor], nodes: int, seed: int
+    network: NeuroSTORM,
+    target: Target,
+    clip: tuple[Tensor, Tensor],
+    nodes: int,
+    seed: int,
+    progress: Progress,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[np.ndarray]]:
     """Return the maps of networks with ever more random weights, the last of these, and those of more random ones, (X, Y, Z) each."""
 
-    def summed(other: NeuroSTORM) -> np.ndarray:
-        return integrated_gradients(partial(target.of, other), *clip, nodes=(nodes,)).over_time
-
-    maps = {name: summed(other) for name, other in checks.cascade(network, seed).items()}
-    return maps, list(maps.values())[-1], [summed(checks.random_like(network, seed + i)) for i in range(1, N_RANDOM)]
+    networks = list(checks.cascade(network, seed).items())
+    networks += [("", checks.random_like(network, seed + i)) for i in range(1, N_RANDOM)]
+    advance, found = progress.step("trying random weights", "network"), []
+    for i, (_, other) in enumerate(networks, 1):
+        found.append(integrated_gradients(partial(target.of, other), *clip, nodes=(nodes,)).over_time)
+        advance(i, len(networks))
+    maps = {name: values for (name, _), values in zip(networks, found, strict=True) if name}
+    return maps, list(maps.values())[-1], found[len(maps) :]
 
 
 def _orders(by_map: np.ndarray, clip: Tensor, parcels: Parcels) -> dict[str, np.ndarray]:

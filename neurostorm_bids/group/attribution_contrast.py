@@ -82,10 +82,12 @@ def contrast_of(maps: Maps, study: Study) -> Contrast | str:
     who = np.array(maps.people)[there]
     exchange = exchange_of(who, np.array([group_of[person] for person in who]), options.exchange)
     orders = exchange.permutations(options.n_permutations, np.random.RandomState(study.settings.conduct.random_seed))
-    values, families = maps.values[there], np.array([group_of[person] for person in who])
+    values, families = maps.values[there], families_of(maps, study)
     r, p = label_test(values, label, orders)
     seed = study.settings.conduct.random_seed
-    halves = agreement_of_halves(families, lambda some: _slopes(label[some]) @ values[some], seed)
+    halves = agreement_of_halves(
+        who if families is None else families[there], lambda some: _slopes(label[some]) @ values[some], seed
+    )
     weights = np.zeros(len(there))
     weights[there] = _slopes(label) * (1 if labels.classes else label.std(ddof=1))
     n, n_orders = int(there.sum()), len(orders) + 1

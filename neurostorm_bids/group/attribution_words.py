@@ -1,7 +1,9 @@
 """What a reader of a group's maps should know."""
 
 import numpy as np
+import pandas as pd
 
+from neurostorm_bids.derivatives.attribution_files import MOST_OTHERS
 from neurostorm_bids.explain.checks import MIN_SPLIT_HALF, SPLIT_HALF
 from neurostorm_bids.group.attribution_contrast import Contrast
 from neurostorm_bids.group.attribution_maps import Maps
@@ -59,14 +61,14 @@ def notes_of(maps: Maps, halves: dict[str, float | None], study: Study) -> list[
         notes.append(
             f"the model was trained on {counted(len(seen), 'subject')} of these: what it knows by heart shows in their maps"
         )
-    if len({frozenset((*run.others, run.person)) for run in maps.runs if run.others}) > 1:
+    if _are_of_different_others(maps):
         notes.append(
             "maps compare runs with the mean images of different people: keep the runs of everybody with --save-grid first, then map them"
         )
     notes += [
         f"two halves of the people correlate with r = {r:.2f} in the {title} (mean over ways to halve them, families whole)"
         if r is not None
-        else f"too few people to halve them: whether the {title} comes out twice is open"
+        else f"too few people to halve them: whether the {title} comes out twice is open, and it is not drawn"
         for title, r in halves.items()
     ]
     outside = float(np.mean([run.outside for run in maps.runs]))
@@ -77,6 +79,23 @@ def notes_of(maps: Maps, halves: dict[str, float | None], study: Study) -> list[
             f"maps of two runs of a person correlate with r = {within:.2f} (median), of two people with r = {between:.2f}"
         )
     return notes
+
+
+def _are_of_different_others(maps: Maps) -> bool:
+    """Whether maps from the group's mean are from the means of different people, beyond everybody's leaving out him- or herself."""
+    everybody = sorted({person for run in maps.runs for person in run.others})
+    return any(
+        run.others != tuple([person for person in everybody if person != run.person][:MOST_OTHERS])
+        for run in maps.runs
+        if run.others
+    )
+
+
+def table_of_checks(maps: Maps) -> pd.DataFrame:
+    """Return of how many maps each check passed, is open, or failed."""
+    names = dict.fromkeys(name for run in maps.runs for name in run.checks)
+    counts = {words: _counts(maps, which) for words, which in (("passed", True), ("open", None), ("failed", False))}
+    return pd.DataFrame([{"check": name, **{words: of.get(name, 0) for words, of in counts.items()}} for name in names])
 
 
 def unreachable(maps: Maps, families: np.ndarray | None, n_flips: int, contrast: Contrast | str) -> list[str]:

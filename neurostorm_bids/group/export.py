@@ -1,6 +1,7 @@
 """Keep a probe as a model for the participant level: the models of its folds side by side, as one head."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,13 @@ import numpy as np
 import pandas as pd
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives.models import MODELS, check_name_is_free, hyper_parameters_of, write_model
+from neurostorm_bids.derivatives.models import (
+    MODELS,
+    check_name_is_free,
+    hyper_parameters_of,
+    record_of_test,
+    write_model,
+)
 from neurostorm_bids.derivatives.names import sidecar_of
 from neurostorm_bids.derivatives.seen import PEOPLE, with_those_before
 from neurostorm_bids.errors import NeurostormError
@@ -17,6 +24,7 @@ from neurostorm_bids.group.heads import fold_heads, permuted_heads
 from neurostorm_bids.group.probing import EMBEDDING, Probe
 from neurostorm_bids.group.reference_figures import reference_of_tables
 from neurostorm_bids.group.study import LOG, Study
+from neurostorm_bids.model.hyper_parameters import TEST
 from neurostorm_bids.model.names import reference_to
 from neurostorm_bids.model.task import Task
 from neurostorm_bids.model.tuned import PERMUTED_HEADS
@@ -83,14 +91,16 @@ def _write(folder: Path, found: Probe, study: Study, words: tuple[str, str]) -> 
     about[PEOPLE] = with_those_before(
         backbone, study.dataset, [name.removeprefix("sub-") for name in labels.names[SUBJECT].unique()]
     )
+    tested = found.evaluations[EMBEDDING]
+    about[TEST] = record_of_test(tested.metrics, tested.p_value)
     split = labels.names.assign(fold=design.folds[0] + 1)
     history = pd.DataFrame({"fold": range(1, n_models + 1), "value": found.evaluations[EMBEDDING].of_folds[:n_models]})
     card = _card(
         folder.name, found, study, (f"{backbone.name} (SHA-256 {backbone.sha256})", backbone.grid.name, *words)
     )
-    write_model(folder, parts, about, card, split, history)
-    rows = labels.rows
-    reference_of_tables(folder, [study.cohort.files[int(row)] for row in rows], list(study.cohort.embeddings[rows]))
+    tables, embeddings = [study.cohort.files[int(i)] for i in labels.rows], list(study.cohort.embeddings[labels.rows])
+    reference = partial(reference_of_tables, tables=tables, embeddings=embeddings)
+    write_model(folder, parts, about, card, split, history, reference=reference)
 
 
 def _gridding(study: Study) -> dict[str, Any]:

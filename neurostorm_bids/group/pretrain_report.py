@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +217,10 @@ def _write(folder: Path, made: Pretrained, study: Study, answer: str, history: p
         PEOPLE: sorted(seen),
     }
     split = runs[["run_name", "dataset", "part"]].assign(dataset=[made.windows.datasets[i] for i in runs["dataset"]])
-    write_model(folder, network.weights(), about, _card(made, study, answer), split, history)
     index = made.windows.index
     trained_on = [Path(index.paths[i].decode()) for i in np.flatnonzero(~made.windows.held_out)]
-    reference_of_stores(folder, trained_on, settings)
+    reference = partial(reference_of_stores, stores=trained_on, settings=settings)
+    write_model(folder, network.weights(), about, _card(made, study, answer), split, history, reference=reference)
 
 
 def _card(made: Pretrained, study: Study, answer: str) -> str:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from neurostorm_bids.derivatives.fit_files import read_measures
 from neurostorm_bids.derivatives.gridded_files import read_int8
 from neurostorm_bids.derivatives.gridded_files import read_measures as measures_of_store
-from neurostorm_bids.derivatives.models import keep_reference
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, data_fit_beside
 from neurostorm_bids.encode.data_fit import Measures
 from neurostorm_bids.encode.reference import FEWEST, make_reference, to_plain
@@ -25,10 +25,11 @@ from neurostorm_bids.settings import Settings
 MOST_RUNS, MOST_WINDOWS = 60, 8  # that are embedded for it, evenly spaced
 
 Known = tuple[Measures, np.ndarray]  # of a run, with its mean embedding
+Plain = dict[str, Any] | None  # the figures as a model's file keeps them
 
 
-def reference_of_training(folder: Path, trainings: Trainings, grid: Grid, settings: Settings) -> None:
-    """Keep what the labelled runs are like that a model was trained on.
+def reference_of_training(folder: Path, trainings: Trainings, grid: Grid, settings: Settings) -> Plain:
+    """Return what the labelled runs are like that a model was trained on.
 
     Parameters
     ----------
@@ -41,17 +42,17 @@ def reference_of_training(folder: Path, trainings: Trainings, grid: Grid, settin
     tables = [settings.out_dir / RunOutputs(run, grid.template, trainings.model.label).embeddings for run in read]
     means = [labelled.read[run.name].embeddings.mean(axis=0) for run in read]
     stores = [settings.work / GriddedOutputs(run, grid).int8 for run in runs if run.name not in labelled.read]
-    _keep(folder, lambda: [*_of_tables(tables, means), *_of_stores(folder, stores, settings)])
+    return _figures(folder.name, lambda: [*_of_tables(tables, means), *_of_stores(folder, stores, settings)])
 
 
-def reference_of_stores(folder: Path, stores: Sequence[Path], settings: Settings) -> None:
-    """Embed runs in int8 stores, that a model was trained on, with it, and keep what they are like."""
-    _keep(folder, lambda: list(_of_stores(folder, stores, settings)))
+def reference_of_stores(folder: Path, stores: Sequence[Path], settings: Settings) -> Plain:
+    """Embed runs in int8 stores, that a model was trained on, with it, and return what they are like."""
+    return _figures(folder.name, lambda: list(_of_stores(folder, stores, settings)))
 
 
-def reference_of_tables(folder: Path, tables: Sequence[Path], embeddings: Sequence[np.ndarray]) -> None:
-    """Keep what runs are like that were embedded with the same encoder, by their tables and (channels,) means."""
-    _keep(folder, lambda: list(_of_tables(tables, embeddings)))
+def reference_of_tables(folder: Path, tables: Sequence[Path], embeddings: Sequence[np.ndarray]) -> Plain:
+    """Return what runs are like that were embedded with the same encoder, by their tables and (channels,) means."""
+    return _figures(folder.name, lambda: list(_of_tables(tables, embeddings)))
 
 
 def _of_tables(tables: Sequence[Path], embeddings: Sequence[np.ndarray]) -> Iterator[Known]:
@@ -85,15 +86,15 @@ def _of_stores(folder: Path, stores: Sequence[Path], settings: Settings) -> Iter
     progress.close()
 
 
-def _keep(folder: Path, known: Callable[[], list[Known]]) -> None:
-    """Put the figures into the file of the weights; a model that is trained is not lost because they cannot be made."""
+def _figures(name: str, known: Callable[[], list[Known]]) -> Plain:
+    """Return the figures; a model that is trained is not lost because they cannot be made."""
     try:
         found = [(measures, embedding) for measures, embedding in known() if np.isfinite(embedding).all()]
         if len(found) < FEWEST:
-            LOG.info("%d runs make no reference figures for %s; %d are needed", len(found), folder.name, FEWEST)
-            return
-        reference = make_reference([measures for measures, _ in found], np.stack([mean for _, mean in found]))
-        keep_reference(folder, to_plain(reference))
+            LOG.info("%d runs make no reference figures for %s; %d are needed", len(found), name, FEWEST)
+            return None
+        return to_plain(make_reference([measures for measures, _ in found], np.stack([mean for _, mean in found])))
     except Exception as error:
-        LOG.debug("%s", folder, exc_info=True)
-        LOG.warning("model %s has no reference figures: %s: %s", folder.name, type(error).__name__, error)
+        LOG.debug("%s", name, exc_info=True)
+        LOG.warning("model %s has no reference figures: %s: %s", name, type(error).__name__, error)
+        return None

@@ -10,6 +10,7 @@ from neurostorm_bids.model.task import Task
 
 SEVERAL = ("img_size", "patch_size", "depths", "first_window_size", "window_size")
 SINGLE = ("in_chans", "embed_dim", "c_multiplier")
+TEST = "test"  # metric, value and p-value of what it predicted of people whom it had not seen
 REFERENCE = "reference"  # what the data are like that the model was trained on
 NEEDED = ("window_size", "first_window_size", "last_layer_full_MSA")  # no shape of a weight tells them
 # Larger ones belong to a damaged file, which must not fill the memory

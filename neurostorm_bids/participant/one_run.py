@@ -2,7 +2,6 @@
 
 import logging
 import time
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from neurostorm_bids.derivatives.attribution_files import (
     invalidate_map,
     is_explained,
     mean_of_others,
+    seed_of,
     write_explanation,
 )
 from neurostorm_bids.derivatives.call_logs import crash_account
@@ -189,15 +189,13 @@ def _explain(encoded: EncodedRun, settings: Settings, progress: Progress) -> Non
     gridded, options = encoded.gridded, settings.explaining
     assert gridded.source is not None
     run, parcels = gridded.source.run, parcels_of(gridded.grid, options.attribution_parcels)
-    # a person's own: a group is compared with many networks of random weights, not with the accidents of one
-    seed = zlib.crc32(f"{settings.conduct.random_seed} {run.subject}".encode())
     for name in options.attribution_baseline:
         if is_explained(gridded.source, gridded.grid, encoded.model, name, settings) and not settings.conduct.force:
             continue
         invalidate_map(gridded.source, gridded.grid, encoded.model, name, settings)
         is_mean = name == GROUP_MEAN
         baseline = mean_of_others(settings.work, gridded.grid, run.subject) if is_mean else Baseline(name)
-        found = explain(encoded, options, parcels, baseline, seed, progress)
+        found = explain(encoded, options, parcels, baseline, seed_of(run.subject, settings), progress)
         for words in red_words(found):
             LOG.warning("%s: model %s: the map from %s fails a check: %s", run.name, encoded.model.name, name, words)
         write_explanation(found, draw_explanation(settings.out_dir, found), settings)

@@ -1,5 +1,7 @@
 """A network in pretraining: the masked autoencoder, the contrastive objective, or both."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +119,7 @@ class Pretraining(TrainingModule):
         self.contrast_loss = torchmetrics.MeanMetric()
         self.embedded: dict[int, tuple[Tensor, int]] = {}
         self.was_line = False  # at the last look, embeddings lay on one
+        self.rank_of_random: Callable[[], float] = lambda: math.inf  # of random weights' embeddings of the same windows
         self.errors: Errors | None = None
 
     @property
@@ -209,12 +212,15 @@ class Pretraining(TrainingModule):
             self._stop_if_collapsed(apart, found["effective_rank"])
 
     def _stop_if_collapsed(self, apart: float, rank: float) -> None:
-        """Stop if embeddings are all alike, or lie on a line at two looks in succession: a training may pass through one."""
+        """Stop if embeddings are all alike, or lie on a line at two looks in succession: a training may pass through one.
+
+        Where those of random weights lie on one too, it is the data that have no more.
+        """
         is_line = rank < SMALLEST_RANK
         how = ""
         if apart < SMALLEST_SPREAD:
             how = f"become alike (spread {apart:.1g} of their size)"
-        elif is_line and self.was_line:
+        elif is_line and self.was_line and self.rank_of_random() > 2 * SMALLEST_RANK:
             how = f"come to lie on one line (effective rank {rank:.2f})"
         self.was_line = is_line
         if how:

@@ -80,14 +80,14 @@ def test_it_is_captum_s_integrated_gradients(monkeypatch):
     network = random_network(head="v1", n_outputs=1)
     clip, baseline = torch.randn(2, 24, 24, 24, 6, generator=torch.Generator().manual_seed(0))
     oracle = IntegratedGradients(lambda x: LOGIT.of(network, x))
-    theirs = oracle.attribute(
-        clip[None, None], baseline[None, None], n_steps=8, method="gausslegendre", internal_batch_size=1
-    )
     for tolerance, plain in ((1e-5, True), (1e-4, False)):
         if plain:
             monkeypatch.setattr("neurostorm_bids.model.network.scan_for", lambda *_: selective_scan)
         else:
             monkeypatch.undo()
+        theirs = oracle.attribute(
+            clip[None, None], baseline[None, None], n_steps=8, method="gausslegendre", internal_batch_size=1
+        )
         ours = integrated_gradients(lambda x: LOGIT.of(network, x), clip, baseline, nodes=(8,))
         assert np.abs(ours.values - theirs[0, 0].numpy()).max() < tolerance * theirs.abs().max().item()
 
@@ -186,15 +186,60 @@ def test_randomising_the_weights_changes_the_trained_map_and_not_one_of_edges(tr
 
 def test_structural_similarity_is_that_of_its_definition():
     one, other = np.random.RandomState(0).standard_normal((2, 9, 8, 7))
-    sizes = [np.abs(each) / np.abs(each).max() for each in (one, other)]
+    one[:2] = other[:2] = np.nan
+    sizes = [np.abs(np.nan_to_num(each)) / np.nanmax(np.abs(each)) for each in (one, other)]
     padded = [np.pad(each, 3, mode="reflect") for each in sizes]
     cubes = [np.lib.stride_tricks.sliding_window_view(each, (7, 7, 7)).reshape(-1, 343) for each in padded]
     means, (a, b) = [cube.mean(axis=1) for cube in cubes], cubes
     covariance = (a * b).mean(axis=1) - means[0] * means[1]
     expected = (2 * means[0] * means[1] + 0.01**2) * (2 * covariance + 0.03**2)
     expected /= (means[0] ** 2 + means[1] ** 2 + 0.01**2) * (a.var(axis=1) + b.var(axis=1) + 0.03**2)
-    assert checks.similarity(one, other) == pytest.approx(expected.mean(), rel=1e-6)
+    assert checks.similarity(one, other) == pytest.approx(expected.reshape(9, 8, 7)[2:].mean(), rel=1e-6)
     assert checks.similarity(one, -one) == pytest.approx(1)
+
+
+@pytest.mark.heavy
+def test_all_checks_pass_on_the_trained_model_and_one_fails_on_random_weights(trained):
+    """A map is faithful to random weights too: what fails there is that they predict nothing."""
+    random = checks.random_like(trained.network, 3)
+    for network, expected in ((trained.network, True), (random, False)):
+        of_people = [checks_of(network, clip) for clip in trained.clips[:6]]
+        assert (np.sum(of_people, axis=0) >= 5).all()
+        assert checks.tested(proof_of(network, trained)).passed is expected
+
+
+def proof_of(network, trained):
+    """The accuracy in people whom it has not seen, with a permutation test."""
+    with torch.no_grad():
+        found, y = (LOGIT.of(network, trained.clips[:, None]) > 0).numpy(), trained.y.numpy().astype(bool)
+    rng = np.random.RandomState(0)
+    null = [np.mean(found == rng.permutation(y)) for _ in range(199)]
+    value = float(np.mean(found == y))
+    return {"metric": "accuracy", "value": value, "p": (1 + np.sum(np.array(null) >= value)) / 200}
+
+
+def test_a_model_without_a_test_leaves_the_check_open():
+    assert checks.tested(None).passed is None
+    assert checks.tested({"metric": "r", "value": 0.1, "p": None}).passed is None
+
+
+def checks_of(network, clip):
+    """Whether completeness, agreement with occlusion, randomised weights and deletion pass."""
+    baseline = clip.mean(dim=-1, keepdim=True).expand_as(clip).contiguous()
+    output = lambda x: LOGIT.of(network, x)  # noqa: E731
+    found = map_of(output, clip)
+    own = of_parcels(found.values)
+    with torch.no_grad():
+        sign = np.sign(float(output(clip[None, None]) - output(baseline[None, None])))
+    image = clip.mean(dim=3).numpy()
+    edges = of_parcels(np.sqrt(sum(np.square(step) for step in np.gradient(image)))[..., None])
+    orders = {"the map": own * sign, "edges": edges, "brightness": of_parcels(image[..., None])}
+    return [
+        checks.completeness([found.error]).passed is not False,
+        checks.agreement(own, occlude(output, clip, baseline, NUMBERS)).passed,
+        randomisation_of(network, clip, own).passed,
+        checks.deletion(output, clip, baseline, NUMBERS, orders, 0).passed,
+    ]
 
 
 def test_a_cascade_ends_in_a_random_network(trained):

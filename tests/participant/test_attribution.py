@@ -72,6 +72,7 @@ def test_a_map_sums_to_what_the_run_adds(explained):
     assert about["Baseline"] == "own-mean"
     assert {check["Name"] for check in about["Checks"]} == {
         "completeness", "split halves of windows", "agreement with occlusion", "randomised weights", "deletion and insertion", "permuted labels",
+        "better than chance",
     }  # fmt: skip
 
 

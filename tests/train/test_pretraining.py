@@ -201,11 +201,15 @@ def test_every_step_is_logged_for_tensorboard(tmp_path):
     assert logged == pytest.approx([epoch["validation_loss"] for epoch in history])
 
 
-@pytest.mark.parametrize(("ranks", "stops"), [((1.01, 1.01), True), ((1.01, 4.0, 1.01), False)])
-def test_embeddings_on_one_line_stop_the_training_unless_they_leave_it(tmp_path, monkeypatch, ranks, stops):
+@pytest.mark.parametrize(
+    ("ranks", "of_random", "stops"),
+    [((1.01, 1.01), 9.0, True), ((1.01, 4.0, 1.01), 9.0, False), ((1.01, 1.01), 1.5, False)],
+)
+def test_embeddings_on_one_line_stop_the_training_unless_they_leave_it(tmp_path, monkeypatch, ranks, of_random, stops):
     looks = iter(ranks)
     monkeypatch.setattr("neurostorm_bids.train.pretraining.effective_rank", lambda _: next(looks))
     module = module_of(len(ranks))
+    module.rank_of_random = lambda: of_random
     if stops:
         with pytest.raises(NeurostormError, match=r"lie on one line \(effective rank 1.01\)"):
             train(module, run_in(tmp_path))

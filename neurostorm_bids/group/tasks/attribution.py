@@ -20,7 +20,15 @@ from neurostorm_bids.explain.checks import rank_correlation
 from neurostorm_bids.group.attribution_contrast import Contrast, contrast_of, families_of
 from neurostorm_bids.group.attribution_figures import map_figure
 from neurostorm_bids.group.attribution_maps import Maps, anatomy_or_function, read_all_maps
-from neurostorm_bids.group.attribution_words import AGREEING, ALPHA, alarms_of, may_be_drawn, notes_of, unreachable
+from neurostorm_bids.group.attribution_words import (
+    AGREEING,
+    ALPHA,
+    alarms_of,
+    may_be_drawn,
+    notes_of,
+    table_of_checks,
+    unreachable,
+)
 from neurostorm_bids.group.baselines import CONNECTOME
 from neurostorm_bids.group.connectome_weights import strength_of_parcels
 from neurostorm_bids.group.halves import agreement_of_halves
@@ -46,7 +54,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "p_fwe": {
         "Description": "Two-sided, by flipping signs of people, corrected for all parcels by the largest statistic"
     },
-    "random_weights": {"Description": "Mean over people by the same network with random weights"},
+    "random_weights": {
+        "Description": "Share of the parcel in the map, by size, of a network with random weights: mean over people, each with another one"
+    },
     "rank": {
         "Description": "By the parcel's share of the mean map minus its share of that of random weights, both of absolute means"
     },
@@ -89,8 +99,10 @@ def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarr
     shown = table.head(MOST_ROWS).round({"t": 2, "p_fwe": 4, "r_target": 2, "p_fwe_target": 4})
     shown = shown.assign(**{name: shown[name].map("{:+.3g}".format) for name in ("mean", "random_weights")})
     halves = _halves(maps, families, contrast, settings.conduct.random_seed)
-    may_be = may_be_drawn(maps)
-    volumes = _volumes(maps, contrast, halves) if may_be else {}
+    volumes = _volumes(maps, contrast, halves) if may_be_drawn(maps) else {}
+    random = _painted(_shares_of_random(maps), maps, study)
+    drawn = dict(volumes.values()) | ({"random weights": random} if random is not None else {})
+    of_voxels = _test_of_voxels(maps, families, study) if settings.group.attribution_voxels and "" in volumes else None
     section = Section(
         "Where in the brain",
         words=[answer, *([compared] if compared else []), FAITHFUL, PRIVACY],
@@ -103,6 +115,7 @@ def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarr
             *unreachable(maps, families, n_flips, contrast),
             *notes_of(maps, halves, study),
             _beside_connectome(maps, contrast, strengths),
+            *([] if of_voxels is None else [_of_voxels_in_words(of_voxels, name)]),
         ],
         links=[
             (f"{name}{ending}_viewer.html", f"Interactive viewer: {title}", "slice by slice, without a network")
@@ -113,24 +126,25 @@ def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarr
         name=name,
         title="Where in the brain",
         answer=answer,
-        sections=[section],
+        sections=[section, Section("Checks of the maps", table=table_of_checks(maps))],
         about={
             "Description": "Where in the brain a model's predictions come from",
             "Method": "Integrated gradients; mean over a person's runs; t over people, signs flipped, largest statistic",
             **maps.facts,
+            "Privacy": PRIVACY,
             "Sources": study.sources(),
         },
         page=page,
         tables={"": table},
         columns={"": {name: COLUMNS[name] for name in COLUMNS if name in table}},
-        figures={"": map_figure(dict(volumes.values()), grid)} if volumes else {},
-        write_more=_writer_of(name, maps, volumes, study, may_be and settings.group.attribution_voxels),
+        figures={"": map_figure(drawn, grid)} if volumes else {},
+        write_more=_writer_of(name, maps, volumes, of_voxels),
     )
 
 
 def _table(maps: Maps, t: np.ndarray, p: np.ndarray, contrast: Contrast | str) -> pd.DataFrame:
-    mean, random = maps.values.mean(axis=0), maps.random.mean(axis=0)
-    beyond = _shares(mean) - _shares(random)
+    mean, random = maps.values.mean(axis=0), _shares_of_random(maps)
+    beyond = _shares(mean) - random
     table = pd.DataFrame(
         {
             "parcel": np.arange(1, len(mean) + 1),
@@ -165,6 +179,39 @@ def _shares(values: np.ndarray) -> np.ndarray:
     return np.abs(values) / total if total else np.zeros(values.shape)
 
 
+def _shares_of_random(maps: Maps) -> np.ndarray:
+    """Return the mean over people of parcels' shares in the maps of their networks of random weights, whose signs mean nothing."""
+    return np.asarray(np.mean([_shares(values) for values in maps.random], axis=0))
+
+
+def _painted(values: np.ndarray, maps: Maps, study: Study) -> np.ndarray | None:
+    """Return values of parcels over their voxels, (X, Y, Z); `None` if the atlas of the maps is not at hand."""
+    parcels = parcels_of(maps.grid, study.settings.explaining.attribution_parcels)
+    if parcels.name != maps.facts["Atlas"] or list(parcels.labels) != maps.names:
+        return None
+    per_voxel = np.concatenate([[0], values / np.maximum(parcels.sums(np.ones(parcels.numbers.size)), 1)])
+    return np.asarray(per_voxel[parcels.numbers].reshape(maps.grid.shape))
+
+
+def _test_of_voxels(maps: Maps, families: np.ndarray | None, study: Study) -> tuple[np.ndarray, np.ndarray]:
+    """Return t and corrected p of every voxel's mean over people, (X, Y, Z) each; 0 and 1 where all maps are 0."""
+    of_people, settings = maps.of_voxels(), study.settings
+    there = np.flatnonzero(of_people.any(axis=0))
+    t, p, _ = sign_flip_test(of_people[:, there], settings.group.n_permutations, settings.conduct.random_seed, families)
+    whole = np.zeros(of_people.shape[1], np.float32), np.ones(of_people.shape[1], np.float32)
+    whole[0][there], whole[1][there] = t, p
+    return whole[0].reshape(maps.grid.shape), whole[1].reshape(maps.grid.shape)
+
+
+def _of_voxels_in_words(found: tuple[np.ndarray, np.ndarray], name: str) -> str:
+    """Return how many voxels hold, and where their images are."""
+    n = int((found[1] <= ALPHA).sum())
+    return (
+        f"{counted(n, 'voxel')} of the mean hold (p <= {ALPHA}, corrected for all voxels; values are the same within a patch of the network): "
+        + " and ".join(f"{name}{ending}_statmap.nii.gz" for ending in OF_VOXELS)
+    )
+
+
 def _halves(maps: Maps, families: np.ndarray | None, contrast: Contrast | str, seed: int) -> dict[str, float | None]:
     """Return how two halves of the people agree: title of a map -> correlation."""
     together = np.array(maps.people) if families is None else families
@@ -179,7 +226,7 @@ def _volumes(
     volumes = {"": (MEAN, maps.volume)}
     if isinstance(contrast, Contrast):
         volumes[CONTRAST] = contrast.words, contrast.volume
-    agreeing = {title for title, r in halves.items() if r is None or r >= AGREEING}
+    agreeing = {title for title, r in halves.items() if r is not None and r >= AGREEING}
     return {ending: volume for ending, volume in volumes.items() if volume[0] in agreeing}
 
 
@@ -192,7 +239,7 @@ def _caption(contrast: Contrast | str, volumes: dict[str, tuple[str, np.ndarray]
         more = "the first" if contrast.of_classes else "those of whom it is higher"
         where = "Below" if "" in volumes else "Here"
         words += f" {where}, {contrast.words}: where red, a place raises the output more in {more}."
-    return words
+    return words + " Last, what networks with random weights show, by parcels: what any network would show."
 
 
 def _strengths(maps: Maps, study: Study) -> np.ndarray | str:
@@ -217,10 +264,12 @@ def _beside_connectome(maps: Maps, contrast: Contrast | str, strengths: np.ndarr
 
 
 def _writer_of(
-    name: str, maps: Maps, volumes: dict[str, tuple[str, np.ndarray]], study: Study, of_voxels: bool
+    name: str,
+    maps: Maps,
+    volumes: dict[str, tuple[str, np.ndarray]],
+    of_voxels: tuple[np.ndarray, np.ndarray] | None,
 ) -> Callable[[Path], None]:
     """Return what writes maps, their viewers and, where that is asked for, the test of voxels."""
-    settings = study.settings
 
     def write(out_dir: Path) -> None:
         from nilearn.plotting import view_img
@@ -242,18 +291,7 @@ def _writer_of(
                 r'<link rel="icon"[^>]*>', "", page.get_standalone()
             )  # nilearn's, which is fetched from the web
             write_text(out_dir / f"{name}{ending}_viewer.html", html)
-        if of_voxels:
-            of_people = maps.of_voxels()
-            there = np.flatnonzero(of_people.any(axis=0))
-            t, p, _ = sign_flip_test(
-                of_people[:, there],
-                settings.group.n_permutations,
-                settings.conduct.random_seed,
-                families_of(maps, study),
-            )
-            for ending, values, elsewhere in zip(OF_VOXELS, (t, p), (0.0, 1.0), strict=True):
-                whole = np.full(of_people.shape[1], elsewhere, np.float32)
-                whole[there] = values
-                write_volume(out_dir / f"{name}{ending}_statmap.nii.gz", whole, grid)
+        for ending, values in zip(OF_VOXELS, of_voxels or (), strict=False):
+            write_volume(out_dir / f"{name}{ending}_statmap.nii.gz", values, grid)
 
     return write

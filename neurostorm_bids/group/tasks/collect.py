@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from neurostorm_bids.derivatives.sidecars import software_versions
+from neurostorm_bids.derivatives.sidecars import PRIVACY, software_versions
 from neurostorm_bids.derivatives.tables import channels_named
 from neurostorm_bids.find.participants import SUBJECT
 from neurostorm_bids.group.cohort import IDENTITY, QUALITY, Cohort
@@ -43,6 +43,7 @@ def run(study: Study) -> list[GroupResult]:
         **_columns(table, cohort),
         "Description": "NeuroSTORM embeddings, one row per run; mean over its windows",
         "Model": cohort.label,
+        "Privacy": PRIVACY,
         "SubjectsWithoutResults": missing,
         "Notes": cohort.notes,
         "Sources": study.sources(),

@@ -1,13 +1,14 @@
 """Fine-tune a model for --target, test it on subjects it has not seen, and keep it for the participant level."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from neurostorm_bids.derivatives.adoption import adopt
 from neurostorm_bids.derivatives.description import write_description
-from neurostorm_bids.derivatives.models import MODELS, hyper_parameters_of, write_model
+from neurostorm_bids.derivatives.models import MODELS, hyper_parameters_of, record_of_test, write_model
 from neurostorm_bids.derivatives.seen import PEOPLE, people_of, was_seen, with_those_before
 from neurostorm_bids.encode.sizes import check_precision
 from neurostorm_bids.errors import NeurostormError
@@ -35,6 +36,7 @@ from neurostorm_bids.group.splits import FINAL, Split, cross_validation, split_f
 from neurostorm_bids.group.study import LOG, Study, counted, some, word
 from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.group.training import Trainings, begin_model, begin_processes, plan_of, train_all
+from neurostorm_bids.model.hyper_parameters import TEST
 from neurostorm_bids.model.load import load_model
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.names import label_of_name, reference_to
@@ -141,7 +143,7 @@ def _train(trainings: Trainings, grid: Grid, study: Study) -> GroupResult:
     card = model_card(
         tuned, metrics_table(evaluations, trainings.name), _answer(evaluations, labels), notes, study.settings
     )
-    _write_model(tuned, histories, card, study)
+    _write_model(tuned, histories, next(iter(evaluations.values())), card, study)
     return _result(tuned, evaluations, histories, notes, study)
 
 
@@ -218,7 +220,9 @@ def _matched(cohort: Cohort, table: pd.DataFrame, labels: Labels) -> tuple[Cohor
     return cohort, pd.concat([table.reset_index(drop=True), cohort.runs[measured]], axis=1)
 
 
-def _write_model(tuned: TunedModel, histories: dict[str, list[EpochRecord]], card: str, study: Study) -> None:
+def _write_model(
+    tuned: TunedModel, histories: dict[str, list[EpochRecord]], tested: Evaluation, card: str, study: Study
+) -> None:
     """Write the model's folder."""
     trainings, kept, settings = tuned.trainings, tuned.kept, study.settings
     task = kept.objective.task(trainings.labels.target, tuned.dataset.name)
@@ -229,13 +233,15 @@ def _write_model(tuned: TunedModel, histories: dict[str, list[EpochRecord]], car
     )
     subjects = [name.removeprefix("sub-") for name in trainings.labels.names[SUBJECT].unique()]
     hyper_parameters[PEOPLE] = with_those_before(trainings.model, study.dataset, subjects)
+    hyper_parameters[TEST] = record_of_test(tested.metrics, tested.p_value)
     if trainings.plan.tuning == "lora":
         hyper_parameters["lora_scale"] = trainings.plan.lora_scale
     parts = kept.network.state_dict() if hyper_parameters["backbone"] is None else kept.parts
     history = pd.concat([pd.DataFrame(epochs).assign(training=name) for name, epochs in histories.items()])
     folder = settings.out_dir / MODELS / trainings.name
-    write_model(folder, parts, hyper_parameters, card, split_table(trainings.labels, trainings.splits), history)
-    reference_of_training(folder, trainings, tuned.grid, settings)
+    split = split_table(trainings.labels, trainings.splits)
+    reference = partial(reference_of_training, trainings=trainings, grid=tuned.grid, settings=settings)
+    write_model(folder, parts, hyper_parameters, card, split, history, reference=reference)
 
 
 def _result(

@@ -91,6 +91,7 @@ def run(study: Study) -> list[GroupResult]:
     if is_first:
         write_description(settings.out_dir, study.dataset, [], {})
     made = Pretrained(name, module, start, grid, windows, notes)
+    module.rank_of_random = lambda: made.random["effective_rank"]
     kept = training_run(folder, settings, progress, progress.step("training", "step"))
     history = train(module, replace(kept, look=lambda epochs: page_so_far(made, epochs, study)))
     progress.close()
