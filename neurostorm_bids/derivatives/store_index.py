@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -152,7 +153,7 @@ def _kept(file: Path) -> StoreIndex | None:
     try:
         with np.load(file) as kept:
             index = _columns(kept[name] for name in COLUMNS)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return index.keep(np.argsort(index.paths))
 

@@ -63,7 +63,8 @@ def page_so_far(made: Pretrained, history: list[EpochRecord], study: Study) -> N
     """
     try:
         write_results([page_of(made, history, study, goes_on=True)], study.settings)
-    except OSError as error:
+    except Exception as error:
+        LOG.debug("page of %s", made.name, exc_info=True)
         LOG.warning("the page of the training could not be written (%s); the training goes on", error)
 
 
@@ -156,7 +157,7 @@ def _of_random_weights(made: Pretrained) -> dict[str, float]:
     """Return the same of a network that has learnt nothing."""
     autoencoder = made.module.network.autoencoder
     device = next(autoencoder.parameters()).device
-    nothing = new_autoencoder(autoencoder.config, Masking(), made.module.plan.seed).to(device).eval()
+    nothing = new_autoencoder(autoencoder.config, Masking("random"), made.module.plan.seed).to(device).eval()
     data: Any = made.module.data["validation"]
     embeddings, people = [], []
     for i in range(len(data)):

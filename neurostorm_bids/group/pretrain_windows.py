@@ -80,7 +80,7 @@ class Windows:
         return HeldOut(self.part(True, length, views, seed), most, seed)
 
 
-def windows_of(study: Study, grid: Grid, n_frames: int, file: Path) -> Windows:
+def windows_of(study: Study, grid: Grid, n_frames: int, file: Path, seen: frozenset[str]) -> Windows:
     """Find the runs of all data sets, resample those that no earlier call has kept, and hold people out.
 
     Parameters
@@ -89,6 +89,8 @@ def windows_of(study: Study, grid: Grid, n_frames: int, file: Path) -> Windows:
         That a run has to have.
     file : Path
         Where the index of the stores is kept.
+    seen : frozenset of str
+        Hashes of the people that the model was trained on before: the others are held out first.
 
     Raises
     ------
@@ -130,7 +132,8 @@ def windows_of(study: Study, grid: Grid, n_frames: int, file: Path) -> Windows:
     if len(runs):
         only_grid(index)
     settings = study.settings
-    return Windows(index, _split(runs, settings.pretraining.held_out, settings.conduct.random_seed), names, problems)
+    runs = _split(runs, settings.pretraining.held_out, settings.conduct.random_seed, seen)
+    return Windows(index, runs, names, problems)
 
 
 def kept_stores(folder: Path, grid: Grid, study: Study) -> list[Path]:
@@ -186,24 +189,25 @@ def _of_stores(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame({"path": [str(path) for path in paths], "run_name": runs, "subject": subjects})
 
 
-def _split(runs: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
-    """Number the people, and hold some of each data set out.
+def _split(runs: pd.DataFrame, share: float, seed: int, seen: frozenset[str]) -> pd.DataFrame:
+    """Number the people, and hold some of each data set out; who is in two data sets is one person, of the first.
 
     Raises
     ------
     NeurostormError
         If there are too few.
     """
-    keys = pd.MultiIndex.from_frame(runs[["dataset", "subject"]])
-    person, people = pd.factorize(keys, sort=True)
+    people = runs.sort_values(["dataset", "subject"], kind="stable").drop_duplicates("hash", ignore_index=True)
+    person = pd.Index(people["hash"]).get_indexer(runs["hash"])
     if len(people) < FEWEST_PEOPLE:
         raise NeurostormError(
             f"{counted(len(people), 'person')} with runs that can be used: at least {FEWEST_PEOPLE} are needed, some to test on"
         )
     rng, aside = np.random.default_rng(seed), set()
-    of = np.array([key[0] for key in people])
+    of, is_seen = people["dataset"].to_numpy(), people["hash"].isin(seen).to_numpy()
     for dataset in np.unique(of):
         theirs = rng.permutation(np.flatnonzero(of == dataset))
+        theirs = theirs[np.argsort(is_seen[theirs], kind="stable")]
         least = 2 if len(np.unique(of)) == 1 else 1
         aside |= set(theirs[: max(least, round(share * len(theirs))) if len(theirs) > 1 else 0].tolist())
     held = np.isin(person, list(aside))

@@ -49,7 +49,7 @@ from neurostorm_bids.resample.grid import Grid, get_grid
 
 # What only pretraining needs (mask tokens, the decoder, the head that compares clips), and a norm in older heads that their forward never used
 NOT_USED = re.compile(
-    r"model\.((window_|atlas_)?mask_token$|first_patch_expanding\.|layers_up\.|norm_up\.|decoder_pred\.)"
+    r"model\.((window_|atlas_)?mask_token$|atlas_map$|first_patch_expanding\.|layers_up\.|norm_up\.|decoder_pred\.)"
     r"|output_head\.(head\.norm|fc1|bn1|permuted)\."
 )
 OF_HEAD_V3 = ("output_head.head.cls_token", "output_head.head.transformer_encoder.")

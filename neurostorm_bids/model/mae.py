@@ -172,6 +172,13 @@ class MaskedAutoencoder(nn.Module):
         self.model = MaskedEncoder(config)
         shape = (*config.grid(0), config.n_frames // config.patch_size[3])
         self.register_buffer("units", masking.units(shape, regions), persistent=False)
+        n_units = int(self.units.max()) + 1
+        if not masking.draw(1, n_units, torch.Generator()).any():
+            raise ValueError(
+                f"a share of {masking.ratio:g} of {n_units} units hides none; give --mask-ratio {1 / n_units:.2g} or more, or another --hidden"
+                if n_units > 1
+                else f"--hidden {masking.kind} has one unit in a network of this size: nothing or everything is hidden; give another --hidden"
+            )
 
     units: Tensor
 

@@ -21,7 +21,7 @@ from neurostorm_bids.model.registry import DEMO, DEMO_FILE, find_weights, publis
 from neurostorm_bids.model.tuned import weights_file
 from neurostorm_bids.resample.grid import Grid
 
-BASE = "base"
+BASE, HEAD = "base", "output_head."
 OF_BASE = {"embed_dim": 36, "depths": (2, 2, 6, 2), "img_size": (96, 96, 96, 20)}
 SIZES: dict[str, dict[str, Any]] = {
     BASE: OF_BASE,
@@ -113,8 +113,20 @@ def check_size(words: tuple[str, ...], model: Model) -> None:
 def new_autoencoder(
     config: NeuroSTORMConfig, masking: Masking, seed: int, regions: Tensor | None = None
 ) -> MaskedAutoencoder:
-    """Return a network that has learnt nothing."""
-    return new_network(lambda: MaskedAutoencoder(config, masking, regions), seed)
+    """Return a network that has learnt nothing.
+
+    Raises
+    ------
+    NeurostormError
+        If there can be none of this configuration and mask.
+    """
+    try:
+        # windows that are hidden are those of the network
+        return new_network(
+            lambda: MaskedAutoencoder(config, replace(masking, window=config.window_size), regions), seed
+        )
+    except ValueError as error:
+        raise NeurostormError(f"no such network can be pretrained: {error}") from None
 
 
 def autoencoder_of(
@@ -164,6 +176,12 @@ def autoencoder_of(
             f"model {model.name}: its decoder does not fit its encoder ({str(error).splitlines()[-1].strip()})"
         ) from None
     return network, model, bool(own)
+
+
+def projection_of(name: str) -> dict[str, Tensor]:
+    """Return the weights of the head of a model that compares clips, without its prefix; empty if it has none."""
+    found = {key.removeprefix(HEAD): tensor for key, tensor in _own_weights(name).items() if key.startswith(HEAD)}
+    return {key: tensor for key, tensor in found.items() if key.startswith(("fc1.", "bn1."))}
 
 
 def _own_weights(name: str) -> dict[str, Tensor]:

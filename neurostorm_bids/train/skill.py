@@ -137,7 +137,9 @@ def between_seen(patches: Tensor, hidden: Tensor) -> Tensor:
 
 
 def effective_rank(embeddings: Tensor) -> float:
-    """Return how many directions embeddings (n, channels) spread over: the exponential of the entropy of their variances."""
+    """Return how many directions embeddings (n, channels) spread over: the exponential of the entropy of their variances; NaN of NaN."""
+    if not embeddings.isfinite().all():
+        return float("nan")
     centred = embeddings.double() - embeddings.double().mean(dim=0)
     variances = torch.linalg.svdvals(centred) ** 2
     total = variances.sum()
@@ -169,7 +171,7 @@ def rank_one(embeddings: Tensor, people: Tensor) -> tuple[float, float, float]:
     alike.fill_diagonal_(-2)
     same = people[:, None] == people[None]
     several = same.sum(dim=1) > 1
-    if not several.any():
+    if not several.any() or not embeddings.isfinite().all():
         return (float("nan"),) * 3
     hits = (people[alike.argmax(dim=1)] == people)[several].double().numpy()
     _, who = np.unique(people[several].numpy(), return_inverse=True)
@@ -196,7 +198,7 @@ def probe(embeddings: Tensor, people: Tensor, y: np.ndarray, has_classes: bool) 
     np.add.at(sums, number, embeddings.double().numpy())
     means, known = sums / np.bincount(number)[:, None], ~np.isnan(y[who])
     means, target = means[known], y[who][known]
-    if known.sum() < 2 * FEWEST or len(np.unique(target)) < 2:
+    if known.sum() < 2 * FEWEST or len(np.unique(target)) < 2 or not np.isfinite(means).all():
         return float("nan")
     penalties = np.logspace(-2, 4, 13)
     model = RidgeClassifierCV(penalties, class_weight="balanced") if has_classes else RidgeCV(penalties)

@@ -18,8 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from neurostorm_bids import load_model
+from neurostorm_bids.model.checkpoint import read_checkpoint
 from neurostorm_bids.model.masks import Masking
-from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size
+from neurostorm_bids.model.pretrained import autoencoder_of, config_of_size, projection_of
 from neurostorm_bids.resample.grid import get_grid
 from neurostorm_bids.train.pretrain_data import PretrainingWindows, Views
 
@@ -91,6 +92,45 @@ def test_going_on_keeps_the_decoder(study, pretrain):
     assert torch.equal(network.state_dict()["model.decoder_pred.weight"], kept["model.decoder_pred.weight"])
 
 
+def test_what_was_pretrained_goes_on_whole_in_the_format_of_published_checkpoints(study, pretrain, tmp_path):
+    folder = study[2] / "models" / "both-losses"
+    status, said = pretrain("--save-as", "both-losses", "--objective", "mae+contrastive", "--contrast", "both")
+    assert status == 0, said
+    checkpoint = tmp_path / "ours.ckpt"
+    subprocess.run([COMMAND.with_name("neurostorm-model"), "convert", folder, checkpoint], check=True)
+    kept, converted = load_file(folder / "model.safetensors"), read_checkpoint(checkpoint).tensors
+    assert kept.keys() == converted.keys()
+    assert all(torch.equal(tensor, converted[name]) for name, tensor in kept.items())
+    network, _, has_decoder = autoencoder_of(str(checkpoint), Masking(), 0)
+    assert has_decoder
+    assert torch.equal(network.state_dict()["model.decoder_pred.weight"], kept["model.decoder_pred.weight"])
+    assert torch.equal(projection_of(str(checkpoint))["fc1.weight"], kept["output_head.fc1.weight"])
+    back = tmp_path / "back.safetensors"
+    subprocess.run([COMMAND.with_name("neurostorm-model"), "convert", checkpoint, back], check=True)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in load_file(back).items())
+
+
+def test_people_whom_the_start_has_not_seen_are_held_out_first(study, pretrain):
+    assert pretrain("--save-as", "one", "--participant-label", "00", "01", "02", "03")[0] == 0
+    models = study[2] / "models"
+    status, said = pretrain("--save-as", "two", "--from", models / "one", "--held-out", "0.4", "--batch-size", "1")
+    assert status == 0, said
+    split = pd.read_csv(models / "two" / "split.tsv", sep="\t").set_index("run_name")["part"]
+    before = pd.read_csv(models / "one" / "split.tsv", sep="\t").set_index("run_name")["part"]
+    unseen = {"sub-04_task-rest", *before[before == "validation"].index}
+    assert set(split[split == "validation"].index) <= unseen
+    assert "is no test" not in said
+    status, said = pretrain("--save-as", "three", "--from", models / "two", "--held-out", "0.8", "--batch-size", "1")
+    assert status == 0, said
+    assert "who are held out before: what is said of them is no test" in said
+
+
+def test_a_loss_that_is_no_number_is_said(pretrain):
+    status, said = pretrain("--save-as", "no", "--learning-rate", "1000")
+    assert status == 1
+    assert "the loss is no longer a number; give a smaller --learning-rate" in said
+
+
 def test_who_is_excluded_is_not_trained_on(study, pretrain, tmp_path):
     (tmp_path / "exclude.tsv").write_text("participant_id\treason\nsub-02\tmoved\n")
     status, said = pretrain("--save-as", "fewer", "--exclude", tmp_path / "exclude.tsv")
@@ -106,6 +146,7 @@ def test_who_is_excluded_is_not_trained_on(study, pretrain, tmp_path):
     [
         (("--size", "embed_dim=24"), "which --from goes on with, has another (embed_dim="),
         (("--size", "base"), "leave out --size"),
+        (("--mask-ratio", "0.01"), "hides none; give --mask-ratio"),
         (("--mask-ratio", "0"), "has to be above 0"),
         (
             ("--objective", "contrastive", "--batch-size", "50"),
@@ -221,10 +262,9 @@ def test_several_data_sets_are_trained_on_together_from_stores_that_are_there(st
     status, _, said = neurostorm(data, tmp_path / "o", *call, *more, "--participant-label", "00", "01", "02", "03")
     assert status == 0, said
     split = pd.read_csv(tmp_path / "o" / "models" / "both" / "split.tsv", sep="\t")
-    assert split.groupby("dataset")["part"].value_counts().unstack().loc["work"].to_dict() == {
-        "train": 4,
-        "validation": 1,
-    }
+    parts = split.groupby(split["run_name"].str.partition("_")[0])["part"].nunique()
+    assert (parts == 1).all()  # the same people are in both: nobody is on both sides
+    assert set(split["part"]) == {"train", "validation"}
     assert len(split) == 9
     assert not list((tmp_path / "fast").iterdir())  # copies are removed in the end
     assert {path: path.stat().st_mtime_ns for path in stores.rglob("*_bold.npy")} == before

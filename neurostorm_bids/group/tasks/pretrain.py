@@ -15,6 +15,7 @@ from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.adoption import adopt
 from neurostorm_bids.derivatives.description import write_description
 from neurostorm_bids.derivatives.names import TRAINING_FOLDER
+from neurostorm_bids.derivatives.seen import people_of
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.participants import SUBJECT
 from neurostorm_bids.group.pretrain_report import Pretrained, page_so_far, result_of
@@ -27,7 +28,14 @@ from neurostorm_bids.model.mae import MaskedAutoencoder, kept_gb, recompute_bloc
 from neurostorm_bids.model.masks import Masking, regions_of_patches
 from neurostorm_bids.model.model import Model
 from neurostorm_bids.model.network import NeuroSTORMConfig
-from neurostorm_bids.model.pretrained import BASE, autoencoder_of, check_size, config_of_size, new_autoencoder
+from neurostorm_bids.model.pretrained import (
+    BASE,
+    autoencoder_of,
+    check_size,
+    config_of_size,
+    new_autoencoder,
+    projection_of,
+)
 from neurostorm_bids.model.strd import add_redundancy_dropout
 from neurostorm_bids.participant.locks import lock_model
 from neurostorm_bids.resample.grid import Grid, get_grid
@@ -63,11 +71,15 @@ def run(study: Study) -> list[GroupResult]:
         add_redundancy_dropout(autoencoder.model)
     length = autoencoder.config.n_frames
     index = settings.work / INDEX / f"{grid.name}.npz"
-    windows = windows_of(study, grid, length * min(2, goal.n_clips), index)
+    seen = frozenset() if start is None else people_of(start)
+    windows = windows_of(study, grid, length * min(2, goal.n_clips), index, seen)
+    notes += _notes_on_seen(windows, start, seen)
     cache = _cache(settings, name) if options.cache_gb else None
     if cache is not None:
         windows = replace(windows, index=windows.index.through(cache))
     network = PretrainedNetwork(autoencoder, goal.has_contrast)
+    if network.output_head is not None and options.start_from and (known := projection_of(options.start_from)):
+        network.output_head.load_state_dict(known)
     network.train_only_what_is_used(goal)
     views = Views(masking, int(autoencoder.units.max()) + 1, training.augmentation, goal.n_clips)
     still = replace(views, augmentation="none", n_clips=min(2, goal.n_clips))
@@ -93,16 +105,35 @@ def run(study: Study) -> list[GroupResult]:
     made = Pretrained(name, module, start, grid, windows, notes)
     module.rank_of_random = lambda: made.random["effective_rank"]
     kept = training_run(folder, settings, progress, progress.step("training", "step"))
-    history = train(module, replace(kept, look=lambda epochs: page_so_far(made, epochs, study)))
-    progress.close()
     results = []
-    if is_first:
-        module.network.to(plan.device)  # Lightning leaves it on the processor
-        with lock_model(settings.out_dir, name):
-            results.append(result_of(made, history, study))
-    if cache is not None and distributed.is_first_of_node():
-        cache.end()
+    try:
+        history = train(module, replace(kept, look=lambda epochs: page_so_far(made, epochs, study)))
+        progress.close()
+        if is_first:
+            module.network.to(plan.device)  # Lightning leaves it on the processor
+            with lock_model(settings.out_dir, name):
+                results.append(result_of(made, history, study))
+    finally:  # a job that is stopped may go on elsewhere
+        if cache is not None and distributed.is_first_of_node():
+            cache.end()
     return results
+
+
+def _notes_on_seen(windows: Windows, start: Model | None, seen: frozenset[str]) -> list[str]:
+    """Return whether people who are held out are known to the model that is gone on with."""
+    if start is None:
+        return []
+    held = set(windows.runs.loc[windows.held_out, "hash"])
+    if known := held & seen:
+        return [
+            f"model {start.name} was trained on {len(known)} of the {counted(len(held), 'person')} who are held out before: what is said of "
+            "them is no test"
+        ]
+    return (
+        []
+        if seen
+        else [f"model {start.name} does not say whom it was trained on; people who are held out may be among them"]
+    )
 
 
 def _target(study: Study, windows: Windows) -> tuple[np.ndarray, bool] | None:
@@ -248,7 +279,9 @@ def _requested(
     """Return what the training depends on."""
     return {
         "goal": str(goal),
-        "plan": {name: str(value) for name, value in vars(plan).items() if name not in ("device", "workers")},
+        "plan": {
+            name: str(value) for name, value in vars(plan).items() if name not in ("device", "workers", "less_memory")
+        },
         "network": str((autoencoder.config, autoencoder.masking, settings.pretraining.redundancy_dropout)),
         "start": start.sha256 if start else None,
         "mixing": settings.pretraining.mixing,
