@@ -1,6 +1,7 @@
 """Read what the participant level wrote, and probe it."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from neurostorm_bids.api.options import settings_from
 from neurostorm_bids.derivatives.tables import channels_named
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import Dataset, find_dataset, find_selected
-from neurostorm_bids.find.participants import join, read_people, read_phenotype
+from neurostorm_bids.find.participants import SUBJECT, join, match_subjects, read_people, read_phenotype
 from neurostorm_bids.find.raw_dataset import described_sources
 from neurostorm_bids.group.answers import metrics_table, predictions_table, verdict
 from neurostorm_bids.group.cohort import labels_in, read_cohort
@@ -20,6 +21,8 @@ from neurostorm_bids.group.probing import Probe, probe_of
 from neurostorm_bids.group.study import Study
 from neurostorm_bids.model.names import label_of_name
 from neurostorm_bids.runtime.json_files import read_json
+
+LOG = logging.getLogger("neurostorm")
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +45,7 @@ def read_embeddings(
         Name or file of the model; needed where there are results of several.
     bids_dir : path, optional
         Of which the embeddings are: the columns of its participants.tsv and sessions.tsv are put beside. By default the one that
-        ``out_dir`` was made from, if it was one and is still where it was.
+        ``out_dir`` was made from, if that is one, still where it was, and in order.
     phenotype : path, optional
         Table (.tsv or .csv) with participant_id (and session_id) in place of these.
 
@@ -76,11 +79,9 @@ def read_embeddings(
     cohort = read_cohort(out, label_of_name(model) if model is not None else _only_label(out))
     names = channels_named(cohort.embeddings.shape[1])
     table = cohort.runs
-    dataset = _source_of(out) if bids_dir is None else find_dataset(Path(bids_dir).expanduser().resolve())
-    if dataset is not None and (bids_dir is not None or phenotype is None):
-        table = join(table, read_phenotype(dataset, None if phenotype is None else Path(phenotype)).table, names)[0]
-    elif phenotype is not None:
-        table = join(table, read_people(Path(phenotype)), names)[0]
+    people = _people(out, bids_dir, None if phenotype is None else Path(phenotype).expanduser())
+    if people is not None:
+        table = join(table, match_subjects(people, table[SUBJECT])[0], names)[0]
     return pd.concat([table, pd.DataFrame(cohort.embeddings, columns=list(names))], axis=1)
 
 
@@ -184,6 +185,8 @@ def probe(bids_dir: str | Path, out_dir: str | Path, target: str, model: str = "
     if taken := sorted(named.keys() & options.keys()):
         raise NeurostormError(f"{taken[0]} is not an option of probe")
     settings = settings_from(bids_dir, out_dir, "group", {**named, **options})
+    if len(settings.encoding.model) != 1:
+        raise NeurostormError(f"probe takes one model, not {len(settings.encoding.model)}")
     study_of = settings.group.target
     if len(study_of) != 1:
         raise NeurostormError(f"probe takes one target, not {len(study_of)}")
@@ -193,18 +196,29 @@ def probe(bids_dir: str | Path, out_dir: str | Path, target: str, model: str = "
     return ProbeResult(probe_of(study, study_of[0]), study.cohort.label)
 
 
+def _people(out_dir: Path, bids_dir: str | Path | None, phenotype: Path | None) -> pd.DataFrame | None:
+    """Return the phenotype; `None` if there is no data set to take it from."""
+    if bids_dir is not None:
+        return read_phenotype(find_dataset(Path(bids_dir).expanduser().resolve()), phenotype).table
+    if phenotype is not None:
+        return read_people(phenotype)
+    try:  # nobody asked for it: what is wrong with it is told, and costs nothing
+        dataset = _source_of(out_dir)
+        return None if dataset is None else read_phenotype(dataset, None).table
+    except NeurostormError as error:
+        LOG.warning("%s: results without phenotype: %s", out_dir, error)
+        return None
+
+
 def _source_of(out_dir: Path) -> Dataset | None:
     """Return the data set that an output folder names as its source; `None` if it names several, or it is not there any more."""
     description = read_json(out_dir / "dataset_description.json")
-    raw = next((path for path in described_sources(out_dir, {"DatasetLinks": description.get("DatasetLinks")})), None)
+    raw = next(iter(described_sources(out_dir, {"DatasetLinks": description.get("DatasetLinks")})), None)
     sources = set(described_sources(out_dir, {"SourceDatasets": description.get("SourceDatasets")})) - {raw}
-    if len(sources) != 1:
+    if len(sources) != 1 or not (source := sources.pop()).is_dir():
         return None
-    (source,) = sources
-    try:
-        return find_dataset(source, {"raw": raw} if raw is not None and raw.is_dir() else None)
-    except NeurostormError:
-        return None
+    dataset = find_dataset(source)
+    return replace(dataset, raw=raw, raw_is="found") if dataset.raw is None and raw and raw.is_dir() else dataset
 
 
 def _only_label(out_dir: Path) -> str:

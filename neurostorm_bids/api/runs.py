@@ -200,7 +200,7 @@ def _model_and_settings(run: FoundRun, model: Model | str | Path, options: dict[
         raise NeurostormError(f"a run is one of those that find_runs returns, not {type(run).__name__}")
     if idle := sorted(IDLE & options.keys()):
         raise NeurostormError(f"{idle[0]} means nothing for one run in memory; leave it out, or use the command")
-    loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = model if isinstance(model, Model) else load_model(model, options.get("device", "auto"))
     path = run.dataset.path
     return loaded, adopt([loaded], settings_from(path, path, "participant", {**run.options, **options}))
 

@@ -32,7 +32,7 @@ def list_models() -> None:
 def inspect(file: Path) -> None:
     """Show what a checkpoint FILE, the folder of a fine-tuned model, or the model of a name holds; nothing in it is executed."""
     from neurostorm_bids.model.checkpoint import read_checkpoint, sha256_of
-    from neurostorm_bids.model.hyper_parameters import task_of
+    from neurostorm_bids.model.hyper_parameters import REFERENCE, task_of
     from neurostorm_bids.model.load import build_network, read_whole
     from neurostorm_bids.model.registry import DEMO, DEMO_FILE, DEMO_LICENCE, find_weights, registry
     from neurostorm_bids.model.tuned import weights_file
@@ -54,7 +54,8 @@ def inspect(file: Path) -> None:
         f"tensors         {len(checkpoint.tensors)}, {sum(t.numel() for t in checkpoint.tensors.values()):,} numbers"
     )
     for name, value in sorted(checkpoint.hyper_parameters.items()):
-        click.echo(f"  {name} = {value!r}")
+        shown = f"figures of {value.get('runs')} runs" if name == REFERENCE and isinstance(value, dict) else repr(value)
+        click.echo(f"  {name} = {shown}")
     if checkpoint.dropped:
         click.echo(f"left out        {', '.join(checkpoint.dropped)} (not plain values)")
     network, config = build_network(read_whole(file)[0])

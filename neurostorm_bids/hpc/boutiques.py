@@ -101,7 +101,7 @@ def _described(each: Field[Any], details: Option) -> str:
     words, default = [details.help], default_in_words(each, details)
     if details.word_for_none is not None and not details.choices:
         words.append(f"Or: {details.word_for_none}.")
-    if default:
+    if default and each.name != "verbose":
         words.append(f"Default: {default}.")
     return " ".join(words)
 

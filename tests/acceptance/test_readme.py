@@ -143,8 +143,12 @@ def test_command_runs_on_a_cohort(command, cohort):
     elif "--attribution" in command:
         assert len(list((cohort / "OUT_DIR").rglob("*_desc-sex_stat-attributionOwnMean_statmap.json"))) == 2
     else:
-        tables = list((cohort / "OUT_DIR").rglob("*desc-sex_predictions.tsv"))
-        assert len(tables) == 2 * N_SUBJECTS
+        name = re.search(r"OUT_DIR/models/(\w+)", command)[1]
+        assert (
+            len(list((cohort / "OUT_DIR").rglob(f"*desc-{name}_embeddings.tsv"))) == 3 * N_SUBJECTS
+        )  # of subjects, too
+        tables = list((cohort / "OUT_DIR").rglob(f"*desc-{name}_predictions.tsv"))
+        assert len(tables) == (2 * N_SUBJECTS if name == "sex" else 0)  # what is pretrained has no head
 
 
 def test_python_example_runs(place, monkeypatch):

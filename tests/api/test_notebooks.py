@@ -123,6 +123,11 @@ def test_results_know_the_people_that_they_are_of(tree, tmp_path, neurostorm, na
     other = tmp_path / "other.tsv"
     other.write_text("participant_id\theight\n01\t180\n")
     assert "age" not in read_embeddings(tmp_path / "o", phenotype=other)
+    without_zeros = tmp_path / "numbers.tsv"
+    without_zeros.write_text("participant_id\tage\n1\t44\n")
+    assert read_embeddings(tmp_path / "o", phenotype=without_zeros)["age"].tolist() == [44]
+    (tree.path / "participants.tsv").write_text("id\tage\nsub-01\t33\n")  # which nobody asked for
+    assert "age" not in read_embeddings(tmp_path / "o")
     tree.path.rename(tmp_path / "elsewhere")
     alone = read_embeddings(tmp_path / "o")
     assert "age" not in alone
@@ -138,7 +143,9 @@ def test_a_probe_is_that_of_the_command(results, neurostorm):
     written = pd.read_csv(results.out / "group_desc-base_target-age_metrics.tsv", sep="\t")
     np.testing.assert_allclose(found.metrics["value"], written["value"])
     assert len(found.predictions) == 40
-    assert found.plot().axes
+    assert found.plot()._repr_png_().startswith(b"\x89PNG")  # as notebooks show it
+    with pytest.raises(NeurostormError, match="one model, not 2"):
+        probe(results.raw, results.out, "age", model=["base", "other"])
     assert "probe: " in repr(found)
 
 

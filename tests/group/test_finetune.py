@@ -112,6 +112,11 @@ def test_a_tuned_model_knows_what_its_runs_are_like(study, tuned, neurostorm, tm
     fit = json.loads(next((out / "sub-03").rglob("*desc-tuned_datafit.json")).read_text())
     assert fit["Reference"] == f"{N} runs"
     assert {name: one["Flag"] for name, one in fit["Measures"].items() if one["Flag"]} == {}
+    said = subprocess.run(
+        [COMMAND.with_name("neurostorm-model"), "inspect", tuned], capture_output=True, text=True
+    ).stdout
+    assert f"reference = figures of {N} runs" in said
+    assert max(map(len, said.splitlines())) < 1000
     whole = load_model(convert(tuned, tmp_path / "whole.ckpt"), "cpu")  # they go where the weights go
     assert whole.reference == load_model(tuned, "cpu").reference
     other = Tree(tmp_path / "fmriprep")
@@ -125,10 +130,10 @@ def test_a_tuned_model_knows_what_its_runs_are_like(study, tuned, neurostorm, tm
 
 def test_who_is_excluded_is_not_trained_on(study, finetune, tmp_path):
     (tmp_path / "exclude.tsv").write_text("participant_id\treason\nsub-02\tmoved\n")
-    status, said = finetune("--tuning", "linear", "--save-as", "fewer", "--exclude", tmp_path / "exclude.tsv")
+    status, said = finetune("--tuning", "linear", "--save-as", "without-02", "--exclude", tmp_path / "exclude.tsv")
     assert status == 0, said
     assert f"1 of {N} runs left out by" in said
-    assert "sub-02" not in (study[2] / "models" / "fewer" / "split.tsv").read_text()
+    assert "sub-02" not in (study[2] / "models" / "without-02" / "split.tsv").read_text()
 
 
 def convert(model, target):

@@ -39,9 +39,16 @@ WIDTH = 11.0  # inches
 DPI = 120
 
 
+class ShownFigure(Figure):
+    """A figure that notebooks show, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self)
+
+
 def new_figure(height: float) -> Figure:
     """Return a figure of the report's width, ``height`` in inches."""
-    return Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    return ShownFigure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
 
 
 def save(figure: Figure, path: Path) -> None:
