@@ -104,6 +104,11 @@ def reference_from(out_dir: Path, label: str) -> Reference:
     paths = sorted(out_dir.glob(f"sub-*/**/func/*_desc-{label}{DATA_FIT}"))
     if not paths:
         raise NeurostormError(f"{out_dir} has no results of model '{label}'; run the participant level first")
+    models = {path: str((read_json(path).get("Model") or {}).get("WeightsSHA256")) for path in paths}
+    newest = models[max(paths, key=lambda path: path.stat().st_mtime_ns)]
+    if others := [path for path in paths if models[path] != newest]:
+        LOG.warning("%d runs are left out, such as %s: of other weights of that name", len(others), others[0].name)
+    paths = [path for path in paths if models[path] == newest]
     embeddings = []
     for path in paths:
         table = read_table(path.with_name(path.name.replace(DATA_FIT, "_embeddings.tsv")))

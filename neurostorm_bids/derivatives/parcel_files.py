@@ -10,6 +10,7 @@ from neurostorm_bids.derivatives.gridded_files import gridding_digest
 from neurostorm_bids.derivatives.names import ParcelOutputs, sidecar_of
 from neurostorm_bids.derivatives.sidecars import PRIVACY
 from neurostorm_bids.derivatives.tables import write_table
+from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.source import RunSource
 from neurostorm_bids.find.templateflow import find_atlas
 from neurostorm_bids.resample.grid import Grid
@@ -26,9 +27,17 @@ def atlas_files(grid: Grid, settings: Settings) -> list[Path]:
     Raises
     ------
     NeurostormError
-        If one is not there.
+        If one is not there, or files of two would have the same names.
     """
-    return [find_atlas(grid.template, name) for name in settings.parcellation.timeseries]
+    files = [find_atlas(grid.template, name) for name in settings.parcellation.timeseries]
+    names: dict[str, Path] = {}
+    for file in files:
+        other = names.setdefault(atlas_name(file), file)
+        if other != file:
+            raise NeurostormError(
+                f"--timeseries: {other} and {file} would both be seg-{atlas_name(file)}; give one of them another name (atlas-NAME)"
+            )
+    return files
 
 
 def are_series_there(source: RunSource, grid: Grid, settings: Settings) -> bool:

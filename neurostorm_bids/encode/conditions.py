@@ -1,6 +1,7 @@
 """Windows of a run by what the person did: those that lie in a condition, or one for each trial."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def choose_windows(
     if options.window_per_trial:
         found = _of_trials(onsets, repetition_time, wanted, length, options.lag)
     else:
-        found = _that_lie_in(onsets, repetition_time, wanted, length, stride, options.lag)
+        found = _that_lie_in(onsets, repetition_time, events, length, stride, options)
     if not len(found.starts):
         raise NeurostormError(
             f"--conditions {' '.join(options.conditions)}: no window of {length * repetition_time:g} s lies in one of its "
@@ -82,17 +83,17 @@ def _of_trials(
 
 
 def _that_lie_in(
-    onsets: np.ndarray, repetition_time: float, events: pd.DataFrame, length: int, stride: int, lag: float
+    onsets: np.ndarray, repetition_time: float, events: pd.DataFrame, length: int, stride: int, options: Conditions
 ) -> ChosenWindows:
-    """Return the windows of which events of one condition, the lag later, fill at least half."""
+    """Return the windows of which events of one condition, the lag later, fill at least half, and more than any other's."""
     starts = window_starts(len(onsets), length, stride)
-    names = conditions_of(onsets[starts], np.full(len(starts), length * repetition_time), events, lag)
-    named = [i for i, name in enumerate(names) if name is not None]
+    names = conditions_of(onsets[starts], np.full(len(starts), length * repetition_time), events, options.lag)
+    named = [i for i, name in enumerate(names) if name in options.conditions]
     return ChosenWindows(starts[named], tuple(names[named].tolist()), None)
 
 
 def conditions_of(onsets: np.ndarray, durations: np.ndarray, events: pd.DataFrame, lag: float) -> np.ndarray:
-    """Return the trial type that fills most of each window, the lag later; `None` where none fills half of it.
+    """Return the trial type that fills most of each window, the lag later; `None` where none fills half of it, or two as much.
 
     Parameters
     ----------
@@ -104,10 +105,24 @@ def conditions_of(onsets: np.ndarray, durations: np.ndarray, events: pd.DataFram
         s.
     """
     names = np.full(len(onsets), None, dtype=object)
-    starts, lasting = events["onset"].to_numpy(float) + lag, events["duration"].to_numpy(float)
+    merged = _merged(events)
+    starts, ends = merged["onset"].to_numpy() + lag, merged["end"].to_numpy() + lag
     for i, (onset, duration) in enumerate(zip(onsets, durations, strict=True) if len(events) else ()):
-        overlap = np.minimum(starts + lasting, onset + duration) - np.maximum(starts, onset)
-        of_type = pd.Series(np.clip(overlap, 0, None)).groupby(events[TRIAL_TYPE].to_numpy()).sum()
-        if of_type.max() >= LEAST * duration:
+        overlap = np.minimum(ends, onset + duration) - np.maximum(starts, onset)
+        of_type = pd.Series(np.clip(overlap, 0, None)).groupby(merged[TRIAL_TYPE].to_numpy()).sum()
+        most = of_type.nlargest(2).to_numpy()
+        if most[0] >= LEAST * duration and (len(most) == 1 or most[0] > most[1] + 1e-9):
             names[i] = of_type.idxmax()
     return names
+
+
+def _merged(events: pd.DataFrame) -> pd.DataFrame:
+    """Return onset and end (s) of the times that events of each type fill: those that overlap are one."""
+    rows: list[list[Any]] = []
+    for name, of_type in events.groupby(TRIAL_TYPE):
+        for onset, duration in of_type[["onset", "duration"]].sort_values("onset").itertuples(index=False):
+            if rows and rows[-1][0] == name and onset <= rows[-1][2]:
+                rows[-1][2] = max(rows[-1][2], onset + duration)
+            else:
+                rows.append([name, float(onset), float(onset + duration)])
+    return pd.DataFrame(rows, columns=[TRIAL_TYPE, "onset", "end"])

@@ -37,7 +37,7 @@ class Measures:
     coverage : (blocks,) array
         Share of each block of 24 mm of the template's brain that the run covers; empty if an earlier version measured the run.
     spectrum : (bands,) array
-        Share of the variance over time in each band of `BANDS`, median over voxels; NaN above half of the sampling rate.
+        Share of the variance over time in each band of `BANDS`, median over voxels; NaN in bands without a frequency.
     """
 
     values: dict[str, float]
@@ -104,6 +104,7 @@ def _shares(series: np.ndarray, repetition_time: float) -> tuple[float, float, n
     if not varies.any():
         return np.nan, np.nan, np.full(len(BANDS) - 1, np.nan)
     bands = [(frequency >= low) & (frequency < high) for low, high in pairwise(BANDS)]
+    bands[-1] |= np.isclose(frequency, BANDS[-1])
     slow, fast, *spectrum = (
         float(np.median(power[which][:, varies].sum(axis=0) / total[varies])) if which.any() else np.nan
         for which in (frequency < SLOW, frequency > FAST, *bands)

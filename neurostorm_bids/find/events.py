@@ -54,7 +54,7 @@ def read_events(path: Path) -> pd.DataFrame:
         if wrong := table[name][values.isna() & table[name].notna()].tolist():
             raise NeurostormError(f"{path}: column {name} holds '{wrong[0]}' where a number is needed")
         table[name] = values
-    table = table[list(COLUMNS)].dropna().reset_index(drop=True)
+    table = table[list(COLUMNS)].dropna()  # numbered as in the file
     for name in times:
         if not np.isfinite(table[name]).all() or table[name].abs().max() > MAX_TIME:
             raise NeurostormError(f"{path}: column {name} holds a number that cannot be a time in s")

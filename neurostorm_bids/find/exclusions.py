@@ -1,6 +1,8 @@
 """Who takes no part, by a table: runs, sessions or subjects, and why."""
 
+import csv
 import logging
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +48,7 @@ def which_stay(selection: Selection, runs: Sequence[str]) -> np.ndarray:
         If none is left, or the table is unusable.
     """
     reasons = [excluded(selection, run) for run in runs]
+    warn_of_near_misses(selection, runs)
     left_out = [f"{run} ({reason})" for run, reason in zip(runs, reasons, strict=True) if reason is not None]
     if left_out:
         more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
@@ -56,7 +59,6 @@ def which_stay(selection: Selection, runs: Sequence[str]) -> np.ndarray:
     return np.array([reason is None for reason in reasons], dtype=bool)
 
 
-@lru_cache(maxsize=4)
 def read_exclusions(path: Path) -> dict[str, str]:
     """Read who takes no part: name of a run, ``sub-X_ses-Y`` or ``sub-X`` -> why.
 
@@ -65,11 +67,46 @@ def read_exclusions(path: Path) -> dict[str, str]:
     NeurostormError
         If the table names neither runs nor participants.
     """
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise NeurostormError(f"--exclude {path} cannot be read as a table ({error})") from None
+
+
+def warn_of_near_misses(selection: Selection, runs: Sequence[str]) -> None:
+    """Say which lines of the table name nobody, but somebody who is there otherwise: run-1 for run-01, sub-1 for sub-01."""
+    if selection.exclude is None:
+        return
+    by_number: dict[str, str] = {}
+    for run in runs:
+        parts = run.split("_")
+        for key in (run, "_".join(parts[:2]), parts[0]):
+            by_number.setdefault(_without_zeros(key), key)
+    for key in read_exclusions(selection.exclude):
+        there = by_number.get(_without_zeros(key.removesuffix("_bold")))
+        if there is not None and there != key:
+            LOG.warning(
+                "%s: %s names nobody, and nobody is left out by it; is %s meant?", selection.exclude, key, there
+            )
+
+
+def _without_zeros(name: str) -> str:
+    return re.sub(r"-0+(?=[0-9])", "-", name)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _written: int) -> dict[str, str]:
     import pandas as pd
 
+    is_comma = path.suffix == ".csv"
     try:
         table = pd.read_csv(
-            path, sep="," if path.suffix == ".csv" else "\t", dtype=str, encoding="utf-8-sig", keep_default_na=False
+            path,
+            sep="," if is_comma else "\t",
+            quoting=csv.QUOTE_MINIMAL if is_comma else csv.QUOTE_NONE,  # of tab-separated values, a quote is a letter
+            dtype=str,
+            encoding="utf-8-sig",
+            keep_default_na=False,
         )
     except (OSError, ValueError) as error:
         raise NeurostormError(f"--exclude {path} cannot be read as a table ({error})") from None

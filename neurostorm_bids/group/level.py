@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.dataset import find_selected
+from neurostorm_bids.find.exclusions import read_exclusions
 from neurostorm_bids.find.participants import read_phenotype
 from neurostorm_bids.group.output import print_answers, write_results
 from neurostorm_bids.group.study import Study
@@ -15,6 +17,7 @@ from neurostorm_bids.settings import Settings
 from neurostorm_bids.train import distributed
 
 LOG = logging.getLogger("neurostorm")
+MOST_NAMED = 20  # on a page, of those who are left out
 
 
 def group_level(settings: Settings) -> int:
@@ -50,12 +53,27 @@ def group_level(settings: Settings) -> int:
                     raise
                 LOG.error("model %s: %s", study.model, error)  # what the other models give is written all the same
                 n_failed += 1
+        results = [_with_those_left_out(result, settings) for result in results]
         if results:
             write_results(results, settings)
             print_answers(results, settings.out_dir)
         status = 1 if n_failed or any(result.problems for result in results) else 0
     distributed.exit_all(status)
     return status
+
+
+def _with_those_left_out(result: GroupResult, settings: Settings) -> GroupResult:
+    """Return a result whose page and sidecars say whom --exclude names, and why."""
+    file = settings.selection.exclude
+    if file is None:
+        return result
+    reasons = read_exclusions(file)
+    named = [f"{name} ({reason})" for name, reason in list(reasons.items())[:MOST_NAMED]]
+    more = f" and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else ""
+    note = f"left out by {file}: {', '.join(named)}{more}"
+    sections = [replace(each, notes=[*each.notes, note]) if i == 0 else each for i, each in enumerate(result.sections)]
+    about = {**result.about, "ExcludedBy": {"File": str(file), "Reasons": reasons}}
+    return replace(result, sections=sections, about=about)
 
 
 def _refuse_controls(models: Sequence[str]) -> None:

@@ -12,11 +12,11 @@ from neurostorm_bids.group.cohort import Cohort
 from neurostorm_bids.resample.normalisation import SD_OF_MAD
 from neurostorm_bids.runtime.json_files import read_json
 
-WORSE: dict[str, int] = {  # which direction is the worse one
+WORSE: dict[str, int] = {  # which direction is the worse one; 0: both
     "mean_fd": 1, "max_fd": 1, "censored": 1, "brain_in_template": -1, "brain_outside_grid": 1, "brain_covered": -1,
-    "least_covered": -1, "tsnr": -1, "outlyingness": 1,
+    "least_covered": -1, "tsnr": -1, "outlyingness": 1, "windows": -1, "repetition_time": 0,
 }  # fmt: skip
-LEAST = {"mean_fd": 0.02, "max_fd": 0.1, "censored": 0.05, "brain_in_template": 0.01, "brain_outside_grid": 0.01, "brain_covered": 0.01, "least_covered": 0.05, "tsnr": 1.0, "outlyingness": 0.5}  # of a robust standard deviation  # fmt: skip
+LEAST = {"mean_fd": 0.02, "max_fd": 0.1, "censored": 0.05, "brain_in_template": 0.01, "brain_outside_grid": 0.01, "brain_covered": 0.01, "least_covered": 0.05, "tsnr": 1.0, "outlyingness": 0.5, "windows": 1.0, "repetition_time": 0.05}  # of a robust standard deviation  # fmt: skip
 FLAG = 3.0  # robust standard deviations that one of the reference figures' questions counts for
 COLUMNS: dict[str, dict[str, Any]] = {
     "run_name": {"Description": "The run, by its entities"},
@@ -92,7 +92,8 @@ def _badness(table: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
         if known.any():
             middle = np.median(values[known])
             spread = max(SD_OF_MAD * float(np.median(np.abs(values[known] - middle))), LEAST[name])
-            z[known, k] = sign * (values[known] - middle) / spread
+            off = (values[known] - middle) / spread
+            z[known, k] = sign * off if sign else np.abs(off)
     z = np.hstack([z, np.where(table["questions"] != "", FLAG, -np.inf)[:, None]])
     names = [*WORSE, "data fit"]
     largest = np.maximum(z.max(axis=1), 0)

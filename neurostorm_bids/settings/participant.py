@@ -185,8 +185,8 @@ class Resampling:
     )
     slice_timing: str = option(
         "auto",
-        "Of raw series: shift slices in time to one moment. auto: unless the sidecar has no SliceTiming or fMRIPrep was told "
-        "to leave it.",
+        "Of raw series: shift slices in time to one moment. auto: unless the sidecar has no SliceTiming or fMRIPrep left it "
+        "out.",
         choices=("auto", "on", "off"),
         changes="gridded",
     )

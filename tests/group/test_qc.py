@@ -79,6 +79,11 @@ def test_who_is_left_out_is_said_with_the_reason(results, neurostorm, tmp_path, 
     assert "sub-07_task-rest_run-02 (moved)" in said
     assert "sub-03_task-rest_run-01 (asleep)" in said
     assert "no results of model" not in said
+    if status == 0:
+        page = next(path for path in results.out.glob("group*.html") if path.name != "group_index.html").read_text()
+        assert "sub-07_task-rest_run-02 (moved)" in page
+        abouts = [json.loads(path.read_text()) for path in results.out.glob("group_*.json")]
+        assert all(about["ExcludedBy"]["Reasons"]["sub-03"] == "asleep" for about in abouts if "Command" in about)
     if task == "collect":
         names = pd.read_csv(results.out / "group_desc-base_embeddings.tsv", sep="\t")["run_name"]
         assert len(names) == 21
@@ -96,6 +101,18 @@ def test_a_table_that_cannot_be_meant_is_refused(results, neurostorm, tmp_path, 
     status, _, said = group(results, neurostorm, "collect", "--exclude", tmp_path / "exclude.tsv")
     assert status == 1
     assert message in said
+
+
+def test_a_quote_in_a_reason_is_a_letter_and_near_misses_are_named(results, neurostorm, tmp_path):
+    rows = 'sub-01_task-rest_run-01\t"blurry\nsub-02_task-rest_run-1\tmoved\nsub-04_task-rest_run-01\t"x"\n'
+    (tmp_path / "exclude.tsv").write_text(f"run_name\treason\n{rows}")
+    status, _, said = group(results, neurostorm, "collect", "--exclude", tmp_path / "exclude.tsv")
+    assert status == 0
+    assert "2 of 24 runs left out by" in said
+    assert 'sub-01_task-rest_run-01 ("blurry)' in said
+    assert (
+        "sub-02_task-rest_run-1 names nobody, and nobody is left out by it; is sub-02_task-rest_run-01 meant?" in said
+    )
 
 
 def test_the_participant_level_leaves_them_out_too(tree, tmp_path, neurostorm, narrow):
@@ -131,7 +148,8 @@ def test_ticks_of_the_page_become_the_table_that_they_came_from(results, neurost
         f"file://{page}",
     ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
-    assert "2 of 24 runs ticked" in dom
+    assert "4 of 24 runs ticked" in dom  # two by the line of their subject
+    assert len(re.findall(r'title="sub-03 is in the table"', dom)) == 2
     saved = json.loads(re.search(r'data-saved="(.*?)"[ >]', dom)[1].replace("&quot;", '"'))
     (tmp_path / "saved.tsv").write_text(saved)
     assert "4 of 24 runs left out by" in group(results, neurostorm, "collect", "--exclude", tmp_path / "saved.tsv")[2]

@@ -66,4 +66,6 @@ def _rows(table: pd.DataFrame) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return value
-    return None if pd.isna(value) else float(f"{value:.{DIGITS}g}")
+    if pd.isna(value):
+        return None
+    return int(value) if float(value).is_integer() else float(f"{value:.{DIGITS}g}")
