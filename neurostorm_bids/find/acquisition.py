@@ -9,7 +9,7 @@ from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.find.metadata import is_number, look_up
 
 AXES = "ijk"
-DIFFERENT = 0.05  # share by which two statements of the readout time differ that contradict each other
+DIFFERENT = 0.1  # share by which two statements of the readout time differ that contradict each other
 WATER_FAT_SHIFT = 3.39941  # ppm between water and fat: Hz for each MHz of the imaging frequency
 MHZ_OF_TESLA = 42.57747892  # imaging frequency of protons
 ESTIMATED = "estimated"

@@ -8,7 +8,7 @@ Head motion is that of the file that fMRIPrep wrote. The field is the same for a
 fMRIPrep: distortion belongs to the scanner, not to the head. Slices are shifted in time before.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -207,7 +207,7 @@ def interpolate_raw(
         raise NeurostormError(f"{bold.name}: cannot drop {n_dummies} dummy scans of {bold.n_volumes} volumes")
     moved = np.linalg.inv(bold.affine) @ raw.head_motion[n_dummies:] @ bold.affine
     points = _points(brain, raw)
-    box = _box(points, moved, bold.shape, MARGIN[interpolation])
+    box = _box([points, *_around(brain, raw)], moved, bold.shape, MARGIN[interpolation])
     first = np.array([each.start for each in box])
     moved[:, :3, 3] -= first
     blocks = _blocks(bold, brain, n_dummies, box)
@@ -238,14 +238,21 @@ def _corrected(
     distorted, distortion = brain.distorted, raw.distortion
     if distorted is None or distortion is None:
         return None
-    voxels = np.ascontiguousarray(distorted.around_voxels, dtype=np.float32)
-    shift = np.ascontiguousarray(distorted.around_shift, dtype=np.float32)
-    both = Points(voxels), Points(voxels, shift, distortion.encoding.axis)
     before, after = (
         np.mean([gather(v, points, m, interpolation) for v, m in zip(volumes, moved, strict=False)], axis=0)
-        for points in both
+        for points in _around(brain, raw)
     )
-    return Corrected(distorted.around, shift * distortion.voxel_size, before, after)
+    return Corrected(distorted.around, distorted.around_shift * distortion.voxel_size, before, after)
+
+
+def _around(brain: Brain, raw: RawRun) -> list[Points]:
+    """Return where brain and what is around it are drawn from: without the field, and with it; nothing without a field."""
+    distorted, distortion = brain.distorted, raw.distortion
+    if distorted is None or distortion is None:
+        return []
+    voxels = np.ascontiguousarray(distorted.around_voxels, dtype=np.float32)
+    shift = np.ascontiguousarray(distorted.around_shift, dtype=np.float32)
+    return [Points(voxels), Points(voxels, shift, distortion.encoding.axis)]
 
 
 def _points(brain: Brain, raw: RawRun) -> Points:
@@ -258,15 +265,18 @@ def _points(brain: Brain, raw: RawRun) -> Points:
     return Points(np.ascontiguousarray(voxels, dtype=np.float32), np.ascontiguousarray(shift, dtype=np.float32), axis)
 
 
-def _box(points: Points, moved: np.ndarray, shape: tuple[int, ...], margin: int) -> list[slice]:
+def _box(asked: Sequence[Points], moved: np.ndarray, shape: tuple[int, ...], margin: int) -> list[slice]:
     """Return the part of the volumes that any point may be interpolated from in any of them, as slices of x, y, z."""
-    ends = np.stack([points.voxels.min(axis=0), points.voxels.max(axis=0)])
-    corners = np.array([[ends[i, 0], ends[j, 1], ends[k, 2], 1.0] for i, j, k in np.ndindex(2, 2, 2)])
-    there = corners @ np.swapaxes(moved[:, :3], 1, 2)  # (volumes, 8, 3)
-    low, high = there.min(axis=(0, 1)), there.max(axis=(0, 1))
-    if points.shift is not None:
-        low[points.axis] += min(0.0, float(points.shift.min()))
-        high[points.axis] += max(0.0, float(points.shift.max()))
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for points in (each for each in asked if len(each.voxels)):
+        ends = np.stack([points.voxels.min(axis=0), points.voxels.max(axis=0)])
+        corners = np.array([[ends[i, 0], ends[j, 1], ends[k, 2], 1.0] for i, j, k in np.ndindex(2, 2, 2)])
+        there = corners @ np.swapaxes(moved[:, :3], 1, 2)  # (volumes, 8, 3)
+        least, most = there.min(axis=(0, 1)), there.max(axis=(0, 1))
+        if points.shift is not None:
+            least[points.axis] += min(0.0, float(points.shift.min()))
+            most[points.axis] += max(0.0, float(points.shift.max()))
+        low, high = np.minimum(low, least), np.maximum(high, most)
     start = np.clip(np.floor(low).astype(int) - margin, 0, np.array(shape) - 1)
     stop = np.clip(np.ceil(high).astype(int) + margin + 1, start + 1, shape)
     return [slice(int(a), int(b)) for a, b in zip(start, stop, strict=True)]

@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import GOLDEN, RUN, Tree, save, signal
 from minimal import FIELD_ID, Minimal, edit_sidecar, write_transforms
@@ -256,6 +258,33 @@ def test_what_fmriprep_did_about_slices_is_read_from_what_it_wrote(copied, files
     assert [path for path in paths if path in parts.evidence] == paths[:decisive]
 
 
+def test_a_configuration_that_is_not_fetched_or_differs_from_the_last_one_is_named(copied, caplog):
+    logs = copied / "fmriprep" / "sub-01" / "log"
+    for name, text in (
+        ("20260101-1", '[workflow]\nignore = ["slicetiming"]\n'),
+        ("20260102-1", "[workflow]\nignore = []\n"),
+    ):
+        (logs / name).mkdir(parents=True)
+        (logs / name / "fmriprep.toml").write_text(text)
+    assert source_of(copied / "fmriprep", copied / "raw").file.raw.slice_timing
+    assert "differ in what they left out" in caplog.text
+    (logs / "20260103-1").mkdir()
+    (logs / "20260103-1" / "fmriprep.toml").symlink_to("/annex/of/another/machine")
+    (logs / "20260104-1").mkdir()
+    (logs / "20260104-1" / "fmriprep.toml").write_text("[workflow\n")
+    caplog.clear()
+    source_of(copied / "fmriprep", copied / "raw")
+    assert "20260103-1/fmriprep.toml: not fetched" in caplog.text
+    assert "what fMRIPrep was told is not known of one call" in caplog.text
+
+
+def test_what_nibabies_was_told_counts(copied):
+    log = copied / "fmriprep" / "sub-01" / "ses-1" / "log" / "20260101-1"
+    log.mkdir(parents=True)
+    (log / "nibabies.toml").write_text('[workflow]\nignore = ["slicetiming"]\n')
+    assert not source_of(copied / "fmriprep", copied / "raw").file.raw.slice_timing
+
+
 def test_coefficients_of_two_versions_are_refused(copied):
     fmap = copied / "fmriprep" / "sub-01" / "fmap"
     one = next(fmap.glob("*coeff*"))
@@ -444,6 +473,21 @@ def test_motion_is_that_of_rigid_maps(tmp_path):
     maps = read_rigid_transforms(still.named("from-orig_to-boldref_mode-image_desc-hmc_xfm.txt"), 3)
     assert framewise_displacement(*parameters_of(maps, still.named("desc-hmc_boldref.nii.gz")))[1:] == pytest.approx(
         0, abs=1e-6
+    )
+
+
+REAL = Path(__file__).parents[3] / "shared" / "real" / "B3_hmc_ds005" / "sub-01_task-mixedgamblestask_run-01_"
+
+
+@pytest.mark.skipif(not REAL.parent.is_dir(), reason="fMRIPrep's own files are not here")
+def test_motion_is_that_of_fmriprep_from_the_same_transforms():
+    theirs = pd.read_csv(f"{REAL}desc-motion_timeseries.tsv", sep="\t")
+    maps = read_rigid_transforms(Path(f"{REAL}from-orig_to-boldref_mode-image_desc-hmc_xfm.txt"), len(theirs))
+    millimetres, radians = parameters_of(maps, Path(f"{REAL}desc-hmc_boldref.nii.gz"))
+    np.testing.assert_allclose(millimetres, theirs[["trans_x", "trans_y", "trans_z"]], atol=2e-4)
+    np.testing.assert_allclose(radians, theirs[["rot_x", "rot_y", "rot_z"]], atol=1e-6)
+    np.testing.assert_allclose(
+        framewise_displacement(millimetres, radians)[1:], theirs["framewise_displacement"][1:], atol=5e-4
     )
 
 

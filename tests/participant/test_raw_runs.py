@@ -185,6 +185,19 @@ def test_slice_timing_that_is_not_used_need_not_be_right(tmp_path, neurostorm, n
     assert "3dTshift" not in (tmp_path / "out" / "logs" / "CITATION.md").read_text()
 
 
+def test_a_run_without_a_fieldmap_says_so_everywhere(tmp_path, neurostorm, narrow):
+    case, out = Minimal(tmp_path, has_field=False), tmp_path / "out"
+    call = (case.derivatives, out, "participant", "-d", f"raw={case.raw}", "--model", narrow, "--target-tr", "0.5")
+    status, _, said = neurostorm(*call)
+    assert status == 0, said
+    assert "distortion" in said
+    assert sidecar(out)["Preprocessing"]["RawSeries"]["DistortionCorrection"].startswith("none")
+    page = " ".join((out / "sub-01.html").read_text().split())
+    assert re.search(r"[Dd]istortion[^<]*</dt> ?<dd>[^<]*n(one|ot)", page)
+    text = " ".join((out / "logs" / "CITATION.md").read_text().split())
+    assert "Susceptibility distortion was not corrected" in text
+
+
 def test_head_motion_alone_can_be_regressed_out(tmp_path, neurostorm, narrow):
     case = Minimal(tmp_path, n_volumes=32, has_field=False)
     call = (case.derivatives, tmp_path / "out", "participant", "-d", f"raw={case.raw}", "--model", narrow)
