@@ -180,7 +180,7 @@ def process_cohort(folder: Path) -> Path:
         if done.returncode:
             raise RuntimeError(f"{' '.join(map(str, call))}: {done.stderr[-2000:]}")
 
-    neurostorm("participant --model demo --save-grid --embedding-level frame token")
+    neurostorm("participant --model demo --save-grid --embedding-level frame token --fd-threshold 0.5")
     for task in ("collect", "reliability", "normative", "qc", "associations", "identify", "decode"):
         neurostorm(f"group --model demo --group-task {task}")
     neurostorm("group --model demo --group-task probe --target age --delta --save-as age")
@@ -191,7 +191,7 @@ def process_cohort(folder: Path) -> Path:
     (raw / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.10.0"}')
     (raw / "task-motor_events.tsv").write_text("onset\tduration\ttrial_type\n0\t60\thands\n")
     one = f"--participant-label {UNSEEN} --task-id motor -d raw={raw.name}"
-    neurostorm(f"participant {one} --model out/models/age --conditions hands --lag 0")
+    neurostorm(f"participant {one} --model out/models/age --conditions hands --lag 0 --window-per-trial")
     # a network whose maps take seconds, and an atlas of few parcels, since checks take a moment for each
     size = "--size embed_dim=12 depths=1,1,1,1 img_size=48"
     neurostorm(f"group --group-task pretrain {size} --steps 2 --save-as small")
@@ -201,7 +201,7 @@ def process_cohort(folder: Path) -> Path:
     some = f"--model out/models/tuned --participant-label {UNSEEN} {UNSEEN + 1} --task-id motor"
     explain = f"--attribution --attribution-windows 1 --attribution-parcels {atlas} --timeseries {atlas}"
     neurostorm(f"participant {some} {explain}")
-    neurostorm(f"group --group-task attribution {some}")
+    neurostorm(f"group --group-task attribution {some} --target coupling --allow-seen")
     return out
 
 

@@ -109,9 +109,23 @@ def _way(
         f"through      {', then '.join(steps) or 'no transform: it is in the space of the grid'}",
         f"to           grid {grid.name} ({grid.template}), {len(times)} frames of {times.repetition_time:.3g} s; {'; '.join(words)}"
         + (", fewer with --conditions" if settings.conditions.conditions else ""),
+        f"with         {_settings_in_words(settings)}",
         *(f"note         {note}" for note in [*source.notes, *bold.notes, *notes]),
     ]
     return lines, bold.n_volumes, windows
+
+
+def _settings_in_words(settings: Settings) -> str:
+    """Return what the numbers depend on beside the files, with what a fine-tuned model brings."""
+    threshold = settings.censoring.fd_threshold
+    return ", ".join(
+        (
+            f"{settings.resampling.interpolation} interpolation",
+            f"confounds regressed out: {settings.resampling.denoise or 'none'}",
+            f"high motion above {threshold:g} mm" if threshold else "no volume censored",
+            settings.encoding.precision,
+        )
+    )
 
 
 def _short(path: Path, place: Path) -> str:

@@ -31,6 +31,9 @@ def test_it_says_what_would_be_read_and_writes_nothing(tree, tmp_path, call):
     assert f"{bold.relative_to(tree.path)}: 14 volumes, TR 2 s" in printed
     assert "35 frames of 0.8 s; 5 windows of 6 for model narrow" in printed
     assert "1 run(s): 0 finished, 1 to do (about" in printed
+    assert "with         linear interpolation, confounds regressed out: none, no volume censored, fp32" in printed
+    printed = call("--interpolation", "cubic", "--fd-threshold", "0.5")[1]
+    assert "with         cubic interpolation, confounds regressed out: none, high motion above 0.5 mm, fp32" in printed
     assert not (tmp_path / "out").exists()
     assert files(tree.path) == before
 
