@@ -41,8 +41,8 @@ def training_figure(histories: dict[str, list[dict[str, float]]]) -> Figure:
     return figure
 
 
-def pretraining_figure(history: pd.DataFrame) -> Figure:
-    """Draw losses, skills, and what is known of the embeddings, over the steps."""
+def pretraining_figure(history: pd.DataFrame, of_random: dict[str, float]) -> Figure:
+    """Draw losses, skills, and what is known of the embeddings, over the steps; of these, that of random weights dotted."""
     figure = new_figure(3.2)
     axes = figure.subplots(1, 3)
     panels = (
@@ -57,6 +57,8 @@ def pretraining_figure(history: pd.DataFrame) -> Figure:
         for i, name in enumerate(name for name in names if name in history):
             drawn = ax if name != "rank1" else ax.twinx()
             drawn.plot(history["step"], history[name], "o-", markersize=3, color=f"C{i}", label=name.replace("_", " "))
+            if name in of_random:
+                drawn.axhline(of_random[name], color=f"C{i}", linestyle=":", linewidth=1)
             drawn.tick_params(labelsize=7)
             drawn.margins(y=0.35)  # room for the legend
             drawn.legend(fontsize=7, frameon=False, loc="lower right" if name == "rank1" else "upper left")

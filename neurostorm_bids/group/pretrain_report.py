@@ -89,7 +89,12 @@ def page_of(made: Pretrained, history: list[EpochRecord], study: Study, goes_on:
         title=title,
         answer=answer,
         sections=[
-            Section(title, words=words, figures=[("", "After every stretch of steps.")], notes=made.notes),
+            Section(
+                title,
+                words=words,
+                figures=[("", "After every stretch of steps; dotted: random weights.")],
+                notes=made.notes,
+            ),
             Section(
                 "Reconstructions",
                 figures=[
@@ -113,7 +118,7 @@ def page_of(made: Pretrained, history: list[EpochRecord], study: Study, goes_on:
         page=name,
         tables={"_history": table},
         columns={"_history": {str(column): {"Description": str(column).replace("_", " ")} for column in table}},
-        figures={"": pretraining_figure(table)}
+        figures={"": pretraining_figure(table, random)}
         | ({"_slices": slices_figure(*_slices(made))} if made.module.goal.has_mae else {}),
         problems=made.windows.problems,
     )

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.contrastive import ProjectionHead, instance_loss, local_loss, nt_xent
+from neurostorm_bids.model.initial import new_network
 from neurostorm_bids.model.mae import MaskedAutoencoder
 from neurostorm_bids.model.masks import of_tokens
 from neurostorm_bids.train.data import Order, Stream
@@ -67,10 +68,11 @@ class Goal:
 class PretrainedNetwork(nn.Module):
     """The autoencoder and, where clips are compared, the head that does it, under their published names."""
 
-    def __init__(self, autoencoder: MaskedAutoencoder, has_contrast: bool):
+    def __init__(self, autoencoder: MaskedAutoencoder, has_contrast: bool, seed: int = 0):
         super().__init__()
         self.autoencoder = autoencoder
-        self.output_head = ProjectionHead(autoencoder.config.n_channels) if has_contrast else None
+        n_channels = autoencoder.config.n_channels
+        self.output_head = new_network(lambda: ProjectionHead(n_channels), seed) if has_contrast else None
 
     def train_only_what_is_used(self, goal: Goal) -> None:
         """Freeze the decoder where nothing is reconstructed, and what stands for tokens that this mask never hides."""

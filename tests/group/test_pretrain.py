@@ -207,7 +207,8 @@ def test_windows_are_the_same_in_every_process_and_partners_do_not_overlap():
 @pytest.mark.heavy
 def test_two_processes_train_as_one_with_twice_the_batch(study, pretrain):
     data, model, out = study
-    same = ("--hidden", "random", "--objective", "mae+contrastive", "--contrast", "instance", "--augmentation", "none")
+    same = ("--hidden", "random", "--objective", "mae+contrastive", "--contrast", "both", "--augmentation", "none",
+            "--steps", "3", "--validate-every", "3")  # fmt: skip
     assert pretrain("--save-as", "one", "--batch-size", "6", *same)[0] == 0
     done = subprocess.run(
         [COMMAND, data, out, "group", "--group-task", "pretrain", "--from", model, *QUICK, *same,
@@ -218,6 +219,13 @@ def test_two_processes_train_as_one_with_twice_the_batch(study, pretrain):
     history = [pd.read_csv(out / "models" / name / "history.tsv", sep="\t") for name in ("one", "two")]
     for name in ("train_loss", "validation_error"):  # clips of held-out people are compared within a process
         np.testing.assert_allclose(history[0][name], history[1][name], rtol=1e-3)
+    # what three steps changed; a part that begins with weights of its own has the same ones in both
+    start = {name: tensor.float() for name, tensor in read_checkpoint(model).tensors.items()}
+    ends = [load_file(out / "models" / name / "model.safetensors") for name in ("one", "two")]
+    one, two = (torch.cat([(end[name] - start[name]).flatten() for name in start if name in end]) for end in ends)
+    assert float(torch.nn.functional.cosine_similarity(one, two, dim=0)) > 0.999
+    heads = [end["output_head.fc1.weight"] for end in ends]
+    torch.testing.assert_close(*heads, atol=2e-4, rtol=0)
 
 
 def test_regions_of_a_parcellation_are_hidden(pretrain, tmp_path):

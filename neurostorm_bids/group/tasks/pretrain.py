@@ -77,7 +77,7 @@ def run(study: Study) -> list[GroupResult]:
     cache = _cache(settings, name) if options.cache_gb else None
     if cache is not None:
         windows = replace(windows, index=windows.index.through(cache))
-    network = PretrainedNetwork(autoencoder, goal.has_contrast)
+    network = PretrainedNetwork(autoencoder, goal.has_contrast, settings.conduct.random_seed)
     if network.output_head is not None and options.start_from and (known := projection_of(options.start_from)):
         network.output_head.load_state_dict(known)
     network.train_only_what_is_used(goal)
