@@ -4,8 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from neurostorm_bids.derivatives.names import RunOutputs
 from neurostorm_bids.derivatives.sidecars import PRIVACY, model_entry
 from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
@@ -40,7 +38,7 @@ def write_data_fit(encoded: EncodedRun, measures: Measures, out_dir: Path) -> li
     assert gridded.source is not None
     reference = reference_of(model)
     kept = encoded.windows.embeddings[~encoded.censored] if not encoded.censored.all() else encoded.windows.embeddings
-    found = compare(measures, kept.mean(axis=0), reference)
+    found = compare(measures, kept, reference)
     outputs = RunOutputs(gridded.source.run, gridded.grid.template, model.label)
     blocks_covered = dict(zip(blocks(gridded.grid).labels, as_plain(measures)["BlockCoverage"], strict=False))
     entry = _entry(measures, found, reference, model) | {"BlockCoverage": blocks_covered}
@@ -86,7 +84,8 @@ def read_measures(path: Path) -> Measures:
     about = read_json(path)
     try:
         values = {name: entry["Value"] for name, entry in about["Measures"].items()}
-        return measures_from_plain({"Values": values, "MeanImage": about["MeanImage"]})
+        spectrum = (about.get("PowerSpectrum") or {}).get("Share")
+        return measures_from_plain({"Values": values, "MeanImage": about["MeanImage"], "PowerSpectrum": spectrum})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NeurostormError(
             f"{path} is damaged ({type(error).__name__}); run the participant level again with --force"
@@ -113,5 +112,9 @@ def reference_from(out_dir: Path, label: str) -> Reference:
     for path in paths:
         table = read_table(path.with_name(path.name.replace(DATA_FIT, "_embeddings.tsv")))
         kept = table[~censored_in(table)] if not censored_in(table).all() else table
-        embeddings.append(channels_of(kept).mean(axis=0))
-    return make_reference([read_measures(path) for path in paths], np.stack(embeddings))
+        embeddings.append(channels_of(kept))
+    if len({each.shape[1] for each in embeddings}) > 1:
+        raise NeurostormError(
+            f"{out_dir}: results of model '{label}' have different numbers of channels; run them again with --force"
+        )
+    return make_reference([read_measures(path) for path in paths], embeddings)

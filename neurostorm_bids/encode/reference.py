@@ -50,6 +50,8 @@ QUESTIONS: dict[str, tuple[str, str, str, str]] = {
     "fast_share": ("", "Share of the variance over time above 0.1 Hz",
         "has less fast signal than what the model saw: was it low-pass or band-pass filtered, or is the repetition time long?",
         "has more fast signal than what the model saw: noise, or was it high-pass filtered?"),
+    "spectrum": ("", "Share of the variance over time that lies in other bands of frequency than the reference's",
+        "has the power spectrum of what the model saw", "has another power spectrum than what the model saw: was it filtered, or acquired at another rate?"),
     "mean_fd": ("mm", "Mean framewise displacement",
         "moves less than what the model saw", "moves more than what the model saw"),
     "likeness": ("r", "Correlation of the mean image with the reference's",
@@ -63,11 +65,13 @@ QUESTIONS: dict[str, tuple[str, str, str, str]] = {
     "nearest": ("", "Distance of the embedding from the nearest one of the reference",
         "lies nearer to a run of the reference than these to each other: is it one of them?",
         "is embedded far from every run that the model saw"),
+    "window_distance": ("", "Mahalanobis distance of the embeddings of windows from the reference's, median over windows",
+        "has windows nearer to the middle of the reference than those of its own runs", "has windows that are embedded far from what the model saw"),
 }  # fmt: skip
-SCALES = ("repetition_time", "duration", "voxel_volume", "brightness", "contrast", "fluctuation", "tsnr", "mean_fd", "distance", "nearest")  # fmt: skip
+SCALES = ("repetition_time", "duration", "voxel_volume", "brightness", "contrast", "fluctuation", "tsnr", "mean_fd", "distance", "nearest", "window_distance", "spectrum")  # fmt: skip
 HARMLESS = {  # which side of a band is nothing to ask about
     "least_covered": "high", "likeness": "high", "asymmetry": "high", "distance": "low", "nearest": "low",
-    "mean_fd": "low", "duration": "high",
+    "mean_fd": "low", "duration": "high", "window_distance": "low", "spectrum": "low",
 }  # fmt: skip
 
 
@@ -107,6 +111,8 @@ class Reference:
         Name of a measure -> low, middle and high.
     image : (cells,) array
         Mean of their mean images; NaN outside the brain.
+    spectrum : (bands,) array
+        Mean of their power spectra; empty if they have none.
     centre : (channels,) array
         Mean embedding.
     axes : (axes, channels) array
@@ -118,18 +124,20 @@ class Reference:
     n: int
     bands: dict[str, tuple[float, float, float]]
     image: np.ndarray
+    spectrum: np.ndarray
     centre: np.ndarray
     axes: np.ndarray
     scores: np.ndarray
 
 
-def make_reference(measures: Sequence[Measures], embeddings: np.ndarray) -> Reference:
+def make_reference(measures: Sequence[Measures], embeddings: Sequence[np.ndarray]) -> Reference:
     """Make a reference of runs.
 
     Parameters
     ----------
     measures : sequence of Measures
-    embeddings : (runs, channels) array
+    embeddings : sequence of (windows, channels) arrays
+        Of the runs.
 
     Raises
     ------
@@ -141,7 +149,12 @@ def make_reference(measures: Sequence[Measures], embeddings: np.ndarray) -> Refe
         raise NeurostormError(f"{n} runs are no reference; {FEWEST} or more are needed")
     images = np.stack([each.image for each in measures])
     whole = _mean_image(images)
-    X = np.asarray(embeddings, float)
+    spectra = (
+        np.stack([each.spectrum for each in measures])
+        if len({each.spectrum.size for each in measures}) == 1
+        else np.empty((n, 0))
+    )
+    X = np.stack([np.asarray(each, float).mean(axis=0) for each in embeddings])
     n_axes = min(MOST_AXES, (n - 1) // 2)
     placed = [_places(np.delete(X, i, axis=0), n_axes) for i in range(n)] if n <= MOST_SCORES else []
     centre, axes, scores = _places(X, n_axes)
@@ -149,18 +162,28 @@ def make_reference(measures: Sequence[Measures], embeddings: np.ndarray) -> Refe
     for i, each in enumerate(measures):
         others = _mean_image(np.delete(images, i, axis=0)) if n <= MOST_SCORES else whole
         of_embedding = placed[i] if placed else (centre, axes, np.delete(scores, i, axis=0))
-        rows.append({**each.values, **_against(each.image, others), **_distances(X[i], *of_embedding)})
+        about = {"spectrum": _elsewhere(spectra[i], _mean_spectrum(np.delete(spectra, i, axis=0)))}
+        rows.append(
+            {**each.values, **_against(each.image, others), **about, **_distances(embeddings[i], *of_embedding)}
+        )
     bands = {name: _band(np.array([row[name] for row in rows]), name) for name in QUESTIONS}
     kept = np.unique(np.linspace(0, n - 1, min(n, MOST_SCORES)).astype(int))
-    return Reference(n, bands, whole, centre, axes, scores[kept])
+    return Reference(n, bands, whole, _mean_spectrum(spectra), centre, axes, scores[kept])
 
 
-def compare(measures: Measures, embedding: np.ndarray, reference: Reference | None) -> list[Finding]:
-    """Compare a run with a reference; without one its values stand alone."""
+def compare(measures: Measures, embeddings: np.ndarray, reference: Reference | None) -> list[Finding]:
+    """Compare a run with a reference; without one its values stand alone.
+
+    Parameters
+    ----------
+    embeddings : (windows, channels) array
+        Of the run.
+    """
     values = dict(measures.values)
     if reference is not None:
         values |= _against(measures.image, reference.image)
-        values |= _distances(embedding, reference.centre, reference.axes, reference.scores)
+        values["spectrum"] = _elsewhere(measures.spectrum, reference.spectrum)
+        values |= _distances(embeddings, reference.centre, reference.axes, reference.scores)
     found = []
     for name, value in values.items():
         unit, about, if_low, if_high = QUESTIONS[name]
@@ -226,14 +249,30 @@ def _places(X: np.ndarray, n_axes: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return centre, scaled, (X - centre) @ scaled.T
 
 
-def _distances(embedding: np.ndarray, centre: np.ndarray, axes: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    if not len(axes) or embedding.shape != centre.shape or not np.isfinite(embedding).all():
-        return {"distance": float("nan"), "nearest": float("nan")}
-    place = axes @ (embedding - centre)
+def _distances(embeddings: np.ndarray, centre: np.ndarray, axes: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Return how far a run lies from the middle of runs and from the nearest one, and its windows from the middle."""
+    if not len(axes) or embeddings.shape[1:] != centre.shape or not np.isfinite(embeddings).all():
+        return {"distance": float("nan"), "nearest": float("nan"), "window_distance": float("nan")}
+    places = (embeddings - centre) @ axes.T  # (windows, axes)
+    place = places.mean(axis=0)
     return {
         "distance": float(np.linalg.norm(place)),
         "nearest": float(np.linalg.norm(scores - place, axis=1).min()),
+        "window_distance": float(np.median(np.linalg.norm(places, axis=1))),
     }
+
+
+def _mean_spectrum(spectra: np.ndarray) -> np.ndarray:
+    """Return the mean of power spectra, (runs, bands), in the bands that all have."""
+    known = np.isfinite(spectra).all(axis=0)
+    return np.where(known, np.where(known, spectra, 0).sum(axis=0) / max(1, len(spectra)), np.nan)
+
+
+def _elsewhere(one: np.ndarray, other: np.ndarray) -> float:
+    """Return which share of the variance lies in other bands; NaN if nothing is known of one."""
+    if one.shape != other.shape or not (known := np.isfinite(one) & np.isfinite(other)).any():
+        return float("nan")
+    return float(np.abs(one[known] - other[known]).sum() / 2)
 
 
 def to_plain(reference: Reference) -> dict[str, Any]:
@@ -245,6 +284,7 @@ def to_plain(reference: Reference) -> dict[str, Any]:
             name: list(map(plain_number, band)) for name, band in reference.bands.items()
         },
         "image": _text(np.clip(image, -(2**15), 2**15 - 1).astype("<i2")),
+        "spectrum": [plain_number(round(float(share), 4)) for share in reference.spectrum],
         "centre": _text(reference.centre.astype("<f4")),
         "axes": [len(reference.axes), _text(reference.axes.astype("<f2"))],
         "scores": _text(reference.scores.astype("<f2")),
@@ -263,13 +303,15 @@ def from_plain(plain: Any) -> Reference:
         image = _numbers(plain["image"], "<i2")
         n_axes, axes = plain["axes"]
         centre = _numbers(plain["centre"], "<f4")
-        bands = {name: tuple(map(unknown_as_nan, plain["bands"][name])) for name in QUESTIONS}
+        unknown = (None, None, None)  # of what an earlier version did not measure
+        bands = {name: tuple(map(unknown_as_nan, plain["bands"].get(name, unknown))) for name in QUESTIONS}
         if any(len(band) != 3 for band in bands.values()):
             raise ValueError("bands of three")
         return Reference(
             int(plain["runs"]),
             bands,  # type: ignore[arg-type]
             np.where(image == np.iinfo(np.int16).min, np.nan, image / STEPS),
+            np.array(list(map(unknown_as_nan, plain.get("spectrum") or []))),
             centre,
             _numbers(axes, "<f2").reshape(int(n_axes), len(centre)),
             _numbers(plain["scores"], "<f2").reshape(-1, int(n_axes)),

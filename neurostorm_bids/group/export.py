@@ -98,8 +98,7 @@ def _write(folder: Path, found: Probe, study: Study, words: tuple[str, str]) -> 
     card = _card(
         folder.name, found, study, (f"{backbone.name} (SHA-256 {backbone.sha256})", backbone.grid.name, *words)
     )
-    tables, embeddings = [study.cohort.files[int(i)] for i in labels.rows], list(study.cohort.embeddings[labels.rows])
-    reference = partial(reference_of_tables, tables=tables, embeddings=embeddings)
+    reference = partial(reference_of_tables, tables=[study.cohort.files[int(i)] for i in labels.rows])
     write_model(folder, parts, about, card, split, history, reference=reference)
 
 

@@ -10,6 +10,7 @@ from neurostorm_bids.derivatives.fit_files import read_measures
 from neurostorm_bids.derivatives.gridded_files import read_int8
 from neurostorm_bids.derivatives.gridded_files import read_measures as measures_of_store
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, data_fit_beside
+from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
 from neurostorm_bids.encode.data_fit import Measures
 from neurostorm_bids.encode.reference import FEWEST, make_reference, to_plain
 from neurostorm_bids.encode.sizes import batch_size
@@ -24,7 +25,7 @@ from neurostorm_bids.settings import Settings
 
 MOST_RUNS, MOST_WINDOWS = 60, 8  # that are embedded for it, evenly spaced
 
-Known = tuple[Measures, np.ndarray]  # of a run, with its mean embedding
+Known = tuple[Measures, np.ndarray]  # of a run, with the embeddings of its windows
 Plain = dict[str, Any] | None  # the figures as a model's file keeps them
 
 
@@ -40,9 +41,9 @@ def reference_of_training(folder: Path, trainings: Trainings, grid: Grid, settin
     runs = [labelled.runs[i] for i in trainings.labels.rows]
     read = [run for run in runs if run.name in labelled.read]  # whose embeddings are those of the tuned model too
     tables = [settings.out_dir / RunOutputs(run, grid.template, trainings.model.label).embeddings for run in read]
-    means = [labelled.read[run.name].embeddings.mean(axis=0) for run in read]
+    windows = [labelled.read[run.name].embeddings for run in read]
     stores = [settings.work / GriddedOutputs(run, grid).int8 for run in runs if run.name not in labelled.read]
-    return _figures(folder.name, lambda: [*_of_tables(tables, means), *_of_stores(folder, stores, settings)])
+    return _figures(folder.name, lambda: [*_of_tables(tables, windows), *_of_stores(folder, stores, settings)])
 
 
 def reference_of_stores(folder: Path, stores: Sequence[Path], settings: Settings) -> Plain:
@@ -50,9 +51,14 @@ def reference_of_stores(folder: Path, stores: Sequence[Path], settings: Settings
     return _figures(folder.name, lambda: list(_of_stores(folder, stores, settings)))
 
 
-def reference_of_tables(folder: Path, tables: Sequence[Path], embeddings: Sequence[np.ndarray]) -> Plain:
-    """Return what runs are like that were embedded with the same encoder, by their tables and (channels,) means."""
-    return _figures(folder.name, lambda: list(_of_tables(tables, embeddings)))
+def reference_of_tables(folder: Path, tables: Sequence[Path]) -> Plain:
+    """Return what runs are like that were embedded with the same encoder, by their tables."""
+
+    def embedded() -> list[np.ndarray]:
+        read = [read_table(path) for path in tables]
+        return [channels_of(table[~censored_in(table)] if not censored_in(table).all() else table) for table in read]
+
+    return _figures(folder.name, lambda: list(_of_tables(tables, embedded())))
 
 
 def _of_tables(tables: Sequence[Path], embeddings: Sequence[np.ndarray]) -> Iterator[Known]:
@@ -79,7 +85,7 @@ def _of_stores(folder: Path, stores: Sequence[Path], settings: Settings) -> Iter
             starts = window_starts(run.shape[3], model.n_frames, model.n_frames)
             starts = starts[np.unique(np.linspace(0, len(starts) - 1, MOST_WINDOWS).astype(int))]
             if measures is not None:
-                yield measures, encode(model, run, starts, batch)[0].mean(axis=0)
+                yield measures, encode(model, run, starts, batch)[0]
         except (NeurostormError, ValueError) as error:
             LOG.warning("%s is left out of the reference figures: %s", path, error)
         advance(i, len(some))
@@ -93,7 +99,7 @@ def _figures(name: str, known: Callable[[], list[Known]]) -> Plain:
         if len(found) < FEWEST:
             LOG.info("%d runs make no reference figures for %s; %d are needed", len(found), name, FEWEST)
             return None
-        return to_plain(make_reference([measures for measures, _ in found], np.stack([mean for _, mean in found])))
+        return to_plain(make_reference([measures for measures, _ in found], [windows for _, windows in found]))
     except Exception as error:
         LOG.debug("%s", name, exc_info=True)
         LOG.warning("model %s has no reference figures: %s: %s", name, type(error).__name__, error)

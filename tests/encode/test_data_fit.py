@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nibabel as nib
 import numpy as np
@@ -38,7 +38,7 @@ class Kind:
         images = (nib.Nifti1Image(each, AFFINE) for each in (data, np.uint8(self.brain.mask if mask is None else mask)))
         run = to_model_grid(*images, repetition_time=REPETITION_TIME, grid=FSL)
         embeddings, _ = encode(self.model, run, np.array([0, 40]), 1)
-        return measure(run), embeddings.mean(axis=0)
+        return measure(run), embeddings
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def kind():
 @pytest.fixture(scope="module")
 def reference(kind):
     looks = [kind.look(kind.run(seed)) for seed in KNOWN]
-    return make_reference([measures for measures, _ in looks], np.stack([embedding for _, embedding in looks]))
+    return make_reference([measures for measures, _ in looks], [embeddings for _, embeddings in looks])
 
 
 def flags(kind, reference, data, mask=None):
@@ -68,6 +68,7 @@ def test_runs_of_the_same_kind_are_not_flagged(kind, reference):
     [
         ("scaled", "fluctuation", r"denoised or scaled\? \(0\.[45]\d* times the middle of what it saw\)"),
         ("band-pass filtered", "fast_share", "was it low-pass or band-pass filtered"),
+        ("band-pass filtered", "spectrum", "has another power spectrum than what the model saw"),
         ("smoothed", "tsnr", "was it smoothed, filtered or denoised"),
         ("cropped", "least_covered", "was the field of view cropped"),
         ("back to front", "likeness", "mirrored"),
@@ -101,9 +102,11 @@ def made_up(n, seed, asymmetry=0.2):
     found = []
     for _ in range(n):
         image = np.where(brain, shape + 0.1 * rng.standard_normal(CELLS), np.nan)
-        values = {name: 10 * np.exp(0.1 * rng.standard_normal()) for name in list(QUESTIONS)[:12]}
-        found.append(Measures(values, image.ravel().astype(np.float32)))
-    return found, rng.standard_normal((n, 24)) * np.linspace(3, 0.1, 24)
+        values = {name: 10 * np.exp(0.1 * rng.standard_normal()) for name in list(QUESTIONS)[:13] if name != "spectrum"}
+        spectrum = rng.dirichlet(100 / (1.0 + np.arange(25)))
+        found.append(Measures(values, image.ravel().astype(np.float32), spectrum=spectrum))
+    middles = rng.standard_normal((n, 1, 24)) * np.linspace(3, 0.1, 24)
+    return found, middles + 0.3 * rng.standard_normal((n, 5, 24))
 
 
 def test_one_in_a_thousand_lies_outside_a_band():
@@ -114,7 +117,7 @@ def test_one_in_a_thousand_lies_outside_a_band():
         not each.low <= each.value <= each.high
         for one, place in zip(others, places, strict=True)
         for each in compare(one, place, reference)
-        if each.name not in ("distance", "nearest", "likeness", "asymmetry")
+        if each.name not in ("distance", "nearest", "likeness", "asymmetry", "window_distance", "spectrum")
     ]
     assert np.mean(outside) <= 0.005
     of_any = np.mean(
@@ -127,7 +130,7 @@ def test_left_and_right_that_are_swapped_are_asked_about():
     reference = make_reference(*made_up(20, 0))
     (one,), embeddings = made_up(1, 2)
     assert not any(each.words for each in compare(one, embeddings[0], reference))
-    swapped = Measures(one.values, mirrored(one.image))
+    swapped = replace(one, image=mirrored(one.image))
     asked = {each.name: each.words for each in compare(swapped, embeddings[0], reference) if each.words}
     assert asked.keys() == {"likeness", "asymmetry"}
     assert "are left and right swapped" in asked["asymmetry"]
@@ -140,7 +143,7 @@ def test_a_run_whose_left_and_right_are_swapped_is_asked_about(kind):
     x, y, _ = np.moveaxis(nib.affines.apply_affine(AFFINE, np.stack([i, j, k], axis=-1)), -1, 0)
     brighter = np.where(kind.brain.mask & (x > 10) & (y > 10), 1.15, 1.0)[..., None].astype(np.float32)
     looks = [kind.look(kind.run(seed) * brighter) for seed in KNOWN]
-    reference = make_reference([measures for measures, _ in looks], np.stack([embedding for _, embedding in looks]))
+    reference = make_reference([measures for measures, _ in looks], [embeddings for _, embeddings in looks])
     assert flags(kind, reference, kind.run(50) * brighter) == {}
     swapped = flags(kind, reference, (kind.run(50) * brighter)[::-1].copy(), kind.brain.mask[::-1].copy())
     assert "are left and right swapped" in swapped["asymmetry"]
@@ -180,7 +183,10 @@ def test_an_embedding_far_away_is_asked_about():
     measures, embeddings = made_up(20, 0)
     reference = make_reference(measures, embeddings)
     asked = {each.name for each in compare(measures[0], embeddings[0] + 40, reference) if each.words}
-    assert asked == {"distance", "nearest"}
+    assert asked == {"distance", "nearest", "window_distance"}
+    to_both_sides = embeddings[0] + 40 * np.array([1, -1, 1, -1, 0])[:, None]  # whose mean lies where it lay
+    asked = {each.name for each in compare(measures[0], to_both_sides, reference) if each.words}
+    assert asked == {"window_distance"}
 
 
 def test_plain_values_are_a_few_kilobytes_and_the_same_reference():
