@@ -189,7 +189,7 @@ def process_cohort(folder: Path) -> Path:
     raw = folder / "raw"  # of which only the events matter
     raw.mkdir(exist_ok=True)
     (raw / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.10.0"}')
-    (raw / "task-motor_events.tsv").write_text("onset\tduration\ttrial_type\n0\t60\thands\n")
+    (raw / "task-motor_events.tsv").write_text("onset\tduration\ttrial_type\n10\t2\thands\n0\t60\trest\n")
     one = f"--participant-label {UNSEEN} --task-id motor -d raw={raw.name}"
     neurostorm(f"participant {one} --model out/models/age --conditions hands --lag 0 --window-per-trial")
     # a network whose maps take seconds, and an atlas of few parcels, since checks take a moment for each

@@ -62,6 +62,11 @@ def choose_windows(
         found = _of_trials(onsets, repetition_time, wanted, length, options.lag)
     else:
         found = _that_lie_in(onsets, repetition_time, events, length, stride, options)
+    if not len(found.starts) and options.window_per_trial:
+        raise NeurostormError(
+            f"--conditions {' '.join(options.conditions)}: the windows of {length * repetition_time:g} s around its {len(wanted)} events all go "
+            f"beyond the run of {len(onsets) * repetition_time:g} s; leave out --window-per-trial, or give another --lag"
+        )
     if not len(found.starts):
         raise NeurostormError(
             f"--conditions {' '.join(options.conditions)}: no window of {length * repetition_time:g} s lies in one of its "
