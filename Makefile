@@ -44,6 +44,7 @@ docs: $(VENV)/docs-ready
 	rm -rf docs/_build/html
 	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 	$(VENV)/bin/python docs/links.py docs/_build/html
+	$(VENV)/bin/python docs/widths.py docs/_build/html
 
 setup: $(READY)
 
