@@ -29,12 +29,18 @@ class Progress:
         self.bar: Any = None
         self.doing = "choosing the files"
 
-    def step(self, text: str, unit: str) -> Advance:
-        """Begin a step; returns a function to be called with (done, total)."""
+    def step(self, text: str, unit: str, holds: tuple[int, str] | None = None) -> Advance:
+        """Begin a step; returns a function to be called with (done, total).
+
+        Parameters
+        ----------
+        holds : tuple of int and str, optional
+            What each unit holds, such as 8 clips: how many of these are done in a second is said too.
+        """
         self.close()
         self.say(text)
         if BARS and sys.stderr.isatty():
-            return self._on_terminal(text.split()[0], unit)
+            return self._on_terminal(text.split()[0], unit, holds)
         started = last = time.monotonic()
         before: int | None = None  # what an earlier call has done
 
@@ -44,7 +50,8 @@ class Progress:
             if now - last >= SECONDS_BETWEEN_LINES and done < total:
                 last = now
                 left = (now - started) / (done - before) * (total - done)
-                LOG.info("%s: %d of %d %ss, %s left", self.title, done, total, unit, clock(left))
+                pace = _pace(done - before, now - started, holds)
+                LOG.info("%s: %d of %d %ss, %s left%s", self.title, done, total, unit, clock(left), pace)
 
         return advance
 
@@ -53,13 +60,16 @@ class Progress:
         self.doing = text
         LOG.info("%s: %s", self.title, text)
 
-    def _on_terminal(self, verb: str, unit: str) -> Advance:
+    def _on_terminal(self, verb: str, unit: str, holds: tuple[int, str] | None) -> Advance:
         from tqdm import tqdm
 
         self.bar = bar = tqdm(desc=f"{self.title.split()[0]} {verb}", unit=unit, leave=False, file=sys.stderr)
 
+        started = time.monotonic()
+
         def advance(done: int, total: int) -> None:
             bar.total = total
+            bar.set_postfix_str(_pace(done, time.monotonic() - started, holds).removeprefix(", "), refresh=False)
             bar.update(done - bar.n)
 
         return advance
@@ -69,6 +79,15 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def _pace(done: int, seconds: float, holds: tuple[int, str] | None) -> str:
+    """Return how many of what units hold are done in a second, in words; empty where they hold nothing.
+
+    >>> _pace(10, 4.0, (8, "clips")), _pace(10, 4.0, None)
+    (', 20 clips a second', '')
+    """
+    return "" if holds is None else f", {holds[0] * done / max(seconds, 1e-9):.3g} {holds[1]} a second"
 
 
 def clock(seconds: float) -> str:

@@ -102,7 +102,9 @@ class GroupAnalysis:
         tasks=("normative",),
     )
     allow_seen: bool = option(
-        False, "Use people that the model was trained on all the same.", tasks=("probe", "evaluate", "finetune", "attribution")
+        False,
+        "Use people that the model was trained on all the same.",
+        tasks=("probe", "evaluate", "finetune", "attribution"),
     )
     exchange: str = option(
         "auto",

@@ -73,7 +73,7 @@ def test_what_is_not_there_is_named():
     with pytest.raises(NeurostormError, match="no such trial_type; there are: cue, face, house"):
         choose_windows(ONSETS, 0.8, EVENTS, 20, 20, Conditions(conditions=("faces",)))
     late = EVENTS.assign(onset=199.0)
-    with pytest.raises(NeurostormError, match="around its [0-9] events all go beyond the run of 200 s"):
+    with pytest.raises(NeurostormError, match=r"around its [0-9] events all go beyond the run of 200 s"):
         choose_windows(ONSETS, 0.8, late, 20, 20, Conditions(conditions=("face", "house"), window_per_trial=True))
     short = EVENTS.assign(duration=1.0)
     with pytest.raises(NeurostormError, match="--window-per-trial takes a window around each"):

@@ -77,10 +77,7 @@ def run(study: Study) -> list[GroupResult]:
     cache = _cache(settings, name) if options.cache_gb else None
     if cache is not None:
         windows = replace(windows, index=windows.index.through(cache))
-    network = PretrainedNetwork(autoencoder, goal.has_contrast, settings.conduct.random_seed)
-    if network.output_head is not None and options.start_from and (known := projection_of(options.start_from)):
-        network.output_head.load_state_dict(known)
-    network.train_only_what_is_used(goal)
+    network = _network(autoencoder, goal, settings)
     views = Views(masking, int(autoencoder.units.max()) + 1, training.augmentation, goal.n_clips)
     still = replace(views, augmentation="none", n_clips=min(2, goal.n_clips))
     seed = settings.conduct.random_seed
@@ -104,7 +101,9 @@ def run(study: Study) -> list[GroupResult]:
         write_description(settings.out_dir, study.dataset, [], {})
     made = Pretrained(name, module, start, grid, windows, notes)
     module.rank_of_random = lambda: made.random["effective_rank"]
-    kept = training_run(folder, settings, progress, progress.step("training", "step"))
+    kept = training_run(
+        folder, settings, progress, progress.step("training", "step", (plan.windows_in_step, "windows"))
+    )
     results = []
     try:
         history = train(module, replace(kept, look=lambda epochs: page_so_far(made, epochs, study)))
@@ -117,6 +116,16 @@ def run(study: Study) -> list[GroupResult]:
         if cache is not None and distributed.is_first_of_node():
             cache.end()
     return results
+
+
+def _network(autoencoder: MaskedAutoencoder, goal: Goal, settings: Settings) -> PretrainedNetwork:
+    """Return the network that is trained: with the head that compares clips, of the model that is gone on with if it has one."""
+    network = PretrainedNetwork(autoencoder, goal.has_contrast, settings.conduct.random_seed)
+    start = settings.pretraining.start_from
+    if network.output_head is not None and start and (known := projection_of(start)):
+        network.output_head.load_state_dict(known)
+    network.train_only_what_is_used(goal)
+    return network
 
 
 def _notes_on_seen(windows: Windows, start: Model | None, seen: frozenset[str]) -> list[str]:
