@@ -203,7 +203,7 @@ def test_a_real_slurm_runs_the_array_and_then_the_group(three, tmp_path, slurm):
     atlas = save(tmp_path / "tpl-x_atlas-Halves_dseg.nii.gz", halves, FSL.matrix)
     raw.mkdir()
     (raw / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.8.0"}')
-    (raw / "task-rest_events.tsv").write_text("onset\tduration\ttrial_type\n4\t2\thouses\n12\t2\thouses\n")
+    (raw / "task-rest_events.tsv").write_text("onset\tduration\ttrial_type\n10\t2\thouses\n13\t2\thouses\n")
     more = (
         *("--embedding-level", "frame", "token", "--stage", "3", "--timeseries", atlas),
         *("-d", f"raw={raw}", "--conditions", "houses", "--lag", "0", "--window-per-trial"),
