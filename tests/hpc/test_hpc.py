@@ -197,7 +197,18 @@ def test_a_real_slurm_runs_the_array_and_then_the_group(three, tmp_path, slurm):
     out = tmp_path / "o"
     good = three.run("sub-02_task-rest").read_bytes()
     three.run("sub-02_task-rest").write_bytes(b"nothing")
-    call = ("slurm", three.path, out, "--mem-mb", 1500, "--cpus", 1, "--submit", "--group", "--group-task qc")
+    call = (
+        "slurm",
+        three.path,
+        out,
+        "--mem-mb",
+        1500,
+        "--cpus",
+        1,
+        "--submit",
+        "--group",
+        "--group-task qc --model demo",
+    )
     raw, halves = tmp_path / "raw", np.ones(FSL.shape, np.int16)
     halves[48:] = 2
     atlas = save(tmp_path / "tpl-x_atlas-Halves_dseg.nii.gz", halves, FSL.matrix)
