@@ -24,6 +24,8 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme = "furo"  # brings its fonts and scripts along: no request leaves the reader's machine
 html_title = "neurostorm_bids"
+html_static_path = ["_static"]
+html_css_files = ["cells.css"]
 html_show_sphinx = False
 html_copy_source = False
 copybutton_prompt_text = "%%bash"
