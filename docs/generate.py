@@ -185,7 +185,7 @@ def process_cohort(folder: Path) -> Path:
         neurostorm(f"group --model demo --group-task {task}")
     neurostorm("group --model demo --group-task probe --target age --delta --save-as age")
     neurostorm("group --model demo --group-task probe --target age coupling --n-permutations 39")
-    neurostorm("group --model demo --group-task evaluate")
+    neurostorm("group --model demo --group-task evaluate --target coupling --allow-seen")
     raw = folder / "raw"  # of which only the events matter
     raw.mkdir(exist_ok=True)
     (raw / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.10.0"}')

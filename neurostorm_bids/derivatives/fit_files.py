@@ -6,14 +6,14 @@ from typing import Any
 
 from neurostorm_bids.derivatives.names import RunOutputs
 from neurostorm_bids.derivatives.sidecars import PRIVACY, model_entry
-from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
+from neurostorm_bids.derivatives.tables import kept_embeddings
 from neurostorm_bids.encode.data_fit import BANDS, Measures, as_plain
 from neurostorm_bids.encode.data_fit import from_plain as measures_from_plain
 from neurostorm_bids.encode.encoded import EncodedRun
 from neurostorm_bids.encode.reference import Finding, Reference, compare, from_plain, make_reference
 from neurostorm_bids.errors import NeurostormError
 from neurostorm_bids.model.model import Model
-from neurostorm_bids.resample.parcels import blocks
+from neurostorm_bids.resample.parcels import Parcels, blocks
 from neurostorm_bids.runtime.json_files import plain_number, read_json, write_json
 
 LOG = logging.getLogger("neurostorm")
@@ -40,13 +40,14 @@ def write_data_fit(encoded: EncodedRun, measures: Measures, out_dir: Path) -> li
     kept = encoded.windows.embeddings[~encoded.censored] if not encoded.censored.all() else encoded.windows.embeddings
     found = compare(measures, kept, reference)
     outputs = RunOutputs(gridded.source.run, gridded.grid.template, model.label)
-    blocks_covered = dict(zip(blocks(gridded.grid).labels, as_plain(measures)["BlockCoverage"], strict=False))
-    entry = _entry(measures, found, reference, model) | {"BlockCoverage": blocks_covered}
-    write_json(out_dir / outputs.data_fit, entry)
+    write_json(out_dir / outputs.data_fit, _entry(measures, found, reference, model, blocks(gridded.grid)))
     return found
 
 
-def _entry(measures: Measures, found: list[Finding], reference: Reference | None, model: Model) -> dict[str, Any]:
+def _entry(
+    measures: Measures, found: list[Finding], reference: Reference | None, model: Model, parts: Parcels
+) -> dict[str, Any]:
+    plain = as_plain(measures)
     return {
         "Description": "How the run compares with the data of the model",
         "Model": model_entry(model),
@@ -63,13 +64,14 @@ def _entry(measures: Measures, found: list[Finding], reference: Reference | None
             }
             for each in found
         },
-        "MeanImage": as_plain(measures)["MeanImage"],
+        "MeanImage": plain["MeanImage"],
         "PowerSpectrum": {
             "Description": "Share of the variance over time by band, median over voxels",
             "BandEdges": BANDS.round(3).tolist(),
             "Units": "Hz",
-            "Share": as_plain(measures)["PowerSpectrum"],
+            "Share": plain["PowerSpectrum"],
         },
+        "BlockCoverage": dict(zip(parts.labels, plain["BlockCoverage"], strict=False)),
     }
 
 
@@ -110,9 +112,7 @@ def reference_from(out_dir: Path, label: str) -> Reference:
     paths = [path for path in paths if models[path] == newest]
     embeddings = []
     for path in paths:
-        table = read_table(path.with_name(path.name.replace(DATA_FIT, "_embeddings.tsv")))
-        kept = table[~censored_in(table)] if not censored_in(table).all() else table
-        embeddings.append(channels_of(kept))
+        embeddings.append(kept_embeddings(path.with_name(path.name.replace(DATA_FIT, "_embeddings.tsv"))))
     if len({each.shape[1] for each in embeddings}) > 1:
         raise NeurostormError(
             f"{out_dir}: results of model '{label}' have different numbers of channels; run them again with --force"

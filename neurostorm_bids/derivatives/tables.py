@@ -263,3 +263,10 @@ def _channels(embeddings: np.ndarray) -> tuple[pd.DataFrame, Columns]:
     names = channels_named(embeddings.shape[1])
     about = {name: {"Description": f"Channel {i} of the embedding"} for i, name in enumerate(names)}
     return pd.DataFrame(embeddings, columns=names), about
+
+
+def kept_embeddings(path: Path) -> np.ndarray:
+    """Read the embeddings of the windows that are not left out for head motion, (windows, channels); of all if all are."""
+    table = read_table(path)
+    censored = censored_in(table)
+    return channels_of(table if censored.all() else table[~censored])

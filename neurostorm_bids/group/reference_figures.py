@@ -10,7 +10,7 @@ from neurostorm_bids.derivatives.fit_files import read_measures
 from neurostorm_bids.derivatives.gridded_files import read_int8
 from neurostorm_bids.derivatives.gridded_files import read_measures as measures_of_store
 from neurostorm_bids.derivatives.names import GriddedOutputs, RunOutputs, data_fit_beside
-from neurostorm_bids.derivatives.tables import censored_in, channels_of, read_table
+from neurostorm_bids.derivatives.tables import kept_embeddings
 from neurostorm_bids.encode.data_fit import Measures
 from neurostorm_bids.encode.reference import FEWEST, make_reference, to_plain
 from neurostorm_bids.encode.sizes import batch_size
@@ -53,12 +53,7 @@ def reference_of_stores(folder: Path, stores: Sequence[Path], settings: Settings
 
 def reference_of_tables(folder: Path, tables: Sequence[Path]) -> Plain:
     """Return what runs are like that were embedded with the same encoder, by their tables."""
-
-    def embedded() -> list[np.ndarray]:
-        read = [read_table(path) for path in tables]
-        return [channels_of(table[~censored_in(table)] if not censored_in(table).all() else table) for table in read]
-
-    return _figures(folder.name, lambda: list(_of_tables(tables, embedded())))
+    return _figures(folder.name, lambda: list(_of_tables(tables, [kept_embeddings(path) for path in tables])))
 
 
 def _of_tables(tables: Sequence[Path], embeddings: Sequence[np.ndarray]) -> Iterator[Known]:

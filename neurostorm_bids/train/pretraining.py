@@ -210,15 +210,15 @@ class Pretraining(TrainingModule):
         for name, value in found.items():
             self.log(name, value)
         self.errors, self.embedded = None, {}
-        if len(rows) > 2:
-            self._stop_if_collapsed(apart, found["effective_rank"])
+        if len(rows) > 1:
+            self._stop_if_collapsed(apart, found["effective_rank"], len(rows))
 
-    def _stop_if_collapsed(self, apart: float, rank: float) -> None:
+    def _stop_if_collapsed(self, apart: float, rank: float, n_windows: int) -> None:
         """Stop if embeddings are all alike, or lie on a line at two looks in succession: a training may pass through one.
 
         Where those of random weights lie on one too, it is the data that have no more.
         """
-        is_line = rank < SMALLEST_RANK
+        is_line = n_windows > 2 and rank < SMALLEST_RANK  # two always lie on one
         how = ""
         if apart < SMALLEST_SPREAD:
             how = f"become alike (spread {apart:.1g} of their size)"

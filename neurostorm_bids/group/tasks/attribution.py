@@ -38,12 +38,12 @@ from neurostorm_bids.group.study import Study, counted
 from neurostorm_bids.group.task import GroupResult, Section
 from neurostorm_bids.report.figures.attribution import HARDLY, LARGEST
 from neurostorm_bids.resample.grid import GRIDS
-from neurostorm_bids.resample.parcels import parcels_of
+from neurostorm_bids.resample.parcels import Parcels, parcels_of
 from neurostorm_bids.runtime.atomic import write_text
 
 MOST_ROWS = 20  # on the page
 CONTRAST = "_stat-contrast"
-MEAN = "mean"  # title
+MEAN, RANDOM = "mean", "random weights"  # titles
 OF_VOXELS = ("_stat-t", "_stat-pFWE")
 COLUMNS: dict[str, dict[str, Any]] = {
     "parcel": {"Description": "Number, from 1"},
@@ -101,7 +101,7 @@ def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarr
     halves = _halves(maps, families, contrast, settings.conduct.random_seed)
     volumes = _volumes(maps, contrast, halves) if may_be_drawn(maps) else {}
     random = _painted(_shares_of_random(maps), maps, study)
-    drawn = dict(volumes.values()) | ({"random weights": random} if random is not None else {})
+    drawn = dict(volumes.values()) | ({RANDOM: random} if random is not None else {})
     of_voxels = _test_of_voxels(maps, families, study) if settings.group.attribution_voxels and "" in volumes else None
     section = Section(
         "Where in the brain",
@@ -109,7 +109,7 @@ def _result(maps: Maps, baseline: str, compared: str | None, strengths: np.ndarr
         alarms=alarms_of(maps, halves) + ([] if volumes else ["No map is drawn."]),
         facts=[*maps.facts.items(), ("People", str(len(maps.people))), ("Flips of signs", str(n_flips))],
         table=shown,
-        figures=[("", _caption(contrast, volumes))] if volumes else [],
+        figures=[("", _caption(contrast, drawn))] if volumes else [],
         notes=[
             *([contrast] if isinstance(contrast, str) else []),
             *unreachable(maps, families, n_flips, contrast),
@@ -184,10 +184,16 @@ def _shares_of_random(maps: Maps) -> np.ndarray:
     return np.asarray(np.mean([_shares(values) for values in maps.random], axis=0))
 
 
+def _parcels_of(maps: Maps, study: Study) -> Parcels | None:
+    """Return the parcels that the maps are of; `None` if that atlas is not at hand."""
+    parcels = parcels_of(maps.grid, study.settings.explaining.attribution_parcels)
+    return parcels if (parcels.name, list(parcels.labels)) == (maps.facts["Atlas"], maps.names) else None
+
+
 def _painted(values: np.ndarray, maps: Maps, study: Study) -> np.ndarray | None:
     """Return values of parcels over their voxels, (X, Y, Z); `None` if the atlas of the maps is not at hand."""
-    parcels = parcels_of(maps.grid, study.settings.explaining.attribution_parcels)
-    if parcels.name != maps.facts["Atlas"] or list(parcels.labels) != maps.names:
+    parcels = _parcels_of(maps, study)
+    if parcels is None:
         return None
     per_voxel = np.concatenate([[0], values / np.maximum(parcels.sums(np.ones(parcels.numbers.size)), 1)])
     return np.asarray(per_voxel[parcels.numbers].reshape(maps.grid.shape))
@@ -230,22 +236,24 @@ def _volumes(
     return {ending: volume for ending, volume in volumes.items() if volume[0] in agreeing}
 
 
-def _caption(contrast: Contrast | str, volumes: dict[str, tuple[str, np.ndarray]]) -> str:
+def _caption(contrast: Contrast | str, drawn: dict[str, np.ndarray]) -> str:
     """Return what is said of the figure."""
     words = (
         "Over the template, colours to the range of each map. Left is left (L). Red raises the output, blue lowers it."
     )
-    if isinstance(contrast, Contrast) and CONTRAST in volumes:
+    if isinstance(contrast, Contrast) and contrast.words in drawn:
         more = "the first" if contrast.of_classes else "those of whom it is higher"
-        where = "Below" if "" in volumes else "Here"
+        where = "Below" if MEAN in drawn else "Here"
         words += f" {where}, {contrast.words}: where red, a place raises the output more in {more}."
-    return words + " Last, what networks with random weights show, by parcels: what any network would show."
+    if RANDOM in drawn:
+        words += " Last, what networks with random weights show, by parcels: what any network would show."
+    return words
 
 
 def _strengths(maps: Maps, study: Study) -> np.ndarray | str:
     """Return how much the classical way rests on each parcel; or why it can't be told."""
-    parcels = parcels_of(maps.grid, study.settings.explaining.attribution_parcels)
-    if parcels.name != maps.facts["Atlas"] or list(parcels.labels) != maps.names:
+    parcels = _parcels_of(maps, study)
+    if parcels is None:
         return f"not compared with the {CONNECTOME}: give the maps' atlas with --attribution-parcels"
     return strength_of_parcels(study, parcels)
 
